@@ -1,0 +1,241 @@
+"""One typed, frozen tree of settings; YAML and ROS parameters fill the same tree.
+
+Every leaf carries its description, and its range or choices. Unknown keys, wrong types and values
+out of range raise :class:`ConfigError` naming the key, so a typing mistake never passes silently.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import yaml
+
+from superglue_ros.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def setting(
+    default: Any,
+    description: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+    fixed: bool = False,
+) -> Any:
+    """A leaf of the tree: inclusive range ``low`` to ``high``, or ``choices``.
+
+    ``fixed`` settings shape the networks or the wiring: they can only change while the node is
+    unconfigured. All others take effect on the next frame.
+    """
+    metadata = {
+        "description": description,
+        "low": low,
+        "high": high,
+        "choices": choices,
+        "fixed": fixed,
+    }
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class FrontEndConfig:
+    """Detection and description of keypoints."""
+
+    name: str = setting(
+        "superpoint", "Local features.", choices=("superpoint", "sift", "orb"), fixed=True
+    )
+    weights: str = setting(
+        "", "SuperPoint weights file; empty takes the package's own.", fixed=True
+    )
+    max_keypoints: int = setting(
+        1024, "Keypoints kept per image, best first; more from outside are cut too.", low=1, high=8192
+    )
+    threshold: float = setting(
+        0.005, "SuperPoint detection threshold (probability).", low=0.0, high=1.0
+    )
+    nms_radius: int = setting(4, "Non-maximum suppression radius [px].", low=0, high=32)
+    border: int = setting(4, "Keypoints this near the image border are dropped [px].", low=0, high=64)
+    max_size: int = setting(
+        640,
+        "Longer image side fed to the network [px]; larger images are shrunk; 0 = as they come.",
+        low=0,
+        high=8192,
+    )
+
+
+@dataclass(frozen=True)
+class MatcherConfig:
+    """Matching of two sets of local features."""
+
+    name: str = setting(
+        "superglue",
+        "Matcher.",
+        choices=("superglue", "nn", "mutual", "ratio", "distance"),
+        fixed=True,
+    )
+    weights: str = setting("", "SuperGlue weights file; empty takes the package's own.", fixed=True)
+    threshold: float = setting(
+        0.2, "SuperGlue: least assignment probability of a match.", low=0.0, high=1.0
+    )
+    sinkhorn_iterations: int = setting(100, "SuperGlue: Sinkhorn iterations T.", low=1, high=1000)
+    ratio: float = setting(
+        0.8, "ratio: largest distance to the best over distance to the second best.", low=0.0, high=1.0
+    )
+    max_distance: float = setting(
+        0.7, "distance: largest distance of unit-length descriptors.", low=0.0, high=2.0
+    )
+
+
+@dataclass(frozen=True)
+class GeometryConfig:
+    """Robust relative pose of two frames."""
+
+    estimator: str = setting(
+        "poselib",
+        "Robust estimator of the essential matrix.",
+        choices=("poselib", "usac-magsac", "opencv-ransac"),
+    )
+    threshold_px: float = setting(1.0, "Inlier threshold [px].", low=0.05, high=20.0)
+    confidence: float = setting(0.9999, "Confidence of the robust estimator.", low=0.5, high=0.9999999)
+    max_iterations: int = setting(2000, "Most iterations of the robust estimator.", low=10, high=100000)
+    min_matches: int = setting(15, "Fewer matches than this give status FEW.", low=5, high=10000)
+    min_inliers: int = setting(12, "Fewer inliers than this give status REJECTED.", low=5, high=10000)
+    min_inlier_share: float = setting(
+        0.15, "A smaller share of inliers gives status REJECTED.", low=0.0, high=1.0
+    )
+    min_parallax_deg: float = setting(
+        0.5,
+        "Smaller median parallax gives status ROTATION_ONLY: no translation direction [deg].",
+        low=0.0,
+        high=45.0,
+    )
+    seed: int = setting(0, "Seed of the robust estimator.", low=0, high=2**31 - 1)
+
+
+@dataclass(frozen=True)
+class KeyframesConfig:
+    """Which frames are kept to match later ones against."""
+
+    window: int = setting(1, "Keyframes each frame is matched against.", low=1, high=32)
+    max_keyframes: int = setting(200, "Keyframes kept in the map.", low=1, high=100000)
+    min_matched_share: float = setting(
+        0.5,
+        "A frame sharing less than this part of the newest keyframe's keypoints becomes a keyframe.",
+        low=0.0,
+        high=1.0,
+    )
+    max_parallax_deg: float = setting(
+        6.0, "A frame with more median parallax to the newest keyframe becomes one [deg].",
+        low=0.0,
+        high=90.0,
+    )
+    min_matches: int = setting(
+        30, "A frame with fewer matches to the newest keyframe becomes a keyframe.", low=0, high=10000
+    )
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of the pipeline."""
+
+    device: str = setting(
+        "auto", "Where the networks run: auto takes the GPU where there is one, or e.g. cpu, cuda:0.",
+        fixed=True,
+    )
+    precision: str = setting(
+        "float32",
+        "Arithmetic of the networks; a lower one is refused where it changes the matches.",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        fixed=True,
+    )
+    robot: str = setting("", "Robot name in frame ids; empty where there is one robot.", fixed=True)
+    front_end: FrontEndConfig = field(default_factory=FrontEndConfig)
+    matcher: MatcherConfig = field(default_factory=MatcherConfig)
+    geometry: GeometryConfig = field(default_factory=GeometryConfig)
+    keyframes: KeyframesConfig = field(default_factory=KeyframesConfig)
+
+
+def leaves(cls: type, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field[Any], type]]:
+    """All settings of a configuration class as (dotted name, field, type)."""
+    hints = get_type_hints(cls)
+    for item in fields(cls):
+        kind = hints[item.name]
+        if is_dataclass(kind):
+            yield from leaves(kind, f"{prefix}{item.name}.")  # type: ignore[arg-type]
+        else:
+            yield prefix + item.name, item, kind
+
+
+def from_mapping(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
+    """Build ``cls`` from nested mappings; absent keys keep their defaults.
+
+    Raises :class:`ConfigError` on unknown keys, wrong types and values out of range.
+    """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{prefix.rstrip('.') or 'configuration'} must be a mapping of settings")
+    hints = get_type_hints(cls)
+    known = {item.name: item for item in fields(cls)}  # type: ignore[arg-type]
+    for key in values:
+        if key not in known:
+            raise ConfigError(f"unknown setting {prefix}{key}: known are {', '.join(sorted(known))}")
+    arguments: dict[str, Any] = {}
+    for name, value in values.items():
+        kind = hints[name]
+        if is_dataclass(kind):
+            arguments[name] = from_mapping(kind, value, f"{prefix}{name}.")  # type: ignore[type-var]
+        else:
+            arguments[name] = checked(prefix + name, known[name], kind, value)
+    return cls(**arguments)
+
+
+def checked(name: str, item: dataclasses.Field[Any], kind: type, value: Any) -> Any:
+    """One value, converted to its type and checked against its range or choices."""
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not kind:
+        raise ConfigError(f"{name} must be {kind.__name__}, not {value!r}")
+    choices = item.metadata.get("choices") or ()
+    if choices and value not in choices:
+        raise ConfigError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+    low, high = item.metadata.get("low"), item.metadata.get("high")
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        outside = (low is not None and value < low) or (high is not None and value > high)
+        if outside or not math.isfinite(value):
+            raise ConfigError(f"{name} must be from {low} to {high}, not {value!r}")
+    return value
+
+
+def from_flat(cls: type[T], values: Mapping[str, Any]) -> T:
+    """Build ``cls`` from dotted names, as ROS parameters and command lines give them."""
+    nested: dict[str, Any] = {}
+    for name, value in values.items():
+        *path, last = name.split(".")
+        node = nested
+        for part in path:
+            node = node.setdefault(part, {})
+        node[last] = value
+    return from_mapping(cls, nested)
+
+
+def load(path: str | Path, cls: type[T] = Config) -> T:  # type: ignore[assignment]
+    """Read a YAML file; raises :class:`ConfigError` naming the file and the key."""
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read configuration {path}: {error}") from error
+    try:
+        return from_mapping(cls, values or {})
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def to_mapping(config: Any) -> dict[str, Any]:
+    """Nested plain mappings of a configuration, for YAML and JSON."""
+    return dataclasses.asdict(config)

@@ -1,0 +1,36 @@
+"""Errors that name the input at fault and the way to mend it.
+
+All derive from :class:`SuperglueError`, so a caller can refuse one bad frame and go on with the next.
+"""
+
+
+class SuperglueError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class ConfigError(SuperglueError, ValueError):
+    """A configuration key is unknown, of the wrong type or out of range."""
+
+
+class ImageError(SuperglueError, ValueError):
+    """An image is empty, malformed, too large or in an unknown encoding."""
+
+
+class CalibrationError(SuperglueError, ValueError):
+    """Camera intrinsics are missing, not finite, or made for another image size."""
+
+
+class FeaturesError(SuperglueError, ValueError):
+    """Keypoints or descriptors are not finite, out of the image, or inconsistent in shape."""
+
+
+class DescriptorKindError(FeaturesError):
+    """Descriptors come from another network (or have another size) than the matcher was made for."""
+
+
+class WeightsError(SuperglueError, ValueError):
+    """A weights file is missing, damaged, of another architecture, or of an unknown layout."""
+
+
+class DataError(SuperglueError, ValueError):
+    """A data set, bag, pairs file or ground-truth file is missing, malformed or inconsistent."""

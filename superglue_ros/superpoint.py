@@ -1,0 +1,150 @@
+"""SuperPoint (DeTone et al., 2018): detect keypoints and describe them, or describe given pixels.
+
+VGG encoder (8x downsampling), a 65-way detector head (64 pixels of a cell and "no keypoint") and a
+descriptor head that is sampled bilinearly. Two published variants share this module:
+
+- the original: convolution, ReLU (``batch_norm=False``);
+- the open one: convolution, ReLU, batch norm (``batch_norm=True``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+CELL = 8
+
+
+@dataclass(frozen=True)
+class SuperPointConfig:
+    """Architecture: all that a checkpoint's tensors do not say by their shapes.
+
+    ``exact_sampling`` places descriptors at cell centres, x_cell = (x - 3.5) / 8; the original
+    release (and the checkpoints trained with it) stretches that by up to half a cell at the far
+    image border, which parity with it needs.
+    """
+
+    channels: tuple[int, int, int, int] = (64, 64, 128, 128)
+    head_channels: int = 256
+    descriptor_dim: int = 256
+    batch_norm: bool = True
+    exact_sampling: bool = True
+
+
+class _ConvBlock(nn.Sequential):
+    """Convolution, then optionally ReLU, then optionally batch norm."""
+
+    def __init__(self, c_in: int, c_out: int, kernel: int, relu: bool, batch_norm: bool) -> None:
+        super().__init__()
+        self.add_module("conv", nn.Conv2d(c_in, c_out, kernel, padding=kernel // 2))
+        if relu:
+            self.add_module("relu", nn.ReLU(inplace=True))
+        if batch_norm:
+            self.add_module("bn", nn.BatchNorm2d(c_out, eps=1e-3))
+
+
+class SuperPoint(nn.Module):
+    """The network; ``detect`` and ``describe`` turn its maps into features."""
+
+    def __init__(self, config: SuperPointConfig = SuperPointConfig()) -> None:
+        super().__init__()
+        self.config = config
+        bn = config.batch_norm
+        blocks: list[nn.Module] = []
+        c_in = 1
+        for i, c in enumerate(config.channels):
+            block: list[nn.Module] = [
+                _ConvBlock(c_in, c, 3, True, bn),
+                _ConvBlock(c, c, 3, True, bn),
+            ]
+            if i + 1 < len(config.channels):
+                block.append(nn.MaxPool2d(2, 2))
+            blocks.append(nn.Sequential(*block))
+            c_in = c
+        head = config.head_channels
+        self.backbone = nn.Sequential(*blocks)
+        self.detector = nn.Sequential(
+            _ConvBlock(c_in, head, 3, True, bn), _ConvBlock(head, CELL**2 + 1, 1, False, bn)
+        )
+        self.descriptor = nn.Sequential(
+            _ConvBlock(c_in, head, 3, True, bn),
+            _ConvBlock(head, config.descriptor_dim, 1, False, bn),
+        )
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Dense maps of grey images.
+
+        ``images`` (B, 1, H, W) in [0, 1], H and W multiples of 8. Returns the detector's logits
+        (B, 65, H/8, W/8) and the descriptors (B, D, H/8, W/8), unit length along D.
+        """
+        features = self.backbone(images)
+        return self.detector(features), F.normalize(self.descriptor(features), dim=1)
+
+
+def keypoint_probability(logits: Tensor) -> Tensor:
+    """Detector logits (B, 65, h, w) to the probability of a keypoint per pixel (B, 8h, 8w)."""
+    return F.pixel_shuffle(logits.softmax(dim=1)[:, :-1], CELL).squeeze(1)
+
+
+def non_maximum_suppression(scores: Tensor, radius: int) -> Tensor:
+    """Zero every score (B, H, W) that is not the maximum of its (2 radius + 1) square.
+
+    Maxima suppressed only by pixels that are themselves suppressed come back, in two rounds.
+    """
+
+    def max_pool(x: Tensor) -> Tensor:
+        return F.max_pool2d(x, kernel_size=2 * radius + 1, stride=1, padding=radius)
+
+    zeros = torch.zeros_like(scores)
+    is_max = scores == max_pool(scores)
+    for _ in range(2):
+        near_max = max_pool(is_max.to(scores.dtype)) > 0
+        rest = torch.where(near_max, zeros, scores)
+        is_max = is_max | ((rest == max_pool(rest)) & ~near_max)
+    return torch.where(is_max, scores, zeros)
+
+
+def select_keypoints(
+    scores: Tensor, max_keypoints: int, threshold: float, border: int
+) -> tuple[Tensor, Tensor]:
+    """The best pixels of one score map (H, W) after suppression, by falling score.
+
+    Returns pixels (N, 2) as (x, y) and scores (N,), N <= max_keypoints, all above ``threshold`` and
+    at least ``border`` pixels from the image's edge.
+    """
+    height, width = scores.shape
+    inner = scores[border : height - border, border : width - border]
+    candidates = (inner > threshold).nonzero()
+    values = inner[candidates[:, 0], candidates[:, 1]]
+    if len(values) > max_keypoints:
+        values, best = values.topk(max_keypoints)
+        candidates = candidates[best]
+    else:
+        values, order = values.sort(descending=True, stable=True)
+        candidates = candidates[order]
+    return candidates.flip(1).to(scores.dtype) + border, values
+
+
+def sample_descriptors(keypoints: Tensor, descriptors: Tensor, exact: bool = True) -> Tensor:
+    """Bilinear descriptors at pixels, unit length.
+
+    ``keypoints`` (B, N, 2) pixels (x, y); ``descriptors`` (B, D, h, w), one per 8x8 cell. Returns
+    (B, N, D). ``exact``: see :class:`SuperPointConfig`.
+    """
+    h, w = descriptors.shape[2:]
+    size = keypoints.new_tensor([w, h]) * CELL
+    if exact:
+        grid = (keypoints + 0.5) / size * 2 - 1
+    else:
+        grid = (keypoints - CELL / 2 + 0.5) / (size - CELL / 2 - 0.5) * 2 - 1
+    sampled = F.grid_sample(
+        descriptors,
+        grid.unsqueeze(1).to(descriptors.dtype),
+        mode="bilinear",
+        padding_mode="border" if exact else "zeros",
+        align_corners=not exact,
+    )
+    return F.normalize(sampled.squeeze(2), dim=1).transpose(1, 2)

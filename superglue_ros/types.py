@@ -1,0 +1,278 @@
+"""What passes between the stages: frozen dataclasses of NumPy arrays, validated when made.
+
+Pixels: (0, 0) is the centre of the top-left pixel of the original image.
+Poses: ``T_ref_query`` maps query-camera points to the reference camera, ``x_ref = R x_query + t``,
+both cameras in optical axes (x right, y down, z forward).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from superglue_ros.errors import FeaturesError, ImageError
+from superglue_ros.geometry.camera import Camera
+
+FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int32]
+IdArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+PoseArray = NDArray[np.float64]
+
+UNMATCHED = -1
+IGNORED = -2
+NO_TRACK = -1
+
+
+class MatchKind(IntEnum):
+    """Why two frames were matched; the numbers are those of ``Matches.msg``."""
+
+    KEYFRAME = 0
+    SEQUENTIAL = 1
+    LOOP = 2
+    STEREO = 3
+    RELOCALISE = 4
+
+
+class MatchStatus(IntEnum):
+    """Outcome of matching; the numbers are those of ``Matches.msg``."""
+
+    OK = 0
+    NO_KEYPOINTS_REFERENCE = 1
+    NO_KEYPOINTS_QUERY = 2
+    FEW = 3
+    ERROR = 4
+
+
+class PoseMethod(IntEnum):
+    """Model behind a relative pose; the numbers are those of ``RelativePose.msg``."""
+
+    NONE = 0
+    ESSENTIAL = 1
+    HOMOGRAPHY = 2
+    PNP = 3
+    STEREO = 4
+
+
+class PoseStatus(IntEnum):
+    """Outcome of pose estimation; the numbers are those of ``RelativePose.msg``."""
+
+    VALID = 0
+    REJECTED = 1
+    FEW = 2
+    ROTATION_ONLY = 3
+    PLANAR = 4
+    LOST = 5
+
+
+@dataclass(frozen=True)
+class FrameId:
+    """Names one image for good: ``(robot, camera_index, id)`` is never used again.
+
+    ``stamp_ns`` is the acquisition time in nanoseconds, ``frame_id`` the TF frame of the camera.
+    """
+
+    id: int
+    stamp_ns: int = 0
+    frame_id: str = ""
+    robot: str = ""
+    camera_index: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Local features of one image, in the order in which matches index them.
+
+    ``keypoints`` (N, 2) float32, pixels (x, y); ``scores`` (N,) float32 in [0, 1];
+    ``descriptors`` (N, D) float32, or None where only pixels are known; ``sigma_px`` (N,) float32,
+    standard deviation of a keypoint in pixels; ``track_ids`` (N,) int64, -1 = no track;
+    ``detector`` names what made the descriptors: a matcher refuses any kind it was not made for.
+
+    Raises :class:`FeaturesError` on shapes that do not fit, values that are not finite, or
+    keypoints outside the image (more than half a pixel beyond its outer pixel centres).
+    """
+
+    keypoints: FloatArray
+    scores: FloatArray
+    width: int
+    height: int
+    detector: str
+    descriptors: FloatArray | None = None
+    sigma_px: FloatArray = field(default=None)  # type: ignore[assignment]  # filled in below
+    track_ids: IdArray = field(default=None)  # type: ignore[assignment]  # filled in below
+
+    def __post_init__(self) -> None:
+        n = len(self.keypoints)
+        _set(self, "keypoints", np.ascontiguousarray(self.keypoints, np.float32).reshape(-1, 2))
+        _set(self, "scores", np.ascontiguousarray(self.scores, np.float32))
+        if self.descriptors is not None:
+            _set(self, "descriptors", np.ascontiguousarray(self.descriptors, np.float32))
+        if self.sigma_px is None:
+            _set(self, "sigma_px", np.ones(n, np.float32))
+        if self.track_ids is None:
+            _set(self, "track_ids", np.full(n, NO_TRACK, np.int64))
+        self._validate()
+
+    def _validate(self) -> None:
+        n = len(self.keypoints)
+        for name in ("scores", "sigma_px", "track_ids"):
+            if getattr(self, name).shape != (n,):
+                raise FeaturesError(
+                    f"{name} has shape {getattr(self, name).shape} for {n} keypoints: "
+                    f"give one value per keypoint"
+                )
+        if self.descriptors is not None and (
+            self.descriptors.ndim != 2 or len(self.descriptors) != n
+        ):
+            raise FeaturesError(
+                f"descriptors have shape {self.descriptors.shape} for {n} keypoints: "
+                f"give one row per keypoint"
+            )
+        for name in ("keypoints", "scores", "descriptors"):
+            values = getattr(self, name)
+            if values is not None and not np.isfinite(values).all():
+                bad = int((~np.isfinite(values.reshape(n, -1))).any(axis=1).sum())
+                raise FeaturesError(
+                    f"{name} of {bad} of {n} keypoints are NaN or infinite: "
+                    f"drop these keypoints before sending"
+                )
+        if n:
+            low = self.keypoints.min(axis=0)
+            high = self.keypoints.max(axis=0)
+            if low.min() < -0.5 or high[0] > self.width - 0.5 or high[1] > self.height - 0.5:
+                raise FeaturesError(
+                    f"keypoints span x {low[0]:.1f}..{high[0]:.1f}, y {low[1]:.1f}..{high[1]:.1f}, "
+                    f"outside the {self.width}x{self.height} image: give pixels of the original "
+                    f"image, (0, 0) the centre of the top-left pixel"
+                )
+
+    def __len__(self) -> int:
+        return len(self.keypoints)
+
+    @property
+    def descriptor_dim(self) -> int:
+        """D, or 0 where there are no descriptors."""
+        return 0 if self.descriptors is None else self.descriptors.shape[1]
+
+    @classmethod
+    def empty(cls, width: int, height: int, detector: str, descriptor_dim: int) -> Features:
+        """No features, of the same type as many."""
+        return cls(
+            np.zeros((0, 2), np.float32),
+            np.zeros(0, np.float32),
+            width,
+            height,
+            detector,
+            np.zeros((0, descriptor_dim), np.float32),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One image with all that came with it.
+
+    ``image`` (H, W) uint8 grey, not empty; ``camera`` None or uncalibrated: matches yes, pose no;
+    ``keypoints`` from an outside front-end, with or without descriptors; ``depth`` (H, W) float32
+    metres, registered to the image, 0 or NaN = unknown. Raises :class:`ImageError`.
+    """
+
+    id: FrameId
+    image: NDArray[np.uint8]
+    camera: Camera | None = None
+    keypoints: Features | None = None
+    depth: FloatArray | None = None
+    rectified: bool = False
+
+    def __post_init__(self) -> None:
+        if self.image.ndim != 2 or self.image.size == 0 or self.image.dtype != np.uint8:
+            raise ImageError(
+                f"image has shape {self.image.shape} and type {self.image.dtype}: "
+                f"give a non-empty (H, W) grey uint8 image"
+            )
+        if self.depth is not None and self.depth.shape != self.image.shape:
+            raise ImageError(
+                f"depth is {self.depth.shape[1]}x{self.depth.shape[0]} but the image is "
+                f"{self.image.shape[1]}x{self.image.shape[0]}: register the depth to the image"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Correspondences:
+    """A one-to-one partial assignment between two feature sets, by falling confidence.
+
+    ``index_ref``, ``index_query`` (K,) int32 into the two sets; ``scores`` (K,) float32 in [0, 1].
+    """
+
+    index_ref: IntArray
+    index_query: IntArray
+    scores: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.index_ref)
+
+    @classmethod
+    def empty(cls) -> Correspondences:
+        """No correspondences, of the same type as many."""
+        return cls(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.float32))
+
+
+@dataclass(frozen=True, eq=False)
+class Matches:
+    """Verified correspondences of a reference and a query frame.
+
+    Arrays of length K: ``index_ref``, ``index_query`` int32; ``points_ref``, ``points_query``
+    (K, 2) float32 pixels of the original images; ``scores`` float32, the assignment probability;
+    ``inlier`` bool, agrees with the estimated two-view geometry (all False where there is none);
+    ``sigma_px`` float32; ``track_ids`` int64, -1 = none.
+    """
+
+    reference: FrameId
+    query: FrameId
+    kind: MatchKind
+    status: MatchStatus
+    index_ref: IntArray
+    index_query: IntArray
+    points_ref: FloatArray
+    points_query: FloatArray
+    scores: FloatArray
+    inlier: BoolArray
+    sigma_px: FloatArray
+    track_ids: IdArray
+    rectified: bool = False
+
+    def __len__(self) -> int:
+        return len(self.index_ref)
+
+
+@dataclass(frozen=True, eq=False)
+class RelativePose:
+    """Pose of the query camera in the reference camera with all that says how far to trust it.
+
+    ``rotation`` (3, 3) and ``translation`` (3,) float64: ``x_ref = R x_query + t``; the translation
+    has unit norm unless ``scale_known`` (then metres). ``covariance`` (6, 6), order x y z then
+    rotation about fixed axes, reference frame; all zero = unknown, [0, 0] = -1 = no estimate.
+    ``inlier_threshold_px`` and ``median_epipolar_px`` in pixels, ``median_parallax_rad`` in radians.
+    """
+
+    reference: FrameId
+    query: FrameId
+    status: PoseStatus
+    method: PoseMethod
+    rotation: PoseArray
+    translation: PoseArray
+    covariance: PoseArray
+    scale_known: bool
+    num_matches: int
+    num_inliers: int
+    inlier_threshold_px: float
+    median_epipolar_px: float
+    median_parallax_rad: float
+
+
+def _set(instance: Any, name: str, value: Any) -> None:
+    """Assign to a frozen dataclass while it is being made."""
+    object.__setattr__(instance, name, value)
