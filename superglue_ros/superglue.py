@@ -149,6 +149,13 @@ class SuperGlue(nn.Module):
         f0, f1 = f0[:, : x0.shape[1]], f1[:, : x1.shape[1]]
         return f0 @ f1.transpose(1, 2) / self.config.width**0.5
 
+    def assignment(
+        self, x0: Tensor, x1: Tensor, mask0: Tensor, mask1: Tensor, iterations: int = 100
+    ) -> Tensor:
+        """Encoded sets (P, M, D), (P, N, D) to the log assignment (P, M+1, N+1) of eq. 9."""
+        scores = self.score_matrix(x0, x1, mask0, mask1)
+        return log_sinkhorn(scores.float(), self.dustbin, iterations, mask0, mask1)
+
     def forward(
         self,
         keypoints0: Tensor,
@@ -174,8 +181,7 @@ class SuperGlue(nn.Module):
             mask1 = torch.ones_like(scores1, dtype=torch.bool)
         x0 = self.encode(keypoints0, scores0, descriptors0, size0, mask0)
         x1 = self.encode(keypoints1, scores1, descriptors1, size1, mask1)
-        scores = self.score_matrix(x0, x1, mask0, mask1)
-        return log_sinkhorn(scores.float(), self.dustbin, iterations, mask0, mask1)
+        return self.assignment(x0, x1, mask0, mask1, iterations)
 
 
 def normalise_keypoints(keypoints: Tensor, size: Tensor) -> Tensor:

@@ -1,0 +1,236 @@
+"""Front-ends: images to local features, all behind one interface.
+
+A front-end detects and describes, or describes pixels that somebody else detected. ``detector``
+names the kind of its descriptors; a matcher refuses a kind it was not made for.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from superglue_ros.config import Config, FrontEndConfig
+from superglue_ros.image import resize, to_tensor
+from superglue_ros.superpoint import (
+    SuperPoint,
+    keypoint_probability,
+    non_maximum_suppression,
+    sample_descriptors,
+    select_keypoints,
+)
+from superglue_ros.types import Features, FloatArray
+from superglue_ros.weights import load_superpoint
+
+GreyImage = NDArray[np.uint8]
+
+
+class FrontEnd(Protocol):
+    """What every front-end can do; ``test/contract`` holds what that means."""
+
+    detector: str
+    descriptor_dim: int
+
+    def extract(self, image: GreyImage) -> Features:
+        """Detect and describe: the best ``max_keypoints`` of a grey (H, W) uint8 image."""
+        ...
+
+    def describe(self, image: GreyImage, keypoints: FloatArray) -> Features:
+        """Describe given pixels (N, 2), in the given order, all of them; scores are 1."""
+        ...
+
+
+class SuperPointFrontEnd:
+    """SuperPoint on the image shrunk to ``max_size``; keypoints in pixels of the original."""
+
+    def __init__(
+        self, network: SuperPoint, kind: str, config: FrontEndConfig, device: torch.device
+    ) -> None:
+        self.detector = kind
+        self.descriptor_dim = network.config.descriptor_dim
+        self._network = network.to(device, memory_format=torch.channels_last).eval()
+        self._config = config
+        self._device = device
+
+    @torch.inference_mode()
+    def extract(self, image: GreyImage) -> Features:
+        """See :class:`FrontEnd`."""
+        config = self._config
+        resized = resize(image, config.max_size)
+        height, width = resized.image.shape
+        logits, dense = self._network(self._tensor(resized.image))
+        scores = keypoint_probability(logits)[:, :height, :width]
+        if config.nms_radius:
+            scores = non_maximum_suppression(scores, config.nms_radius)
+        keypoints, values = select_keypoints(
+            scores[0], config.max_keypoints, config.threshold, config.border
+        )
+        original = resized.to_original(keypoints.cpu().numpy())
+        return self._features(image, original, values, keypoints, dense)
+
+    @torch.inference_mode()
+    def describe(self, image: GreyImage, keypoints: FloatArray) -> Features:
+        """See :class:`FrontEnd`."""
+        resized = resize(image, self._config.max_size)
+        _, dense = self._network(self._tensor(resized.image))
+        pixels = torch.from_numpy(resized.to_resized(keypoints)).to(self._device)
+        return self._features(image, keypoints, pixels.new_ones(len(pixels)), pixels, dense)
+
+    def _tensor(self, image: GreyImage) -> torch.Tensor:
+        return to_tensor(image, self._device).contiguous(memory_format=torch.channels_last)
+
+    def _features(
+        self,
+        image: GreyImage,
+        keypoints: FloatArray,
+        scores: torch.Tensor,
+        pixels: torch.Tensor,
+        dense: torch.Tensor,
+    ) -> Features:
+        exact = self._network.config.exact_sampling
+        descriptors = sample_descriptors(pixels[None], dense, exact)[0]
+        height, width = image.shape
+        return Features(
+            keypoints,
+            scores.float().cpu().numpy(),
+            width,
+            height,
+            self.detector,
+            descriptors.float().cpu().numpy(),
+        )
+
+
+class SiftFrontEnd:
+    """OpenCV SIFT with root-normalised descriptors (Arandjelovic and Zisserman, CVPR 2012)."""
+
+    detector = "sift-root"
+    descriptor_dim = 128
+    # Keypoints from outside bring no scale: the size SIFT gives most of its own keypoints.
+    _outside_diameter_px = 4.0
+
+    def __init__(self, config: FrontEndConfig) -> None:
+        self._config = config
+        self._sift = cv2.SIFT_create(nfeatures=config.max_keypoints)  # type: ignore[attr-defined]
+
+    def extract(self, image: GreyImage) -> Features:
+        """See :class:`FrontEnd`."""
+        resized = resize(image, self._config.max_size)
+        keypoints, descriptors = self._sift.detectAndCompute(resized.image, None)
+        points, scores, order = _opencv_keypoints(keypoints, self._config.max_keypoints)
+        height, width = image.shape
+        if not len(points) or descriptors is None:
+            return Features.empty(width, height, self.detector, self.descriptor_dim)
+        points = _inside(resized.to_original(points), width, height)
+        return Features(
+            points, scores, width, height, self.detector, root_normalise(descriptors[order])
+        )
+
+    def describe(self, image: GreyImage, keypoints: FloatArray) -> Features:
+        """See :class:`FrontEnd`; upright, at a fixed scale."""
+        height, width = image.shape
+        if not len(keypoints):
+            return Features.empty(width, height, self.detector, self.descriptor_dim)
+        resized = resize(image, self._config.max_size)
+        # OpenCV may drop or reorder keypoints: class_id carries the index through.
+        given = [
+            cv2.KeyPoint(float(x), float(y), self._outside_diameter_px, 0.0, 1.0, 0, i)
+            for i, (x, y) in enumerate(resized.to_resized(keypoints))
+        ]
+        kept, computed = self._sift.compute(resized.image, given)
+        descriptors = np.zeros((len(keypoints), self.descriptor_dim), np.float32)
+        if computed is not None:
+            descriptors[[k.class_id for k in kept]] = root_normalise(computed)
+        return Features(
+            keypoints,
+            np.ones(len(keypoints), np.float32),
+            width,
+            height,
+            self.detector,
+            descriptors,
+        )
+
+
+class OrbFrontEnd:
+    """OpenCV ORB; the 256 bits as 0/1 values, so that distances are roots of Hamming distances."""
+
+    detector = "orb"
+    descriptor_dim = 256
+
+    def __init__(self, config: FrontEndConfig) -> None:
+        self._config = config
+        self._orb = cv2.ORB_create(nfeatures=config.max_keypoints)  # type: ignore[attr-defined]
+
+    def extract(self, image: GreyImage) -> Features:
+        """See :class:`FrontEnd`."""
+        resized = resize(image, self._config.max_size)
+        keypoints, descriptors = self._orb.detectAndCompute(resized.image, None)
+        points, scores, order = _opencv_keypoints(keypoints, self._config.max_keypoints)
+        height, width = image.shape
+        if not len(points) or descriptors is None:
+            return Features.empty(width, height, self.detector, self.descriptor_dim)
+        points = _inside(resized.to_original(points), width, height)
+        return Features(points, scores, width, height, self.detector, _bits(descriptors[order]))
+
+    def describe(self, image: GreyImage, keypoints: FloatArray) -> Features:
+        """See :class:`FrontEnd`; keypoints too near the border get zero descriptors."""
+        height, width = image.shape
+        if not len(keypoints):
+            return Features.empty(width, height, self.detector, self.descriptor_dim)
+        resized = resize(image, self._config.max_size)
+        given = [
+            cv2.KeyPoint(float(x), float(y), 31.0, 0.0, 1.0, 0, i)
+            for i, (x, y) in enumerate(resized.to_resized(keypoints))
+        ]
+        kept, computed = self._orb.compute(resized.image, given)
+        descriptors = np.zeros((len(keypoints), self.descriptor_dim), np.float32)
+        if computed is not None:
+            descriptors[[k.class_id for k in kept]] = _bits(computed)
+        return Features(
+            keypoints,
+            np.ones(len(keypoints), np.float32),
+            width,
+            height,
+            self.detector,
+            descriptors,
+        )
+
+
+def make_front_end(config: Config, device: torch.device) -> FrontEnd:
+    """The front-end that ``config.front_end`` names."""
+    if config.front_end.name == "superpoint":
+        loaded = load_superpoint(config.front_end.weights)
+        return SuperPointFrontEnd(loaded.network, loaded.kind, config.front_end, device)
+    if config.front_end.name == "sift":
+        return SiftFrontEnd(config.front_end)
+    return OrbFrontEnd(config.front_end)
+
+
+def root_normalise(descriptors: FloatArray) -> FloatArray:
+    """RootSIFT: L1-normalise and take the square root; rows of zeros stay zero."""
+    total = np.abs(descriptors).sum(axis=1, keepdims=True)
+    return np.asarray(np.sqrt(descriptors / np.maximum(total, 1e-12)), np.float32)
+
+
+def _opencv_keypoints(
+    keypoints: tuple[cv2.KeyPoint, ...] | list[cv2.KeyPoint], limit: int
+) -> tuple[FloatArray, FloatArray, NDArray[np.intp]]:
+    """Points (N, 2), scores in [0, 1] by falling response, and their order in ``keypoints``."""
+    responses = np.array([k.response for k in keypoints], np.float32)
+    order = np.argsort(-responses, kind="stable")[:limit]
+    points = np.array([keypoints[i].pt for i in order], np.float32).reshape(-1, 2)
+    scores = responses[order]
+    if len(scores) and scores[0] > 0:
+        scores = np.clip(scores / scores[0], 0, 1)
+    return points, scores, order
+
+
+def _inside(points: FloatArray, width: int, height: int) -> FloatArray:
+    """Sub-pixel refinement may leave the image by a fraction of a pixel; bring those back."""
+    return np.clip(points, -0.5, np.array([width - 0.5, height - 0.5], np.float32))
+
+
+def _bits(descriptors: NDArray[np.uint8]) -> FloatArray:
+    return np.unpackbits(descriptors, axis=1).astype(np.float32)

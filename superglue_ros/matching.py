@@ -1,0 +1,247 @@
+"""Matchers: two sets of local features to a one-to-one partial assignment, behind one interface.
+
+What can be computed of one set alone is computed once by ``prepare`` (a keyframe keeps the result);
+``match`` then takes all references of a query in one batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from superglue_ros.config import Config, MatcherConfig
+from superglue_ros.errors import DescriptorKindError, FeaturesError
+from superglue_ros.superglue import SuperGlue
+from superglue_ros.types import Correspondences, Features
+from superglue_ros.weights import load_superglue
+
+
+class Matcher(Protocol):
+    """What every matcher can do; ``test/contract`` holds what that means.
+
+    ``descriptor_kind``: the kind of descriptors it was made for, None = any, as long as both sets
+    are of the same.
+    """
+
+    descriptor_kind: str | None
+
+    def prepare(self, features: Features) -> Any:
+        """All of the work that needs one set only. Raises :class:`DescriptorKindError`."""
+        ...
+
+    def match(self, references: Sequence[Any], query: Any) -> list[Correspondences]:
+        """Match one prepared query against prepared references, in one batch."""
+        ...
+
+
+def match_pair(matcher: Matcher, reference: Features, query: Features) -> Correspondences:
+    """Match two sets of features."""
+    return matcher.match([matcher.prepare(reference)], matcher.prepare(query))[0]
+
+
+def mutual_assignment(log_assignment: Tensor, threshold: float) -> list[Correspondences]:
+    """Matches of a batch of soft assignments (section 4): mutual best, probability > threshold.
+
+    ``log_assignment`` (P, M+1, N+1), dustbins last, -inf where there is padding.
+    """
+    inner = log_assignment[:, :-1, :-1]
+    if inner.shape[1] == 0 or inner.shape[2] == 0:
+        return [Correspondences.empty() for _ in range(len(inner))]
+    best, to_query = inner.max(dim=2)
+    to_reference = inner.argmax(dim=1)
+    rows = torch.arange(inner.shape[1], device=inner.device)
+    probability = best.exp()
+    valid = (to_reference.gather(1, to_query) == rows) & (probability > threshold)
+    valid_np, to_query_np, probability_np = (
+        valid.cpu().numpy(),
+        to_query.cpu().numpy(),
+        probability.float().cpu().numpy(),
+    )
+    matches = []
+    for keep, indices, scores in zip(valid_np, to_query_np, probability_np, strict=True):
+        matches.append(_by_score(np.flatnonzero(keep), indices[keep], scores[keep]))
+    return matches
+
+
+@dataclass(frozen=True, eq=False)
+class _PreparedTokens:
+    """Encoded keypoints (1, N, D) of one set."""
+
+    tokens: Tensor
+
+
+class SuperGlueMatcher:
+    """SuperGlue with confidence threshold (section 4)."""
+
+    def __init__(
+        self,
+        network: SuperGlue,
+        descriptor_kind: str | None,
+        config: MatcherConfig,
+        device: torch.device,
+    ) -> None:
+        self.descriptor_kind = descriptor_kind
+        self._network = network.to(device).eval()
+        self._config = config
+        self._device = device
+
+    @torch.inference_mode()
+    def prepare(self, features: Features) -> _PreparedTokens:
+        """See :class:`Matcher`."""
+        check_kind(features, self.descriptor_kind, self._network.config.descriptor_dim)
+
+        def tensor(values: Any) -> Tensor:
+            return torch.from_numpy(np.asarray(values, np.float32)).to(self._device)[None]
+
+        tokens = self._network.encode(
+            tensor(features.keypoints),
+            tensor(features.scores),
+            tensor(features.descriptors),
+            tensor([features.width, features.height]),
+        )
+        return _PreparedTokens(tokens)
+
+    @torch.inference_mode()
+    def match(
+        self, references: Sequence[_PreparedTokens], query: _PreparedTokens
+    ) -> list[Correspondences]:
+        """See :class:`Matcher`."""
+        matches = [Correspondences.empty() for _ in references]
+        # An empty set has nothing to attend to: its pairs have no matches and skip the network.
+        filled = [i for i, r in enumerate(references) if r.tokens.shape[1] and query.tokens.shape[1]]
+        if not filled:
+            return matches
+        x0, mask0 = pad_tokens([references[i].tokens for i in filled])
+        x1 = query.tokens.expand(len(filled), -1, -1)
+        mask1 = torch.ones(x1.shape[:2], dtype=torch.bool, device=x1.device)
+        assignment = self._network.assignment(
+            x0, x1, mask0, mask1, self._config.sinkhorn_iterations
+        )
+        for i, found in zip(
+            filled, mutual_assignment(assignment, self._config.threshold), strict=True
+        ):
+            matches[i] = found
+        return matches
+
+
+def pad_tokens(tokens: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Sets (1, N_i, D) of unequal size to one batch (P, max N, D) and its mask (P, max N)."""
+    length = max(t.shape[1] for t in tokens)
+    batch = tokens[0].new_zeros(len(tokens), length, tokens[0].shape[2])
+    mask = torch.zeros(len(tokens), length, dtype=torch.bool, device=batch.device)
+    for row, t in enumerate(tokens):
+        batch[row, : t.shape[1]] = t[0]
+        mask[row, : t.shape[1]] = True
+    return batch, mask
+
+
+class NearestNeighbourMatcher:
+    """Nearest neighbours of descriptors, with the classical filters.
+
+    ``nn``: the nearest in the query of every reference keypoint; where several share one, the
+    closest keeps it. ``mutual``: nearest in both directions. ``ratio``: mutual, and nearer than
+    ``ratio`` times the second nearest in both directions (Lowe, 2004). ``distance``: mutual, and
+    nearer than ``max_distance``. The confidence is ``1 - d / 2``, clipped to [0, 1].
+    """
+
+    descriptor_kind: str | None = None
+
+    def __init__(self, config: MatcherConfig, device: torch.device) -> None:
+        self._config = config
+        self._device = device
+
+    def prepare(self, features: Features) -> tuple[str, Tensor]:
+        """See :class:`Matcher`."""
+        check_kind(features, None, None)
+        return features.detector, torch.from_numpy(features.descriptors).to(self._device)
+
+    @torch.inference_mode()
+    def match(
+        self, references: Sequence[tuple[str, Tensor]], query: tuple[str, Tensor]
+    ) -> list[Correspondences]:
+        """See :class:`Matcher`."""
+        return [self._match(reference, query) for reference in references]
+
+    def _match(self, reference: tuple[str, Tensor], query: tuple[str, Tensor]) -> Correspondences:
+        kind0, descriptors0 = reference
+        kind1, descriptors1 = query
+        if kind0 != kind1 or descriptors0.shape[1] != descriptors1.shape[1]:
+            raise DescriptorKindError(
+                f"reference descriptors are {kind0} ({descriptors0.shape[1]}) but the query's are "
+                f"{kind1} ({descriptors1.shape[1]}): use one front-end for both"
+            )
+        if not len(descriptors0) or not len(descriptors1):
+            return Correspondences.empty()
+        distances = torch.cdist(descriptors0, descriptors1)
+        nearest, to_query = distances.min(dim=1)
+        back, to_reference = distances.min(dim=0)
+        rows = torch.arange(len(nearest), device=nearest.device)
+        if self._config.name == "nn":
+            keep = self._closest_claim(nearest, to_query, len(back))
+        else:
+            keep = to_reference[to_query] == rows
+        if self._config.name == "ratio":
+            keep &= self._passes_ratio(distances) & self._passes_ratio(distances.T)[to_query]
+        elif self._config.name == "distance":
+            keep &= nearest < self._config.max_distance
+        scores = (1 - nearest / 2).clamp(0, 1)
+        keep_np = keep.cpu().numpy()
+        return _by_score(
+            np.flatnonzero(keep_np), to_query.cpu().numpy()[keep_np], scores.cpu().numpy()[keep_np]
+        )
+
+    def _passes_ratio(self, distances: Tensor) -> Tensor:
+        if distances.shape[1] < 2:
+            return torch.ones(len(distances), dtype=torch.bool, device=distances.device)
+        two = distances.topk(2, dim=1, largest=False).values
+        return two[:, 0] < self._config.ratio * two[:, 1]
+
+    @staticmethod
+    def _closest_claim(nearest: Tensor, to_query: Tensor, size: int) -> Tensor:
+        """For every query keypoint the one closest of the references that chose it."""
+        order = nearest.argsort(descending=True, stable=True)
+        owner = torch.full((size,), -1, dtype=torch.long, device=nearest.device)
+        owner_np = owner.cpu().numpy()
+        order_np, chosen = order.cpu().numpy(), to_query.cpu().numpy()
+        owner_np[chosen[order_np]] = order_np  # the last write, the closest, stays
+        rows = np.arange(len(chosen))
+        return torch.from_numpy(owner_np[chosen] == rows).to(nearest.device)
+
+
+def make_matcher(config: Config, device: torch.device) -> Matcher:
+    """The matcher that ``config.matcher`` names."""
+    if config.matcher.name == "superglue":
+        loaded = load_superglue(config.matcher.weights)
+        return SuperGlueMatcher(loaded.network, loaded.descriptor_kind, config.matcher, device)
+    return NearestNeighbourMatcher(config.matcher, device)
+
+
+def check_kind(features: Features, kind: str | None, dim: int | None) -> None:
+    """Refuse features without descriptors, or of another kind or size than ``kind`` and ``dim``."""
+    if features.descriptors is None:
+        raise FeaturesError("features have no descriptors: describe the keypoints first")
+    if kind is not None and features.detector != kind:
+        raise DescriptorKindError(
+            f"descriptors are {features.detector!r} but the matcher was made for {kind!r}: "
+            f"use that front-end, or matcher weights made for these descriptors"
+        )
+    if dim is not None and features.descriptor_dim != dim:
+        raise DescriptorKindError(
+            f"descriptors have {features.descriptor_dim} values but the matcher takes {dim}: "
+            f"use matcher weights made for these descriptors"
+        )
+
+
+def _by_score(index_ref: Any, index_query: Any, scores: Any) -> Correspondences:
+    """Correspondences by falling confidence; ties keep the order of the reference."""
+    order = np.argsort(-scores, kind="stable")
+    return Correspondences(
+        np.asarray(index_ref[order], np.int32),
+        np.asarray(index_query[order], np.int32),
+        np.asarray(scores[order], np.float32),
+    )
