@@ -124,20 +124,66 @@ class KeyframesConfig:
     """Which frames are kept to match later ones against."""
 
     window: int = setting(1, "Keyframes each frame is matched against.", low=1, high=32)
-    max_keyframes: int = setting(200, "Keyframes kept in the map.", low=1, high=100000)
+    sequential: bool = setting(False, "Match each frame against the one before it too.")
+    max_keyframes: int = setting(
+        200, "Keyframes kept in the map; the most redundant one goes first.", low=1, high=100000
+    )
+    min_keypoints: int = setting(
+        16, "A frame with fewer keypoints never becomes a keyframe.", low=0, high=8192
+    )
     min_matched_share: float = setting(
         0.5,
-        "A frame sharing less than this part of the newest keyframe's keypoints becomes a keyframe.",
+        "A frame that shares less than this part of the reference's keypoints becomes a keyframe.",
+        low=0.0,
+        high=1.0,
+    )
+    min_coverage: float = setting(
+        0.4,
+        "A frame becomes a keyframe when less than this part of its textured area is matched.",
         low=0.0,
         high=1.0,
     )
     max_parallax_deg: float = setting(
-        6.0, "A frame with more median parallax to the newest keyframe becomes one [deg].",
+        6.0,
+        "A frame with more median parallax to the reference keyframe becomes one [deg].",
         low=0.0,
         high=90.0,
     )
     min_matches: int = setting(
-        30, "A frame with fewer matches to the newest keyframe becomes a keyframe.", low=0, high=10000
+        30,
+        "A frame with fewer matches to the reference keyframe becomes a keyframe.",
+        low=0,
+        high=10000,
+    )
+    loop_candidates: int = setting(
+        1,
+        "Old keyframes that each new keyframe is matched against to close loops; 0 = off.",
+        low=0,
+        high=32,
+    )
+    loop_min_gap: int = setting(
+        10, "The newest keyframes are no loop candidates: their number.", low=1, high=10000
+    )
+    loop_similarity: float = setting(
+        0.9,
+        "Least similarity of a loop candidate to the frame, as a part of the reference keyframe's.",
+        low=0.0,
+        high=2.0,
+    )
+    loop_min_inliers: int = setting(
+        30, "A loop with fewer inliers is not closed.", low=5, high=10000
+    )
+    relocalise_budget_s: float = setting(
+        1.0,
+        "Time for matching against all keyframes after tracking is lost [s]; 0 = no limit.",
+        low=0.0,
+        high=60.0,
+    )
+    lost_frames: int = setting(
+        3,
+        "After this many lost frames in a row the next one starts a new part of the map.",
+        low=0,
+        high=10000,
     )
 
 
