@@ -7,7 +7,7 @@ both cameras in optical axes (x right, y down, z forward).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any
 
@@ -157,6 +157,17 @@ class Features:
     def descriptor_dim(self) -> int:
         """D, or 0 where there are no descriptors."""
         return 0 if self.descriptors is None else self.descriptors.shape[1]
+
+    def select(self, indices: NDArray[np.intp]) -> Features:
+        """The features at ``indices``, in that order."""
+        return replace(
+            self,
+            keypoints=self.keypoints[indices],
+            scores=self.scores[indices],
+            descriptors=None if self.descriptors is None else self.descriptors[indices],
+            sigma_px=self.sigma_px[indices],
+            track_ids=self.track_ids[indices],
+        )
 
     @classmethod
     def empty(cls, width: int, height: int, detector: str, descriptor_dim: int) -> Features:
