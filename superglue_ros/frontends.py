@@ -165,10 +165,12 @@ class OrbFrontEnd:
 
     def extract(self, image: GreyImage) -> Features:
         """See :class:`FrontEnd`."""
+        height, width = image.shape
         resized = resize(image, self._config.max_size)
+        if min(resized.image.shape) <= 2 * self._orb.getEdgeThreshold():
+            return Features.empty(width, height, self.detector, self.descriptor_dim)
         keypoints, descriptors = self._orb.detectAndCompute(resized.image, None)
         points, scores, order = _opencv_keypoints(keypoints, self._config.max_keypoints)
-        height, width = image.shape
         if not len(points) or descriptors is None:
             return Features.empty(width, height, self.detector, self.descriptor_dim)
         points = _inside(resized.to_original(points), width, height)
@@ -181,7 +183,7 @@ class OrbFrontEnd:
             return Features.empty(width, height, self.detector, self.descriptor_dim)
         resized = resize(image, self._config.max_size)
         given = [
-            cv2.KeyPoint(float(x), float(y), 31.0, 0.0, 1.0, 0, i)
+            cv2.KeyPoint(float(x), float(y), float(self._orb.getPatchSize()), 0.0, 1.0, 0, i)
             for i, (x, y) in enumerate(resized.to_resized(keypoints))
         ]
         kept, computed = self._orb.compute(resized.image, given)

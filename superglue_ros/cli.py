@@ -1,0 +1,69 @@
+"""``superglue-ros``: one command line for all that is not a node.
+
+Every area brings its own subcommands; this file only gathers them. An area is imported when its
+command is asked for, so that ``--help`` does not wait for torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+
+from superglue_ros import __version__
+from superglue_ros.errors import SuperglueError
+
+# Subcommand -> (module with add_subcommands, one line of help).
+AREAS = {
+    "demo": ("superglue_ros.demo.cli", "matches over real ROS 2, end to end, with pictures"),
+    "to-bag": ("superglue_ros.demo.cli", "convert an image folder to a rosbag2 directory"),
+    "train": ("superglue_ros.training.cli", "collect a corpus, train the networks, export weights"),
+    "evaluate": ("superglue_ros.evaluation.cli", "the paper's tables, and rosbag replay"),
+    "bench": ("superglue_ros.bench.cli", "time and memory against public implementations"),
+    "export": ("superglue_ros.bench.cli", "write the networks as ONNX"),
+    "slam": ("superglue_ros.examples.bundle_adjuster.cli", "trajectory with the example back-end"),
+}
+
+
+def build_parser(command: str | None) -> argparse.ArgumentParser:
+    """The parser, complete for ``command`` and with one line of help for all others."""
+    parser = argparse.ArgumentParser(
+        prog="superglue-ros", description="SuperPoint and SuperGlue for ROS 2."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("--verbose", action="store_true", help="log what is done, step by step")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    if command in AREAS:
+        importlib.import_module(AREAS[command][0]).add_subcommands(subparsers)
+    for name, (_, line) in AREAS.items():
+        if name not in subparsers.choices:
+            subparsers.add_parser(name, help=line, add_help=False)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0 done, 1 a clear error, 130 interrupted."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    command = next((word for word in given if not word.startswith("-")), None)
+    args = build_parser(command).parse_args(given)
+    logging.basicConfig(
+        level=logging.INFO if args.verbose else logging.WARNING, format="%(levelname)s: %(message)s"
+    )
+    try:
+        return int(args.run(args) or 0)
+    except SuperglueError as error:
+        print(f"superglue-ros {args.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def evaluate_main() -> int:
+    """Entry point of ``ros2 run superglue_ros evaluate``."""
+    return main(["evaluate", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

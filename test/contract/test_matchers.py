@@ -1,0 +1,141 @@
+"""What every matcher promises."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from superglue_ros.config import Config, FrontEndConfig, MatcherConfig
+from superglue_ros.errors import DescriptorKindError, FeaturesError
+from superglue_ros.frontends import SuperPointFrontEnd, make_front_end
+from superglue_ros.matching import Matcher, make_matcher, match_pair
+from superglue_ros.types import Features
+
+MATCHERS = ["superglue", "nn", "mutual", "ratio", "distance"]
+
+
+@pytest.fixture(scope="module")
+def front_end() -> SuperPointFrontEnd:
+    config = Config(front_end=FrontEndConfig(max_keypoints=200))
+    return make_front_end(config, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def features(front_end, photograph) -> Features:
+    return front_end.extract(photograph)
+
+
+@pytest.fixture(scope="module")
+def moved(front_end, warped) -> Features:
+    return front_end.extract(warped[0])
+
+
+@pytest.fixture(scope="module", params=MATCHERS)
+def matcher(request) -> Matcher:
+    config = Config(matcher=MatcherConfig(name=request.param))
+    return make_matcher(config, torch.device("cpu"))
+
+
+def pairs(correspondences) -> set[tuple[int, int]]:
+    return set(
+        zip(correspondences.index_ref.tolist(), correspondences.index_query.tolist(), strict=True)
+    )
+
+
+def assert_well_formed(found, reference: Features, query: Features) -> None:
+    assert found.index_ref.dtype == found.index_query.dtype == np.int32
+    assert found.scores.dtype == np.float32
+    assert len(found.index_ref) == len(found.index_query) == len(found.scores)
+    for indices, size in ((found.index_ref, len(reference)), (found.index_query, len(query))):
+        assert len(np.unique(indices)) == len(indices), "one-to-one"
+        assert not len(indices) or (indices.min() >= 0 and indices.max() < size)
+    assert ((found.scores >= 0) & (found.scores <= 1)).all()
+    assert (np.diff(found.scores) <= 0).all()
+
+
+def test_finds_the_known_homography(matcher, features, moved, warped):
+    found = match_pair(matcher, features, moved)
+    assert_well_formed(found, features, moved)
+    expected = cv2.perspectiveTransform(
+        features.keypoints[None, found.index_ref].astype(np.float64), warped[1]
+    )[0]
+    error = np.linalg.norm(expected - moved.keypoints[found.index_query], axis=1)
+    assert len(found) >= 25
+    assert (error < 3).mean() > 0.5
+
+
+def test_an_image_matches_itself(matcher, features):
+    found = match_pair(matcher, features, features)
+    assert len(found) > 0.8 * len(features)
+    assert (found.index_ref == found.index_query).mean() > 0.95
+
+
+@pytest.mark.parametrize(("count0", "count1"), [(0, 0), (0, 80), (80, 0), (1, 1), (1, 80), (80, 1)])
+def test_no_and_one_keypoint(matcher, features, moved, count0, count1):
+    reference, query = features.select(np.arange(count0)), moved.select(np.arange(count1))
+    found = match_pair(matcher, reference, query)
+    assert_well_formed(found, reference, query)
+    assert len(found) <= min(count0, count1)
+
+
+def test_does_not_depend_on_the_order_of_the_keypoints(matcher, features, moved):
+    rng = np.random.default_rng(0)
+    order0, order1 = rng.permutation(len(features)), rng.permutation(len(moved))
+    found = match_pair(matcher, features.select(order0), moved.select(order1))
+    expected = match_pair(matcher, features, moved)
+    assert {(order0[i], order1[j]) for i, j in pairs(found)} == pairs(expected)
+
+
+@pytest.mark.parametrize("matcher", [m for m in MATCHERS if m != "nn"], indirect=True)
+def test_swapping_the_images_swaps_the_matches(matcher, features, moved):
+    """Of all but ``nn``, which is one-sided by definition."""
+    forward = pairs(match_pair(matcher, features, moved))
+    backward = pairs(match_pair(matcher, moved, features))
+    assert {(j, i) for i, j in backward} == forward
+
+
+def test_a_batch_gives_what_its_pairs_give(matcher, features, moved):
+    references = [features, moved, features.select(np.arange(40)), features.select(np.arange(0))]
+    batch = matcher.match([matcher.prepare(r) for r in references], matcher.prepare(moved))
+    for reference, found in zip(references, batch, strict=True):
+        alone = match_pair(matcher, reference, moved)
+        assert pairs(found) == pairs(alone)
+        np.testing.assert_allclose(found.scores, alone.scores, atol=1e-4)
+
+
+def test_refuses_descriptors_of_another_kind(matcher, features):
+    other = Features(
+        features.keypoints,
+        features.scores,
+        features.width,
+        features.height,
+        "sift-root",
+        features.descriptors[:, :128],
+    )
+    with pytest.raises(DescriptorKindError, match="sift-root"):
+        match_pair(matcher, other, features)
+
+
+def test_refuses_features_without_descriptors(matcher, features):
+    bare = Features(
+        features.keypoints, features.scores, features.width, features.height, features.detector
+    )
+    with pytest.raises(FeaturesError, match="no descriptors"):
+        matcher.prepare(bare)
+
+
+@pytest.mark.parametrize("name", ["keypoints", "scores", "descriptors"])
+def test_nan_is_refused_before_it_reaches_a_matcher(features, name):
+    values = getattr(features, name).copy()
+    values.flat[3] = np.nan
+    arguments = {
+        "keypoints": features.keypoints,
+        "scores": features.scores,
+        "descriptors": features.descriptors,
+    } | {name: values}
+    with pytest.raises(FeaturesError, match=f"{name} of 1 of"):
+        Features(
+            width=features.width, height=features.height, detector=features.detector, **arguments
+        )
