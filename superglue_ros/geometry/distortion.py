@@ -33,9 +33,7 @@ def rational(points: Array, coefficients: Array) -> tuple[Array, Array]:
     below = 1 + r2 * (k4 + r2 * (k5 + r2 * k6))
     radial = above / below
     # d radial / d r^2, by the quotient rule
-    slope = (
-        k1 + r2 * (2 * k2 + r2 * 3 * k3) - radial * (k4 + r2 * (2 * k5 + r2 * 3 * k6))
-    ) / below
+    slope = (k1 + r2 * (2 * k2 + r2 * 3 * k3) - radial * (k4 + r2 * (2 * k5 + r2 * 3 * k6))) / below
     distorted = np.column_stack(
         (
             x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x),

@@ -99,7 +99,9 @@ def test_region_of_interest_shifts_pixels_and_keeps_rays():
     )
     assert (part.width, part.height) == (200, 120)
     pixels = grid(200, 120)
-    np.testing.assert_allclose(part.rays(pixels), full.rays(pixels + np.array([100, 60])), atol=1e-9)
+    np.testing.assert_allclose(
+        part.rays(pixels), full.rays(pixels + np.array([100, 60])), atol=1e-9
+    )
 
 
 def test_binning_keeps_the_centres_of_super_pixels():

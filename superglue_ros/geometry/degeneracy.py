@@ -1,0 +1,36 @@
+"""Which model do the matches call for: general motion, a planar scene, or a rotation only?
+
+A planar scene or a rotation fits the epipolar constraint too, with a pose that noise decides. Torr's
+GRIC ("Geometric Motion Segmentation and Model Selection", 1998) weighs the residuals against what a
+model leaves free: per match the dimension of its manifold, per model its parameters.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+_DATA_DIMENSION = 4  # a match is a point in R^4
+_OUTLIER_COST = 2.0  # lambda_3 of the paper
+
+
+class Model(Enum):
+    """A two-view model as (dimension of its manifold, number of parameters)."""
+
+    GENERAL = (3, 5)
+    PLANE = (2, 8)
+    ROTATION = (2, 3)
+
+
+def gric(residuals: Array, model: Model) -> float:
+    """GRIC score, smaller is better, of residuals (K, M) in units of the noise."""
+    dimension, parameters = model.value
+    count = len(residuals)
+    squared = np.einsum("km,km->k", residuals, residuals)
+    capped = np.minimum(squared, _OUTLIER_COST * (_DATA_DIMENSION - dimension))
+    complexity = dimension * count * np.log(_DATA_DIMENSION)
+    return float(capped.sum() + complexity + parameters * np.log(_DATA_DIMENSION * max(count, 1)))
