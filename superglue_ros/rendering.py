@@ -318,7 +318,7 @@ def _pack(levels: list[ImageArray]) -> tuple[ImageArray, Floats, Floats]:
     """All levels in one image: the first left, the others one below the other beside it.
 
     Each has a border of its own edge pixels, so interpolation never reaches a neighbour. Returns
-    the image and the offsets (L,), (L,) that turn s * width into a column and t * height into a row.
+    the image and the offsets (L,), (L,) that turn s * width into a column, t * height into a row.
     """
     border = 2
     padded = [
