@@ -42,6 +42,10 @@ class FrontEnd(Protocol):
         """Describe given pixels (N, 2), in the given order, all of them; scores are 1."""
         ...
 
+    def configure(self, config: FrontEndConfig) -> None:
+        """Take new settings, from the next image on; the fixed ones are as they were."""
+        ...
+
 
 class SuperPointFrontEnd:
     """SuperPoint on the image shrunk to ``max_size``; keypoints in pixels of the original."""
@@ -54,6 +58,10 @@ class SuperPointFrontEnd:
         self._network = network.to(device, memory_format=torch.channels_last).eval()
         self._config = config
         self._device = device
+
+    def configure(self, config: FrontEndConfig) -> None:
+        """See :class:`FrontEnd`."""
+        self._config = config
 
     @torch.inference_mode()
     def extract(self, image: GreyImage) -> Features:
@@ -112,6 +120,10 @@ class SiftFrontEnd:
     _outside_diameter_px = 4.0
 
     def __init__(self, config: FrontEndConfig) -> None:
+        self.configure(config)
+
+    def configure(self, config: FrontEndConfig) -> None:
+        """See :class:`FrontEnd`."""
         self._config = config
         self._sift = cv2.SIFT_create(nfeatures=config.max_keypoints)  # type: ignore[attr-defined]
 
@@ -160,6 +172,10 @@ class OrbFrontEnd:
     descriptor_dim = 256
 
     def __init__(self, config: FrontEndConfig) -> None:
+        self.configure(config)
+
+    def configure(self, config: FrontEndConfig) -> None:
+        """See :class:`FrontEnd`."""
         self._config = config
         self._orb = cv2.ORB_create(nfeatures=config.max_keypoints)  # type: ignore[attr-defined]
 

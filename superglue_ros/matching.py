@@ -38,6 +38,10 @@ class Matcher(Protocol):
         """Match one prepared query against prepared references, in one batch."""
         ...
 
+    def configure(self, config: MatcherConfig) -> None:
+        """Take new settings, from the next match on; the fixed ones are as they were."""
+        ...
+
 
 def match_pair(matcher: Matcher, reference: Features, query: Features) -> Correspondences:
     """Match two sets of features."""
@@ -89,6 +93,10 @@ class SuperGlueMatcher:
         self._network = network.to(device).eval()
         self._config = config
         self._device = device
+
+    def configure(self, config: MatcherConfig) -> None:
+        """See :class:`Matcher`."""
+        self._config = config
 
     @torch.inference_mode()
     def prepare(self, features: Features) -> _PreparedTokens:
@@ -154,6 +162,10 @@ class NearestNeighbourMatcher:
     def __init__(self, config: MatcherConfig, device: torch.device) -> None:
         self._config = config
         self._device = device
+
+    def configure(self, config: MatcherConfig) -> None:
+        """See :class:`Matcher`."""
+        self._config = config
 
     def prepare(self, features: Features) -> tuple[str, Tensor]:
         """See :class:`Matcher`."""

@@ -82,6 +82,13 @@ class Pipeline:
         self.keyframes = KeyframeStore(self.config.keyframes)
         self._last_stamp_ns: dict[int, int] = {}
 
+    def configure(self, config: Config) -> None:
+        """Take new settings, from the next frame on; the fixed ones must be as they were."""
+        self.config = config
+        self.front_end.configure(config.front_end)
+        self.matcher.configure(config.matcher)
+        self.keyframes.config = config.keyframes
+
     def reset(self) -> None:
         """Forget all keyframes; frame ids are the caller's and go on counting."""
         self.keyframes.clear()
