@@ -16,7 +16,6 @@ root and nothing but the standard library.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import re
 import shutil
@@ -26,7 +25,8 @@ import sysconfig
 from collections.abc import Iterable
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from stamps import ROOT, fingerprint, is_current, one_at_a_time
+
 REQUIREMENTS = ROOT / "requirements"
 COMPAT = ROOT / "compat"
 STAMP = "superglue_ros.stamp"
@@ -49,16 +49,12 @@ def names(file: Path) -> list[str]:
     return [line for line in lines if line]
 
 
-def fingerprint(with_ros_distribution: bool) -> str:
+def current_fingerprint(beside_distribution: bool) -> str:
     """Return a hash of everything the environment is made from."""
     sources = [Path(__file__), *REQUIREMENTS.glob("*.txt"), *COMPAT.glob("*/pyproject.toml")]
-    digest = hashlib.sha256(repr((sys.version_info[:3], sys.base_prefix)).encode())
-    digest.update(str(ROOT).encode())  # the compat packages are installed by their path
-    if with_ros_distribution:
-        digest.update(os.environ["AMENT_PREFIX_PATH"].encode())
-    for source in sorted(sources):
-        digest.update(source.relative_to(ROOT).as_posix().encode() + source.read_bytes())
-    return digest.hexdigest()
+    distribution = os.environ["AMENT_PREFIX_PATH"] if beside_distribution else ""
+    # The compat packages are installed by their path, so the place of the repository counts.
+    return fingerprint(sources, ROOT, sys.version_info[:3], sys.base_prefix, distribution)
 
 
 def run(command: Iterable[str | Path], **options: object) -> None:
@@ -230,6 +226,20 @@ def install_compat(venv: Path) -> None:
             (site / f"superglue_ros_compat_{package.name}.pth").write_text(f"{package}\n")
 
 
+def make(venv: Path, beside_distribution: bool) -> None:
+    """Create the environment where it is missing, and bring its packages up to date."""
+    check_machine()
+    # The wheels' start-up hook would execute Python a second time for every pip call.
+    os.environ["_ROS_WHEELS_BOOTSTRAP_COMPLETE"] = "1"
+    if not is_of_this_python(venv):
+        create(venv, beside_distribution)
+    if beside_distribution:
+        install_beside_distribution(venv)
+    else:
+        install_with_ros_wheels(venv)
+    install_compat(venv)
+
+
 def main() -> None:
     """Make the environment named on the command line unless its stamp is current."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -241,21 +251,11 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     venv: Path = arguments.venv.absolute()
-    current = fingerprint(arguments.beside_distribution)
-    stamp = venv / STAMP
-    if stamp.exists() and stamp.read_text() == current:
-        return
-    check_machine()
-    # The wheels' start-up hook would execute Python a second time for every pip call.
-    os.environ["_ROS_WHEELS_BOOTSTRAP_COMPLETE"] = "1"
-    if not is_of_this_python(venv):
-        create(venv, arguments.beside_distribution)
-    if arguments.beside_distribution:
-        install_beside_distribution(venv)
-    else:
-        install_with_ros_wheels(venv)
-    install_compat(venv)
-    stamp.write_text(current)
+    with one_at_a_time():
+        current = current_fingerprint(arguments.beside_distribution)
+        if not is_current(venv / STAMP, current):
+            make(venv, arguments.beside_distribution)
+            (venv / STAMP).write_text(current)
 
 
 if __name__ == "__main__":
