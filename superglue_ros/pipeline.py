@@ -42,6 +42,11 @@ class StageSeconds:
     match: float
     geometry: float
 
+    @property
+    def total(self) -> float:
+        """All stages together, in seconds."""
+        return self.extract + self.match + self.geometry
+
 
 @dataclass(frozen=True, eq=False)
 class FramePair:
