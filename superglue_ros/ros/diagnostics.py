@@ -1,0 +1,118 @@
+"""Counters of the node, and what /diagnostics says about them."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, fields, replace
+
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from std_msgs.msg import Header
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Frames since activation: ``received = matched + dropped + refused`` + those in work."""
+
+    received: int = 0
+    matched: int = 0
+    dropped: int = 0
+    refused: int = 0
+    resets: int = 0
+
+    def since(self, before: Counts) -> Counts:
+        """What was added since ``before``, an earlier snapshot; all of it after a fresh start."""
+        if before.received > self.received:
+            return self
+        return Counts(
+            **{
+                item.name: getattr(self, item.name) - getattr(before, item.name)
+                for item in fields(self)
+            }
+        )
+
+
+class Counter:
+    """Counts from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts = Counts()
+
+    def add(self, **steps: int) -> None:
+        """Add to the named counts."""
+        with self._lock:
+            self._counts = replace(
+                self._counts,
+                **{name: getattr(self._counts, name) + step for name, step in steps.items()},
+            )
+
+    def snapshot(self) -> Counts:
+        """All counts at one moment."""
+        with self._lock:
+            return self._counts
+
+    def reset(self) -> None:
+        """Start from zero."""
+        with self._lock:
+            self._counts = Counts()
+
+
+@dataclass(frozen=True)
+class Health:
+    """What the node knows about itself at one moment.
+
+    ``state`` of the life cycle; ``problem`` why the node could not be configured, ``last_refusal``
+    why the last bad frame was refused; ``seconds_per_frame`` networks and geometry of the last one.
+    """
+
+    state: str
+    problem: str = ""
+    counts: Counts = Counts()
+    since_last: Counts = Counts()
+    unsynchronised: int = 0
+    waiting: int = 0
+    keyframes: int = 0
+    last_refusal: str = ""
+    seconds_per_frame: float = 0.0
+    device: str = ""
+    silent: bool = False
+
+
+def judge(health: Health) -> tuple[bytes, str]:
+    """Level and message of a state of health: what an operator should look at, if anything."""
+    if health.problem:
+        return DiagnosticStatus.ERROR, health.problem
+    if health.state != "active":
+        return DiagnosticStatus.OK, f"not active ({health.state})"
+    new = health.since_last
+    if new.refused:
+        return DiagnosticStatus.ERROR, f"{new.refused} frames refused: {health.last_refusal}"
+    if health.silent:
+        return DiagnosticStatus.STALE, "an input is silent"
+    if new.dropped > new.matched:
+        return DiagnosticStatus.WARN, "more frames dropped than matched: images come too fast"
+    return DiagnosticStatus.OK, "matching"
+
+
+def diagnostic_array(health: Health, node_name: str, robot: str, stamp: Time) -> DiagnosticArray:
+    """The message for ``/diagnostics``."""
+    level, text = judge(health)
+    values = {item.name: getattr(health.counts, item.name) for item in fields(Counts)}
+    values |= {
+        "state": health.state,
+        "unsynchronised": health.unsynchronised,
+        "waiting": health.waiting,
+        "keyframes": health.keyframes,
+        "seconds per frame": f"{health.seconds_per_frame:.4f}",
+        "device": health.device,
+        "last refusal": health.last_refusal,
+    }
+    status = DiagnosticStatus(
+        level=level,
+        name=f"{node_name}: matching",
+        message=text,
+        hardware_id=robot,
+        values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
+    )
+    return DiagnosticArray(header=Header(stamp=stamp), status=[status])

@@ -1,0 +1,214 @@
+"""The topics of one camera: subscriptions, synchronisation, and what to say when nothing comes."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from message_filters import Subscriber
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.node import Node
+from rclpy.qos import qos_policy_name_from_kind
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from superglue_ros.msg import Features as FeaturesMessage
+from superglue_ros.ros.node_config import NodeConfig
+from superglue_ros.ros.qos import input_profile, overridable
+from superglue_ros.ros.synchroniser import Synchroniser
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """The messages of one image; ``arrived`` is :func:`time.monotonic` when it was complete."""
+
+    camera_index: int
+    image: Image | CompressedImage
+    camera_info: CameraInfo | None
+    keypoints: Any | None
+    depth: Image | None
+    arrived: float
+
+
+class _Input:
+    """One subscription and when it was last heard."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.topic = name
+        self.subscriber: Any = None
+        self.heard: float | None = None
+        self.warned = False
+        self.incompatible = ""  # the QoS policy a publisher offers that does not fit
+
+    def hear(self) -> None:
+        """A message came."""
+        self.heard = time.monotonic()
+        self.warned = False
+
+
+class CameraInputs:
+    """Subscribes to the topics of one camera and hands on complete bundles.
+
+    ``prefix`` goes before the topic names ("" or "left/"). ``on_bundle`` runs in the subscription's
+    callback, under message_filters' lock: it must only store and never raise.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        config: NodeConfig,
+        on_bundle: Callable[[Bundle], None],
+        *,
+        camera_index: int = 0,
+        prefix: str = "",
+    ) -> None:
+        self._node = node
+        self._config = config
+        self._camera_index = camera_index
+        self._on_bundle = on_bundle
+        self._latest_info: CameraInfo | None = None
+        self._started = time.monotonic()
+        self._last_set = self._started
+        self._never_meet_warned = False
+        self.silent = False
+        compressed = config.image_transport == "compressed"
+        names = {"image": CompressedImage if compressed else Image}
+        if config.inputs.camera_info == "synchronised":
+            names["camera_info"] = CameraInfo
+        if config.inputs.keypoints:
+            names["keypoints"] = FeaturesMessage
+        if config.inputs.depth:
+            names["depth"] = Image
+        self._inputs = [_Input(name) for name in names]
+        self._joined = len(names)  # the first inputs, which are brought together by stamp
+        self._synchroniser = Synchroniser(
+            self._joined,
+            self._complete,
+            slop=config.sync.slop if config.sync.mode == "approximate" else None,
+            queue=config.sync.queue,
+        )
+        for index, (item, kind) in enumerate(zip(self._inputs, names.values(), strict=True)):
+            topic = f"{item.name}/compressed" if compressed and index == 0 else item.name
+            self._subscribe(item, kind, prefix + topic, functools.partial(self._heard, index))
+        if config.inputs.camera_info == "latest":
+            self._inputs.append(_Input("camera_info"))
+            self._subscribe(
+                self._inputs[-1], CameraInfo, prefix + "camera_info", self._heard_latest_info
+            )
+
+    @property
+    def unsynchronised(self) -> int:
+        """Messages that never found their partners."""
+        return self._synchroniser.unsynchronised
+
+    def clear(self) -> None:
+        """Forget what waits for partners: time jumped."""
+        self._synchroniser.clear()
+
+    def destroy(self) -> None:
+        """End the subscriptions."""
+        for item in self._inputs:
+            self._node.destroy_subscription(item.subscriber.sub)
+        self._synchroniser.clear()
+
+    def warnings(self, silent_after: float) -> list[str]:
+        """What is new to complain about, each once until it is mended: call about every second."""
+        now = time.monotonic()
+        found = []
+        self.silent = False
+        for item in self._inputs:
+            since = now - (item.heard or self._started)
+            if since <= silent_after:
+                continue
+            self.silent = True
+            if not item.warned:
+                item.warned = True
+                found.append(self._silent_warning(item, since))
+        if self.silent or self._joined < 2 or self._never_meet_warned:
+            return found
+        if now - self._last_set > silent_after and now - self._started > silent_after:
+            self._never_meet_warned = True
+            found.append(self._never_meet_warning())
+        return found
+
+    def _subscribe(
+        self, item: _Input, kind: type, topic: str, callback: Callable[[Any], None]
+    ) -> None:
+        item.topic = self._node.resolve_topic_name(topic)
+        # The profile is passed explicitly: the Subscriber's own default is reliable, which never
+        # matches a best-effort camera.
+        item.subscriber = Subscriber(
+            self._node,
+            kind,
+            topic,
+            qos_profile=input_profile(self._config.intake.mode == "lossless"),
+            qos_overriding_options=overridable(),
+            event_callbacks=SubscriptionEventCallbacks(
+                incompatible_qos=functools.partial(self._incompatible, item)
+            ),
+        )
+        item.subscriber.registerCallback(callback)
+
+    def _heard(self, index: int, message: Any) -> None:
+        self._inputs[index].hear()
+        self._synchroniser.add(index, message)
+
+    def _heard_latest_info(self, message: CameraInfo) -> None:
+        self._inputs[-1].hear()
+        self._latest_info = message
+
+    def _complete(self, messages: Sequence[Any]) -> None:
+        self._last_set = time.monotonic()
+        self._never_meet_warned = False
+        names = (item.name for item in self._inputs[: self._joined])
+        found = dict(zip(names, messages, strict=True))
+        self._on_bundle(
+            Bundle(
+                camera_index=self._camera_index,
+                image=found["image"],
+                camera_info=found.get("camera_info", self._latest_info),
+                keypoints=found.get("keypoints"),
+                depth=found.get("depth"),
+                arrived=self._last_set,
+            )
+        )
+
+    def _incompatible(self, item: _Input, event: Any) -> None:
+        policy = str(qos_policy_name_from_kind(event.last_policy_kind)).lower()
+        if item.incompatible == policy:
+            return
+        item.incompatible = policy
+        self._node.get_logger().warning(
+            f"a publisher of {item.topic} offers a {policy} that does not fit: nothing comes from "
+            f"it. Set qos_overrides.{item.topic}.subscription.{policy} to what the publisher offers"
+        )
+
+    def _silent_warning(self, item: _Input, since: float) -> str:
+        if not self._node.count_publishers(item.topic):
+            cause = "nobody publishes it; check its name (ros2 topic list, remapping, namespace)"
+        elif item.incompatible:
+            cause = f"its publisher's {item.incompatible} does not fit"
+        else:
+            cause = "its publisher is silent"
+        text = f"no {item.name} on {item.topic} for {since:.0f} s: {cause}"
+        if item.name == "camera_info" and self._config.inputs.camera_info == "synchronised":
+            text += (
+                ". No image is matched without its calibration; set inputs.camera_info to latest, "
+                "or to none for matches without poses"
+            )
+        return text
+
+    def _never_meet_warning(self) -> str:
+        stamps = ", ".join(
+            f"{item.name} {(self._synchroniser.newest_ns(index) or 0) * 1e-9:.6f}"
+            for index, item in enumerate(self._inputs[: self._joined])
+        )
+        mend = (
+            "publish them with equal stamps, or set sync.mode to approximate"
+            if self._config.sync.mode == "exact"
+            else "raise sync.slop"
+        )
+        return f"the stamps of the inputs never meet (newest: {stamps}): {mend}"

@@ -1,0 +1,153 @@
+"""From the thread that receives to the thread that computes, without ROS.
+
+The synchroniser's callback only stores (:meth:`Intake.put`); one worker thread takes frames out and
+runs the networks. Jobs (services, new settings, resets) go to the same thread ahead of the frames,
+so that the pipeline is only ever touched by one thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future
+from typing import Any, Generic, TypeVar
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Intake(Generic[T]):
+    """Frames that wait for the worker.
+
+    ``latest``: one slot per source, the newest frame wins. ``lossless``: all of them, in order of
+    arrival; memory is the bound, ``len()`` tells how many wait.
+    """
+
+    def __init__(self, lossless: bool) -> None:
+        self._lossless = lossless
+        self._queues: OrderedDict[Hashable, deque[T]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return sum(len(queue) for queue in self._queues.values())
+
+    def put(self, frame: T, source: Hashable = 0) -> int:
+        """Store ``frame`` of a camera; returns how many waiting frames it drove out (0 or 1)."""
+        queue = self._queues.setdefault(None if self._lossless else source, deque())
+        dropped = 0
+        if queue and not self._lossless:
+            queue.popleft()
+            dropped = 1
+        queue.append(frame)
+        return dropped
+
+    def take(self) -> T | None:
+        """The next frame, the sources taking turns; None where nothing waits."""
+        for source, queue in self._queues.items():
+            if queue:
+                self._queues.move_to_end(source)
+                return queue.popleft()
+        return None
+
+    def clear(self) -> int:
+        """Drop everything that waits; returns how many frames that were."""
+        waiting = len(self)
+        self._queues.clear()
+        return waiting
+
+
+class Worker(Generic[T]):
+    """One thread that hands frames to ``on_frame`` and runs jobs between them.
+
+    An exception of ``on_frame`` is a defect of the caller: it is logged, and the thread goes on.
+    """
+
+    def __init__(self, on_frame: Callable[[T], None], *, lossless: bool) -> None:
+        self._on_frame = on_frame
+        self._intake: Intake[T] = Intake(lossless)
+        self._jobs: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
+        self._wake = threading.Condition()
+        self._busy = False
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="matcher-worker", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Frames in the intake."""
+        with self._wake:
+            return len(self._intake)
+
+    def put(self, frame: T, source: Hashable = 0) -> int:
+        """Store a frame, see :meth:`Intake.put`; never blocks on the networks."""
+        with self._wake:
+            dropped = self._intake.put(frame, source)
+            self._wake.notify_all()
+        return dropped
+
+    def submit(self, job: Callable[[], Any]) -> Future[Any]:
+        """Run ``job`` on the worker thread before the next frame."""
+        future: Future[Any] = Future()
+        with self._wake:
+            if self._stopping:
+                future.set_exception(RuntimeError("the worker has stopped"))
+                return future
+            self._jobs.append((job, future))
+            self._wake.notify_all()
+        return future
+
+    def drop_waiting(self) -> int:
+        """Drop the frames that wait; the one in hand goes on. Returns how many."""
+        with self._wake:
+            return self._intake.clear()
+
+    def wait_idle(self, timeout: float | None = None) -> bool:
+        """Wait until nothing waits and nothing is in hand; False if that took too long."""
+        with self._wake:
+            return self._wake.wait_for(self._is_idle, timeout)
+
+    def stop(self, timeout: float | None = None) -> bool:
+        """Drop what waits, finish the frame in hand and end the thread; False if it took longer."""
+        with self._wake:
+            self._stopping = True
+            self._intake.clear()
+            while self._jobs:
+                self._jobs.popleft()[1].cancel()
+            self._wake.notify_all()
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _is_idle(self) -> bool:
+        return not self._busy and not self._jobs and not len(self._intake)
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                self._busy = False
+                self._wake.notify_all()
+                self._wake.wait_for(lambda: self._stopping or not self._is_idle())
+                if self._stopping:
+                    return
+                self._busy = True
+                job = self._jobs.popleft() if self._jobs else None
+                frame = None if job else self._intake.take()
+            if job is not None:
+                _execute(*job)
+            elif frame is not None:
+                try:
+                    self._on_frame(frame)
+                except Exception:
+                    log.exception("a frame was lost to an unforeseen error")
+
+
+def _execute(job: Callable[[], Any], future: Future[Any]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        result = job()
+    except BaseException as error:
+        future.set_exception(error)
+    else:
+        future.set_result(result)

@@ -1,0 +1,340 @@
+"""The matcher node: an adapter between topics and :class:`superglue_ros.pipeline.Pipeline`.
+
+Life cycle: *configure* loads the weights and makes the publishers, *activate* subscribes,
+*deactivate* finishes the frame in hand and stops listening, *cleanup* frees the memory.
+Threads: the executor's stores bundles (:mod:`superglue_ros.ros.inputs`), the worker's runs the
+networks and publishes (:mod:`superglue_ros.ros.intake`).
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import logging
+import signal
+import sys
+import traceback
+from concurrent.futures import Future
+from typing import Any
+
+import rclpy
+import torch
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType, JumpThreshold, TimeJump
+from rclpy.duration import Duration
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+
+from superglue_ros.errors import ConfigError, SuperglueError
+from superglue_ros.pipeline import Pipeline
+from superglue_ros.ros import parameters
+from superglue_ros.ros.announcer import Announcer, LogBridge
+from superglue_ros.ros.diagnostics import Counter, Counts, Health, diagnostic_array
+from superglue_ros.ros.inputs import Bundle, CameraInputs
+from superglue_ros.ros.intake import Worker
+from superglue_ros.ros.outputs import Outputs
+from superglue_ros.ros.processing import FrameProcessor, warm_up
+
+NODE_NAME = "matcher"
+_WATCH_SECONDS = 1.0
+_PATIENCE_SECONDS = 30.0  # for the frame in hand, when the node is told to stop
+
+
+class MatcherNode(LifecycleNode):
+    """See the module."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(NODE_NAME, **kwargs)
+        self._announcer = Announcer(self.get_logger())
+        self._log_bridge = LogBridge(self.get_logger())
+        logging.getLogger("superglue_ros").addHandler(self._log_bridge)
+        self._problems = parameters.declare(self)
+        self._report_start_values()
+        self._problem = ""
+        self._state = "unconfigured"
+        self._settings: parameters.Settings | None = None
+        self._processor: FrameProcessor | None = None
+        self._worker: Worker[Bundle] | None = None
+        self._outputs: Outputs | None = None
+        self._inputs: list[CameraInputs] = []
+        self._ids = itertools.count(1)
+        self._counter = Counter()
+        self._counts_before = Counts()
+        self._silent = False
+        self._lossless_warned = False
+        self.add_on_set_parameters_callback(self._check_parameters)
+        self.add_post_set_parameters_callback(self._take_parameters)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        # On the steady clock: under sim time a stalled /clock is one of the things to warn about.
+        self._watch = self.create_timer(
+            _WATCH_SECONDS, self._watch_inputs, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
+        self._jump_handle = self.get_clock().create_jump_callback(
+            JumpThreshold(
+                min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False
+            ),
+            post_callback=self._clock_jumped,
+        )
+
+    def start(self) -> None:
+        """Configure and activate, as a lifecycle manager would."""
+        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
+
+    # -- life cycle ----------------------------------------------------------------------------
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the weights, warm up, make the publishers."""
+        try:
+            self._configure()
+        except SuperglueError as error:
+            return self._refuse_to_configure(str(error))
+        except Exception as error:
+            return self._refuse_to_configure(f"{error!r}\n{traceback.format_exc()}")
+        self._state = "inactive"
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Count from zero and listen."""
+        assert self._settings is not None
+        self._counter.reset()
+        self._counts_before = Counts()
+        self._announcer.forget()
+        self._lossless_warned = False
+        try:
+            self._inputs = [CameraInputs(self, self._settings.node, self._store)]
+        except Exception as error:  # a wrong QoS override, for example
+            self.get_logger().error(f"cannot be activated: {error}")
+            return TransitionCallbackReturn.FAILURE
+        self._state = "active"
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop listening, drop what waits, let the frame in hand be published."""
+        self._stop_listening()
+        self._state = "inactive"
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free the networks and their memory."""
+        self._release()
+        self._state = "unconfigured"
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """From any state: stop and free everything."""
+        self._stop_listening()
+        self._release()
+        self._state = "finalized"
+        return super().on_shutdown(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """A transition failed half-way: back to unconfigured."""
+        self.get_logger().error("a transition failed; everything is released")
+        self._stop_listening()
+        self._release()
+        self._state = "unconfigured"
+        return super().on_error(state)
+
+    def destroy_node(self) -> None:
+        """Stop the worker, then the node."""
+        self._stop_listening()
+        self._release()
+        self._jump_handle.unregister()
+        logging.getLogger("superglue_ros").removeHandler(self._log_bridge)
+        super().destroy_node()
+
+    def _configure(self) -> None:
+        if self._problems:
+            raise ConfigError(
+                "values given at start are not valid: "
+                + "; ".join(self._problems.values())
+                + ". Set them (ros2 param set) and configure again"
+            )
+        settings = parameters.read(self)
+        pipeline = Pipeline(settings.core)
+        if settings.node.warm_up:
+            warm_up(pipeline)
+        self._settings = settings
+        self._outputs = Outputs(self)
+        self._processor = FrameProcessor(
+            pipeline,
+            settings,
+            self._outputs,
+            self._counter,
+            self._announcer,
+            self._ids,
+            self._unsynchronised,
+        )
+        self._worker = Worker(
+            self._processor.process, lossless=settings.node.intake.mode == "lossless"
+        )
+        self._problem = ""
+        self.get_logger().info(
+            f"ready: {settings.core.front_end.name} and {settings.core.matcher.name} "
+            f"on {self._processor.device}"
+        )
+
+    def _refuse_to_configure(self, text: str) -> TransitionCallbackReturn:
+        self._problem = text.splitlines()[0]
+        self.get_logger().error(f"cannot be configured: {text}")
+        self._release()
+        return TransitionCallbackReturn.FAILURE
+
+    def _stop_listening(self) -> None:
+        for inputs in self._inputs:
+            inputs.destroy()
+        self._inputs = []
+        if self._worker is None:
+            return
+        self._counter.add(dropped=self._worker.drop_waiting())
+        if not self._worker.wait_idle(_PATIENCE_SECONDS):
+            self.get_logger().error(
+                f"the frame in hand takes more than {_PATIENCE_SECONDS:.0f} s: not waiting for it"
+            )
+
+    def _release(self) -> None:
+        if self._worker is not None:
+            self._worker.stop(_PATIENCE_SECONDS)
+        if self._outputs is not None:
+            self._outputs.destroy()
+        self._worker = self._outputs = self._processor = self._settings = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    # -- frames --------------------------------------------------------------------------------
+
+    def _store(self, bundle: Bundle) -> None:
+        """In the subscription's callback: only store."""
+        assert self._worker is not None
+        dropped = self._worker.put(bundle, bundle.camera_index)
+        self._counter.add(received=1, dropped=dropped)
+
+    def _clock_jumped(self, jump: TimeJump) -> None:
+        if self._worker is None or self._processor is None:
+            return
+        for inputs in self._inputs:
+            inputs.clear()
+        now_ns = self.get_clock().now().nanoseconds
+        processor, jump_ns = self._processor, -jump.delta.nanoseconds
+
+        def reset() -> None:
+            if processor.clock_jumped(now_ns, jump_ns):
+                self._announcer.say(
+                    f"the clock jumped backwards by {jump_ns * 1e-9:.3f} s: all keyframes are "
+                    f"dropped, frame ids go on counting"
+                )
+
+        self._submit(reset)
+
+    def _submit(self, job: Any) -> Future[Any] | None:
+        """Run ``job`` on the worker thread; its failure is logged."""
+        if self._worker is None:
+            return None
+        future = self._worker.submit(job)
+        future.add_done_callback(self._report_failure)
+        return future
+
+    def _report_failure(self, future: Future[Any]) -> None:
+        if not future.cancelled() and future.exception() is not None:
+            self.get_logger().error(f"{future.exception()!r}")
+
+    # -- parameters ----------------------------------------------------------------------------
+
+    def _report_start_values(self) -> None:
+        for name, text in self._problems.items():
+            self.get_logger().error(f"parameter {name}: {text}")
+        given = getattr(self, "_parameter_overrides", {})  # rclpy has no public name for it
+        for name in given:
+            if not self.has_parameter(name) and not name.startswith("qos_overrides."):
+                self.get_logger().warning(parameters.unknown_name(name))
+
+    def _check_parameters(self, changes: list[Parameter[Any]]) -> SetParametersResult:
+        return parameters.check_change(self, changes, configured=self._settings is not None)
+
+    def _take_parameters(self, changes: list[Parameter[Any]]) -> None:
+        for change in changes:
+            self._problems.pop(change.name, None)
+        if self._settings is None or self._processor is None:
+            return
+        settings, processor = parameters.read(self), self._processor
+        self._settings = settings
+        self._submit(lambda: processor.configure(settings))
+
+    # -- watching ------------------------------------------------------------------------------
+
+    def _watch_inputs(self) -> None:
+        """Once a second: warn about inputs that give nothing, publish the diagnostics."""
+        self._silent = False
+        if self._settings is not None:
+            silent_after = self._settings.node.inputs.silent_after
+            for inputs in self._inputs:
+                for text in inputs.warnings(silent_after):
+                    self.get_logger().warning(text)
+                self._silent |= inputs.silent
+            self._warn_of_long_queue(self._settings.node.intake.warn_at)
+        health = self._health()
+        robot = self._settings.core.robot if self._settings is not None else ""
+        self._diagnostics.publish(
+            diagnostic_array(
+                health, self.get_fully_qualified_name(), robot, self.get_clock().now().to_msg()
+            )
+        )
+
+    def _warn_of_long_queue(self, warn_at: int) -> None:
+        waiting = self._worker.waiting if self._worker is not None else 0
+        if waiting >= warn_at and not self._lossless_warned:
+            self._lossless_warned = True
+            self.get_logger().warning(
+                f"{waiting} images wait to be matched and keep memory: play the bag more slowly, "
+                f"or set intake.mode to latest"
+            )
+
+    def _unsynchronised(self) -> int:
+        return sum(inputs.unsynchronised for inputs in self._inputs)
+
+    def _health(self) -> Health:
+        counts, before = self._counter.snapshot(), self._counts_before
+        self._counts_before = counts
+        processor = self._processor
+        return Health(
+            state=self._state,
+            problem=self._problem,
+            counts=counts,
+            since_last=counts.since(before),
+            unsynchronised=self._unsynchronised(),
+            waiting=self._worker.waiting if self._worker is not None else 0,
+            keyframes=len(processor.pipeline.keyframes) if processor is not None else 0,
+            last_refusal=processor.last_refusal if processor is not None else "",
+            seconds_per_frame=processor.last_seconds.total if processor is not None else 0.0,
+            device=processor.device if processor is not None else "",
+            silent=self._silent,
+        )
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until it is interrupted (exit code 0)."""
+    rclpy.init(args=args)
+    node = MatcherNode()
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        if node.get_parameter("autostart").value:
+            node.start()
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        # A second interrupt, as launch and a terminal both send one, must not cut this short.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        node.destroy_node()
+        executor.shutdown()
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

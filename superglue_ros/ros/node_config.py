@@ -1,0 +1,121 @@
+"""Settings of the node alone: how images come in, how much is taken, what goes out.
+
+They stand beside those of :class:`superglue_ros.config.Config` in the node's parameters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from superglue_ros.config import setting
+
+
+@dataclass(frozen=True)
+class InputsConfig:
+    """Which topics the node listens to."""
+
+    camera_info: str = setting(
+        "synchronised",
+        "Calibration: synchronised (one per image, by stamp), latest (the newest, for drivers that "
+        "publish it rarely) or none (matches without poses).",
+        choices=("synchronised", "latest", "none"),
+        fixed=True,
+    )
+    keypoints: bool = setting(
+        False,
+        "Take keypoints of an outside front-end from the topic keypoints; detect none.",
+        fixed=True,
+    )
+    depth: bool = setting(
+        False, "Take registered depth images from the topic depth: metric scale.", fixed=True
+    )
+    rectified: bool = setting(
+        False, "The images are rectified: the P of camera_info holds, without distortion."
+    )
+    silent_after: float = setting(
+        5.0, "An input silent for this long is warned about once [s].", low=0.1, high=3600.0
+    )
+
+
+@dataclass(frozen=True)
+class SyncConfig:
+    """How the messages of one image are brought together."""
+
+    mode: str = setting(
+        "exact",
+        "Stamps must be equal (exact) or differ by less than sync.slop (approximate).",
+        choices=("exact", "approximate"),
+        fixed=True,
+    )
+    slop: float = setting(
+        0.02, "approximate: largest difference of stamps [s].", low=0.0001, high=10.0, fixed=True
+    )
+    queue: int = setting(
+        10,
+        "Messages of each input kept while their partners are awaited.",
+        low=1,
+        high=1000,
+        fixed=True,
+    )
+
+
+@dataclass(frozen=True)
+class IntakeConfig:
+    """What happens to images that come faster than they are matched."""
+
+    mode: str = setting(
+        "latest",
+        "latest: the newest image wins, older waiting ones are dropped and counted (live). "
+        "lossless: every image is matched (bags).",
+        choices=("latest", "lossless"),
+        fixed=True,
+    )
+    warn_at: int = setting(
+        500, "lossless: this many waiting images are warned about, once.", low=1, high=1000000
+    )
+
+
+@dataclass(frozen=True)
+class LimitsConfig:
+    """What is refused, before it costs time or memory."""
+
+    max_pixels: int = setting(
+        25_000_000, "Larger images are refused [pixels].", low=1, high=1_000_000_000
+    )
+
+
+@dataclass(frozen=True)
+class OutputsConfig:
+    """What is published."""
+
+    descriptors: str = setting(
+        "none",
+        "Descriptors in the topic features: none, float16 or float32.",
+        choices=("none", "float16", "float32"),
+    )
+
+
+@dataclass(frozen=True)
+class NodeConfig:
+    """All settings of the node that are not the pipeline's."""
+
+    autostart: bool = setting(
+        False, "Configure and activate at start, without a lifecycle manager.", fixed=True
+    )
+    warm_up: bool = setting(
+        True,
+        "Run the networks once while configuring: the first frame is as fast as the rest.",
+        fixed=True,
+    )
+    image_transport: str = setting(
+        "raw",
+        "Images come as sensor_msgs/Image on image (raw) or as sensor_msgs/CompressedImage on "
+        "image/compressed (compressed).",
+        choices=("raw", "compressed"),
+        fixed=True,
+    )
+    inputs: InputsConfig = field(default_factory=InputsConfig)
+    sync: SyncConfig = field(default_factory=SyncConfig)
+    intake: IntakeConfig = field(default_factory=IntakeConfig)
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+    outputs: OutputsConfig = field(default_factory=OutputsConfig)

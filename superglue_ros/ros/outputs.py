@@ -1,0 +1,88 @@
+"""The node's publishers: what a frame gave, in messages."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+from rclpy.lifecycle import LifecycleNode
+from sensor_msgs.msg import Image
+
+from superglue_ros.msg import Features, MatcherStatus, Matches, RelativePose
+from superglue_ros.pipeline import FramePair, FrameResult
+from superglue_ros.ros import convert
+from superglue_ros.ros.qos import output_profile, overridable
+from superglue_ros.types import Frame, FrameId
+from superglue_ros.visualisation import draw_matches
+
+_TOPICS: dict[str, type] = {
+    "matches": Matches,
+    "relative_pose": RelativePose,
+    "features": Features,
+    "matches_image": Image,
+    "status": MatcherStatus,
+}
+_PICTURES_KEPT = 16
+
+
+class Outputs:
+    """Lifecycle publishers: silent while the node is inactive."""
+
+    def __init__(self, node: LifecycleNode) -> None:
+        self._node = node
+        self._publishers: dict[str, Any] = {
+            topic: node.create_lifecycle_publisher(
+                kind, topic, output_profile(), qos_overriding_options=overridable()
+            )
+            for topic, kind in _TOPICS.items()
+        }
+        self._images: OrderedDict[FrameId, Any] = OrderedDict()
+
+    def publish_result(self, frame: Frame, result: FrameResult, descriptors: str) -> None:
+        """Features, then every pair's matches and pose, also empty and rejected ones."""
+        self._publish(
+            "features",
+            convert.features_to_message(result.features, frame.id, frame.rectified, descriptors),
+        )
+        for pair in result.pairs:
+            self._publish("matches", convert.matches_to_message(pair.matches))
+            self._publish("relative_pose", convert.pose_to_message(pair.pose))
+        if result.pairs and self._publishers["matches_image"].get_subscription_count():
+            self._publish_picture(frame, result.pairs[0])
+        self._remember(frame, result.is_keyframe)
+
+    def publish_refusal(self, frame: FrameId) -> None:
+        """Matches with status ERROR: nobody waits in vain for a frame that was refused."""
+        self._publish("matches", convert.error_to_message(frame))
+
+    def publish_status(self, status: MatcherStatus) -> None:
+        """How the last frame went."""
+        self._publish("status", status)
+
+    def forget_images(self) -> None:
+        """Drop the pictures kept for ``matches_image``."""
+        self._images.clear()
+
+    def destroy(self) -> None:
+        """End the publishers."""
+        for publisher in self._publishers.values():
+            self._node.destroy_lifecycle_publisher(publisher)
+        self._publishers.clear()
+
+    def _publish(self, topic: str, message: Any) -> None:
+        self._publishers[topic].publish(message)
+
+    def _publish_picture(self, frame: Frame, pair: FramePair) -> None:
+        reference = self._images.get(pair.matches.reference)
+        if reference is None:
+            return  # matched against a keyframe older than the pictures that are kept
+        picture = draw_matches(reference, frame.image, pair.matches)
+        self._publish("matches_image", convert.image_to_message(picture, frame.id))
+
+    def _remember(self, frame: Frame, is_keyframe: bool) -> None:
+        """Keep the picture of a keyframe; at most a few, the oldest goes first."""
+        if not is_keyframe:
+            return
+        self._images[frame.id] = frame.image
+        while len(self._images) > _PICTURES_KEPT:
+            self._images.popitem(last=False)

@@ -1,0 +1,130 @@
+"""The node's parameters: the settings of the core and of the node, declared once.
+
+A parameter has the dotted name, the default, the description and the range of its setting. A change
+is checked as a whole and without side effects: :func:`check_change` says yes, or no and why.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rcl_interfaces.msg import (
+    FloatingPointRange,
+    IntegerRange,
+    ParameterDescriptor,
+    SetParametersResult,
+)
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from superglue_ros.config import Config, from_flat, leaves
+from superglue_ros.errors import ConfigError
+from superglue_ros.ros.node_config import NodeConfig
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that the parameters say: ``core`` for the pipeline, ``node`` for the node around it."""
+
+    core: Config
+    node: NodeConfig
+
+
+def all_settings() -> Iterator[tuple[str, dataclasses.Field[Any], type]]:
+    """Every parameter as (name, field with its metadata, type)."""
+    yield from leaves(NodeConfig)
+    yield from leaves(Config)
+
+
+def descriptor(item: dataclasses.Field[Any], kind: type) -> ParameterDescriptor:
+    """What ``ros2 param describe`` shows."""
+    meta = item.metadata
+    constraints = []
+    if meta["choices"]:
+        constraints.append("one of: " + ", ".join(meta["choices"]))
+    if meta["fixed"]:
+        constraints.append("can only be changed while the node is unconfigured")
+    result = ParameterDescriptor(
+        description=meta["description"],
+        additional_constraints="; ".join(constraints),
+        # A whole number is a float too; our own check says so, ROS's static typing would not.
+        dynamic_typing=kind is float,
+    )
+    if meta["low"] is not None and kind is float:
+        result.floating_point_range = [
+            FloatingPointRange(
+                from_value=float(meta["low"]), to_value=float(meta["high"]), step=0.0
+            )
+        ]
+    elif meta["low"] is not None:
+        result.integer_range = [
+            IntegerRange(from_value=int(meta["low"]), to_value=int(meta["high"]), step=1)
+        ]
+    return result
+
+
+def declare(node: Node) -> dict[str, str]:
+    """Declare all parameters; returns what is wrong with values given at start, by name.
+
+    Such a value is replaced by the default for the time being, so that the node comes up and can be
+    told better; it must not be configured before that.
+    """
+    problems = {}
+    for name, item, kind in all_settings():
+        try:
+            node.declare_parameter(name, item.default, descriptor(item, kind))
+        except (InvalidParameterValueException, InvalidParameterTypeException) as error:
+            problems[name] = str(error)
+            node.declare_parameter(name, item.default, descriptor(item, kind), ignore_override=True)
+    return problems
+
+
+def read(node: Node) -> Settings:
+    """The current values. Raises :class:`ConfigError` naming the parameter at fault."""
+    return settings_from_flat(
+        {name: node.get_parameter(name).value for name, _, _ in all_settings()}
+    )
+
+
+def settings_from_flat(values: Mapping[str, Any]) -> Settings:
+    """Settings from dotted names. Raises :class:`ConfigError`."""
+    node_names = {name for name, _, _ in leaves(NodeConfig)}
+    return Settings(
+        core=from_flat(Config, {k: v for k, v in values.items() if k not in node_names}),
+        node=from_flat(NodeConfig, {k: v for k, v in values.items() if k in node_names}),
+    )
+
+
+def check_change(
+    node: Node, changes: Iterable[Parameter], *, configured: bool
+) -> SetParametersResult:
+    """Whether ``changes`` may be made now; changes nothing."""
+    fixed = {name: item.metadata["fixed"] for name, item, _ in all_settings()}
+    values = {name: node.get_parameter(name).value for name in fixed if node.has_parameter(name)}
+    for change in changes:
+        if change.name not in fixed:
+            continue  # ROS's own, for example use_sim_time
+        if configured and fixed[change.name] and change.value != values[change.name]:
+            return SetParametersResult(
+                successful=False,
+                reason=f"{change.name} cannot be changed while the node is configured: "
+                f"deactivate and clean up first",
+            )
+        values[change.name] = change.value
+    try:
+        settings_from_flat(values)
+    except ConfigError as error:
+        return SetParametersResult(successful=False, reason=str(error))
+    return SetParametersResult(successful=True)
+
+
+def unknown_name(name: str) -> str:
+    """What to say of a value given at start for a parameter that the node does not have."""
+    near = difflib.get_close_matches(name, [known for known, _, _ in all_settings()], n=1)
+    hint = f": did you mean {near[0]}?" if near else ""
+    return f"parameter {name} is unknown and has no effect{hint}"

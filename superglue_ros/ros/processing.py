@@ -1,0 +1,205 @@
+"""One bundle of messages at a time, on the worker thread: convert, one core call, publish."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from sensor_msgs.msg import CompressedImage
+
+from superglue_ros.device import resolve_device
+from superglue_ros.errors import SuperglueError
+from superglue_ros.msg import MatcherStatus
+from superglue_ros.pipeline import FrameResult, Pipeline, StageSeconds
+from superglue_ros.ros import convert
+from superglue_ros.ros.announcer import Announcer
+from superglue_ros.ros.diagnostics import Counter
+from superglue_ros.ros.inputs import Bundle
+from superglue_ros.ros.outputs import Outputs
+from superglue_ros.ros.parameters import Settings
+from superglue_ros.types import Frame, FrameId
+
+_NO_SECONDS = StageSeconds(0.0, 0.0, 0.0)
+
+
+class FrameProcessor:
+    """What the worker does with a bundle. Only the worker thread may call its methods.
+
+    ``ids`` numbers the frames of the node's whole life; number 0 names no frame.
+    ``unsynchronised`` tells the inputs' count, for the status.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        settings: Settings,
+        outputs: Outputs,
+        counter: Counter,
+        announcer: Announcer,
+        ids: Iterator[int],
+        unsynchronised: Callable[[], int],
+    ) -> None:
+        self.pipeline = pipeline
+        self.last_refusal = ""
+        self.last_seconds = _NO_SECONDS
+        self._settings = settings
+        self._outputs = outputs
+        self._counter = counter
+        self._announcer = announcer
+        self._ids = ids
+        self._unsynchronised = unsynchronised
+        self._newest_ns: int | None = None
+        self._device = str(resolve_device(settings.core.device))
+
+    @property
+    def device(self) -> str:
+        """Where the networks run."""
+        return self._device
+
+    def configure(self, settings: Settings) -> None:
+        """Take new settings, from the next frame on."""
+        self._settings = settings
+        self.pipeline.configure(settings.core)
+
+    def reset(self) -> None:
+        """Drop all keyframes; ids go on counting."""
+        self.pipeline.reset()
+        self._outputs.forget_images()
+        self._newest_ns = None
+        self._counter.add(resets=1)
+
+    def clock_jumped(self, now_ns: int, jump_ns: int) -> bool:
+        """The ROS clock went back by ``jump_ns`` to ``now_ns``: reset, unless stamps did before.
+
+        Returns whether it reset.
+        """
+        if self._newest_ns is None or self._newest_ns <= now_ns + jump_ns // 2:
+            return False
+        self.reset()
+        return True
+
+    def process(self, bundle: Bundle) -> None:
+        """Match one image and publish what came out; a bad one is refused, and said so."""
+        queue_seconds = time.monotonic() - bundle.arrived
+        header = bundle.image.header
+        frame_id = FrameId(
+            id=next(self._ids),
+            stamp_ns=convert.stamp_to_ns(header.stamp),
+            frame_id=header.frame_id,
+            robot=self._settings.core.robot,
+            camera_index=bundle.camera_index,
+        )
+        try:
+            frame = self._frame(bundle, frame_id)
+            result = self.pipeline.process(frame)
+        except SuperglueError as error:
+            self._refuse(frame_id, type(error).__name__, str(error), queue_seconds)
+        except Exception as error:
+            text = f"unforeseen {type(error).__name__}: {error}\n{traceback.format_exc()}"
+            self._refuse(frame_id, "unforeseen", text, queue_seconds)
+        else:
+            self._publish(frame, result, queue_seconds)
+
+    def _frame(self, bundle: Bundle, frame_id: FrameId) -> Frame:
+        """The bundle as a frame. Raises :class:`SuperglueError`."""
+        settings = self._settings
+        to_grey = (
+            convert.compressed_to_grey
+            if isinstance(bundle.image, CompressedImage)
+            else convert.image_to_grey
+        )
+        image = to_grey(bundle.image, settings.node.limits.max_pixels)
+        height, width = image.shape
+        camera = None
+        if bundle.camera_info is not None:
+            rectified = settings.node.inputs.rectified
+            camera = convert.camera_info_to_camera(bundle.camera_info, width, height, rectified)
+            if camera is None:
+                self._announcer.once(
+                    "uncalibrated",
+                    f"camera_info of {frame_id.frame_id!r} is uncalibrated (K[0] = 0): "
+                    f"matches yes, poses no. Calibrate the camera",
+                )
+        keypoints = None
+        if bundle.keypoints is not None:
+            limit = settings.core.front_end.max_keypoints
+            keypoints, cut = convert.features_from_message(bundle.keypoints, width, height, limit)
+            if cut:
+                self._announcer.throttled(
+                    "keypoints cut",
+                    f"{len(keypoints) + cut} keypoints came, the best {len(keypoints)} are used: "
+                    f"send fewer or raise front_end.max_keypoints",
+                )
+        depth = None
+        if bundle.depth is not None:
+            depth = convert.depth_to_metres(bundle.depth, width, height)
+        return Frame(frame_id, image, camera, keypoints, depth, settings.node.inputs.rectified)
+
+    def _publish(self, frame: Frame, result: FrameResult, queue_seconds: float) -> None:
+        if result.reset:
+            self._outputs.forget_images()
+            self._counter.add(resets=1)
+            self._announcer.say(
+                f"time jumped backwards to {frame.id.stamp_ns * 1e-9:.3f} s: all keyframes are "
+                f"dropped, frame ids go on counting at {frame.id.id}"
+            )
+        self._newest_ns = frame.id.stamp_ns
+        self._outputs.publish_result(frame, result, self._settings.node.outputs.descriptors)
+        self.last_seconds = result.seconds
+        self._counter.add(matched=1)
+        self._publish_status(frame.id, queue_seconds, result.seconds)
+
+    def _refuse(self, frame_id: FrameId, kind: str, text: str, queue_seconds: float) -> None:
+        self.last_refusal = text.splitlines()[0]
+        self._counter.add(refused=1)
+        # A different mistake is a different key: it is said at once.
+        self._announcer.throttled(f"refused {kind} {text[:24]}", f"frame refused: {text}")
+        self._outputs.publish_refusal(frame_id)
+        self._publish_status(frame_id, queue_seconds, _NO_SECONDS)
+
+    def _publish_status(
+        self, frame_id: FrameId, queue_seconds: float, seconds: StageSeconds
+    ) -> None:
+        counts = self._counter.snapshot()
+        core = self._settings.core
+        self._outputs.publish_status(
+            MatcherStatus(
+                header=convert.header_of(frame_id),
+                queue_seconds=queue_seconds,
+                extract_seconds=seconds.extract,
+                match_seconds=seconds.match,
+                geometry_seconds=seconds.geometry,
+                received=counts.received,
+                matched=counts.matched,
+                dropped=counts.dropped,
+                refused=counts.refused,
+                unsynchronised=self._unsynchronised(),
+                resets=counts.resets,
+                keyframes=len(self.pipeline.keyframes),
+                device=self._device,
+                precision=core.precision,
+                weights=weights_names(self._settings),
+            )
+        )
+
+
+def weights_names(settings: Settings) -> str:
+    """Front-end and matcher with their weights, as the status shows them."""
+    front_end, matcher = settings.core.front_end, settings.core.matcher
+    return (
+        f"{front_end.name}{f' ({front_end.weights})' if front_end.weights else ''}, "
+        f"{matcher.name}{f' ({matcher.weights})' if matcher.weights else ''}"
+    )
+
+
+def warm_up(pipeline: Pipeline) -> None:
+    """Run the networks once on noise, so that the first frame is not the slow one."""
+    noise = np.random.default_rng(0).integers(0, 256, (480, 640), np.uint8)
+    features = pipeline.front_end.extract(noise)
+    prepared = pipeline.matcher.prepare(features)
+    pipeline.matcher.match([prepared], prepared)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

@@ -1,0 +1,56 @@
+"""Quality of service of the node's topics; every profile can be overridden by parameter.
+
+``qos_overrides.<topic>.<subscription|publisher>.<history|depth|reliability|durability>``. A new
+profile is made for every use: rclpy writes the overrides into the one it is given.
+"""
+
+from __future__ import annotations
+
+from rclpy.qos import (
+    DurabilityPolicy,
+    HistoryPolicy,
+    QoSPolicyKind,
+    QoSProfile,
+    ReliabilityPolicy,
+)
+from rclpy.qos_overriding_options import QoSOverridingOptions
+
+SENSOR_DEPTH = 5
+LOSSLESS_DEPTH = 1000  # bridges the time in which the receiving thread is held up, not the networks
+OUTPUT_DEPTH = 100
+
+
+def input_profile(lossless: bool) -> QoSProfile:
+    """Sensor data, which hears reliable and best-effort publishers alike.
+
+    ``lossless``: reliable and deep, so that the transport drops nothing; it does not hear
+    best-effort publishers.
+    """
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=LOSSLESS_DEPTH if lossless else SENSOR_DEPTH,
+        reliability=ReliabilityPolicy.RELIABLE if lossless else ReliabilityPolicy.BEST_EFFORT,
+        durability=DurabilityPolicy.VOLATILE,
+    )
+
+
+def output_profile() -> QoSProfile:
+    """Reliable, keep last: a back-end that is briefly busy misses nothing."""
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=OUTPUT_DEPTH,
+        reliability=ReliabilityPolicy.RELIABLE,
+        durability=DurabilityPolicy.VOLATILE,
+    )
+
+
+def overridable() -> QoSOverridingOptions:
+    """Declares the override parameters with the topic."""
+    return QoSOverridingOptions(
+        policy_kinds=(
+            QoSPolicyKind.HISTORY,
+            QoSPolicyKind.DEPTH,
+            QoSPolicyKind.RELIABILITY,
+            QoSPolicyKind.DURABILITY,
+        )
+    )
