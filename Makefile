@@ -1,7 +1,7 @@
 # Every target does its own set-up, needs no root and works with or without a ROS distribution.
 #
 # Variables: PYTHON (which interpreter makes the environment), PIP_ARGS (more options for pip),
-# SEQUENCE, BAG, ARGS (see demo), TESTS (see test).
+# SEQUENCE, BAG (see demo), TESTS (see test), ARGS (more arguments for the command).
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -17,6 +17,21 @@ setup: ## Make the Python environment (.venv, or .venv-<distribution> beside a s
 
 build: setup ## Build the messages and the ROS package into install/
 	@$(RUN) python scripts/build_overlay.py
+
+demo: build ## Matches over real ROS 2, with pictures: SEQUENCE=folder, BAG=folder, ARGS="..."
+	@$(RUN) superglue-ros demo $(if $(SEQUENCE),--sequence "$(SEQUENCE)") \
+		$(if $(BAG),--bag "$(BAG)") $(ARGS)
+
+test: build ## The whole test suite; TESTS=test/ros for a part, ARGS="-x -k name" for pytest
+	@$(RUN) python -m pytest $(TESTS) $(ARGS)
+
+lint: setup ## ruff, mypy and shellcheck
+	@$(RUN) ruff check .
+	@$(RUN) mypy
+	@$(RUN) shellcheck -x scripts/run scripts/setup scripts/env.sh .ci/run
+
+bench: build ## Time and memory against public implementations, into bench_output/: ARGS="..."
+	@$(RUN) superglue-ros bench $(ARGS)
 
 clean: ## Remove everything that the other targets made
 	rm -rf .venv .venv-* build install log demo_output bench_output .cache
