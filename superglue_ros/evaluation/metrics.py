@@ -72,15 +72,13 @@ def ground_truth_matches(
 ) -> Ints:
     """Correspondences of two keypoint sets under a homography: (K, 2).
 
-    Entries of the reprojection matrix that are the minimum of their row and column and below the
-    threshold (appendix E). The matrix holds the mean of the distances in both images.
+    Entries of the reprojection matrix (image 0 into image 1) that are the minimum of their row and
+    column and below the threshold (appendix E).
     """
     if len(points0) == 0 or len(points1) == 0:
         return np.zeros((0, 2), np.int64)
-    forward = project(homography, points0)[:, None] - np.asarray(points1, np.float64)[None]
-    backward = project(np.linalg.inv(homography), points1)[None] - np.asarray(points0)[:, None]
-    distance = (np.linalg.norm(forward, axis=2) + np.linalg.norm(backward, axis=2)) / 2
-    distance = np.nan_to_num(distance, nan=np.inf)
+    offsets = project(homography, points0)[:, None] - np.asarray(points1, np.float64)[None]
+    distance = np.nan_to_num(np.linalg.norm(offsets, axis=2), nan=np.inf)
     best1 = distance.argmin(axis=1)
     best0 = distance.argmin(axis=0)
     index0 = np.arange(len(points0))

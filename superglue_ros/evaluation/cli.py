@@ -1,0 +1,219 @@
+"""``superglue-ros evaluate``: the commands, their options, and what they print."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from superglue_ros.config import Config, from_mapping, load, to_mapping
+from superglue_ros.evaluation import homography, pose
+from superglue_ros.evaluation.estimators import POSE_ESTIMATORS, PoseEstimatorConfig
+from superglue_ros.evaluation.methods import FRONT_ENDS, MATCHERS, MethodSpec
+from superglue_ros.evaluation.pairs import read_pairs
+from superglue_ros.evaluation.results import Results
+from superglue_ros.evaluation.run import PairEvaluation, run
+from superglue_ros.homographies import HomographyRecipe
+from superglue_ros.photometric import PhotometricRecipe
+
+
+def add_subcommands(subparsers: argparse._SubParsersAction) -> None:
+    """Add ``evaluate`` with its own subcommands."""
+    parser = subparsers.add_parser(
+        "evaluate", help="the paper's tables, and rosbag replay", description=__doc__
+    )
+    commands = parser.add_subparsers(dest="evaluation", required=True, metavar="WHAT")
+    _add_homography(commands)
+    _add_pose(commands)
+
+
+def _add_homography(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("homography", help="homography estimation (tables 1 and 5)")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--images", type=Path, help="folder of full-size images")
+    source.add_argument("--hpatches", type=Path, help="HPatches sequences folder")
+    parser.add_argument("--pairs", type=int, default=1024, help="synthetic pairs (paper: 1024)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the pairs")
+    parser.add_argument(
+        "--no-photometric", action="store_true", help="leave brightness, noise and blur out"
+    )
+    _add_method_options(parser, max_keypoints=512, max_size=640)
+    parser.set_defaults(run=_homography)
+
+
+def _add_pose(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("pose", help="relative pose estimation (tables 2, 3 and 6)")
+    parser.add_argument("--pairs", type=Path, required=True, help="*_pairs_with_gt.txt")
+    parser.add_argument("--images", type=Path, required=True, help="folder the names start from")
+    parser.add_argument(
+        "--estimator", choices=POSE_ESTIMATORS, default="opencv-ransac", help="default: %(default)s"
+    )
+    parser.add_argument("--estimator-threshold", type=float, default=1.0, help="[px] (paper: 1)")
+    parser.add_argument("--estimator-confidence", type=float, default=0.99999)
+    parser.add_argument("--estimator-iterations", type=int, default=0, help="0 = its own default")
+    parser.add_argument("--seed", type=int, default=0, help="seed of estimator and bootstrap")
+    parser.add_argument(
+        "--epipolar-threshold",
+        type=float,
+        default=5e-4,
+        help="squared epipolar distance of a correct match (paper: 5e-4 indoors, 1e-4 outdoors)",
+    )
+    parser.add_argument(
+        "--rotation-only", action="store_true", help="judge the rotation alone (no baseline)"
+    )
+    _add_method_options(parser, max_keypoints=1024, max_size=640)
+    parser.set_defaults(run=_pose)
+
+
+def _add_method_options(parser: argparse.ArgumentParser, max_keypoints: int, max_size: int) -> None:
+    settings = parser.add_argument_group("method")
+    settings.add_argument("--front-end", choices=FRONT_ENDS, help="default: superpoint")
+    settings.add_argument("--matcher", choices=MATCHERS, default="superglue")
+    settings.add_argument("--config", type=Path, help="YAML of the settings (see config/)")
+    settings.add_argument("--superpoint", metavar="FILE", help="SuperPoint weights")
+    settings.add_argument("--superglue", metavar="FILE", help="SuperGlue weights")
+    settings.add_argument("--keypoints", default="", help="folder of the keypoints-file front-end")
+    settings.add_argument("--max-keypoints", type=int, default=max_keypoints)
+    settings.add_argument(
+        "--max-size", type=int, default=max_size, help="longer side [px], 0 = all"
+    )
+    settings.add_argument("--nms", type=int, help="suppression radius [px] (paper: 4)")
+    settings.add_argument("--detection-threshold", type=float)
+    settings.add_argument("--match-threshold", type=float, help="SuperGlue (paper: 0.2)")
+    settings.add_argument("--sinkhorn-iterations", type=int)
+    settings.add_argument("--ratio", type=float, help="largest ratio of the ratio matcher")
+    settings.add_argument("--max-distance", type=float, help="of the distance matcher")
+    settings.add_argument("--device", help="auto, cpu, cuda:0")
+    settings.add_argument("--precision", help="float32, bfloat16, float16 or auto")
+    results = parser.add_argument_group("results")
+    results.add_argument("--output", type=Path, required=True, help="result folder")
+    results.add_argument("--label", default="", help="name in tables and legends")
+    results.add_argument("--overwrite", action="store_true", help="drop earlier predictions")
+
+
+def method_spec(args: argparse.Namespace) -> MethodSpec:
+    """The method that the options describe: the YAML file, overruled by single options."""
+    base = to_mapping(load(args.config) if args.config else Config())
+    overrides: dict[str, tuple[str, Any]] = {
+        "max_keypoints": ("front_end", args.max_keypoints),
+        "max_size": ("front_end", args.max_size),
+        "nms_radius": ("front_end", args.nms),
+        "threshold": ("front_end", args.detection_threshold),
+        "sinkhorn_iterations": ("matcher", args.sinkhorn_iterations),
+        "ratio": ("matcher", args.ratio),
+        "max_distance": ("matcher", args.max_distance),
+    }
+    for name, (section, value) in overrides.items():
+        if value is not None:
+            base[section][name] = value
+    for section, name, value in (
+        ("front_end", "weights", args.superpoint),
+        ("matcher", "weights", args.superglue),
+        ("matcher", "threshold", args.match_threshold),
+    ):
+        if value is not None:
+            base[section][name] = value
+    for name in ("device", "precision"):
+        if getattr(args, name) is not None:
+            base[name] = getattr(args, name)
+    front_end = args.front_end or ("aliked" if args.matcher == "lightglue" else "superpoint")
+    return MethodSpec(front_end, args.matcher, from_mapping(Config, base), args.keypoints)
+
+
+def _homography(args: argparse.Namespace) -> int:
+    spec = method_spec(args)
+    cases: list[Any]
+    if args.hpatches:
+        cases = list(homography.hpatches_cases(args.hpatches))
+    else:
+        photometric = PhotometricRecipe(probability=0.0 if args.no_photometric else 0.5)
+        cases = list(
+            homography.synthetic_cases(
+                args.images, args.pairs, args.seed, HomographyRecipe(), photometric
+            )
+        )
+    threshold = spec.config.matcher.threshold if spec.matcher == "superglue" else 0.0
+    protocol = homography.HomographyProtocol(confidence_threshold=threshold)
+    evaluation = PairEvaluation(
+        "homography",
+        cases,
+        homography.data_fingerprint(cases),
+        {**protocol.mapping(), "seed": args.seed},
+        partial(_judge_and_release, protocol=protocol),
+        partial(homography.summarise, seed=args.seed),
+    )
+    results = run(evaluation, spec, args.output, args.overwrite, args.label)
+    _print_homography(results)
+    return 0
+
+
+def _judge_and_release(
+    case: Any, prediction: Any, protocol: homography.HomographyProtocol
+) -> dict[str, Any]:
+    record = homography.judge(case, prediction, protocol)
+    case.release()
+    return record
+
+
+def _pose(args: argparse.Namespace) -> int:
+    spec = method_spec(args)
+    cases = pose.pose_cases(read_pairs(args.pairs), args.images)
+    estimator = PoseEstimatorConfig(
+        args.estimator,
+        args.estimator_threshold,
+        args.estimator_confidence,
+        args.estimator_iterations,
+        args.seed,
+    )
+    protocol = pose.PoseProtocol(
+        estimator,
+        spec.config.front_end.max_size,
+        args.epipolar_threshold,
+        spec.config.matcher.threshold if spec.matcher == "superglue" else 0.0,
+        args.rotation_only,
+    )
+    evaluation = PairEvaluation(
+        "pose",
+        cases,
+        pose.data_fingerprint(cases),
+        {**protocol.mapping(), "seed": args.seed},
+        partial(pose.judge, protocol=protocol),
+        partial(pose.summarise, seed=args.seed),
+    )
+    results = run(evaluation, spec, args.output, args.overwrite, args.label)
+    _print_pose(results)
+    return 0
+
+
+def _print_homography(results: Results) -> None:
+    summary, protocol = results.summary, results.config["protocol"]
+    print(
+        f"{results.label}: AUC@10px RANSAC {summary['ransac_auc']['10']:.2f}, "
+        f"DLT {summary['dlt_auc']['10']:.2f}, P {summary['precision']:.1f}, "
+        f"R {summary['recall']:.1f} over {summary['pairs']} pairs "
+        f"(RANSAC {protocol['ransac_px']} px, correct < {protocol['correct_px']} px, "
+        f"seed {protocol['seed']})"
+    )
+    _print_missing(results)
+
+
+def _print_pose(results: Results) -> None:
+    summary, protocol = results.summary, results.config["protocol"]
+    estimator = protocol["estimator"]
+    auc = summary["auc"]
+    print(
+        f"{results.label}: AUC@5/10/20 {auc['5']:.2f} / {auc['10']:.2f} / {auc['20']:.2f}, "
+        f"P {summary['precision']:.1f}, MS {summary['matching_score']:.1f} over "
+        f"{summary['pairs']} pairs ({estimator['name']} {estimator['threshold_px']} px, "
+        f"epipolar < {protocol['epipolar']:g}, seed {protocol['seed']})"
+    )
+    _print_missing(results)
+
+
+def _print_missing(results: Results) -> None:
+    count = results.summary["missing_pairs"]
+    if count:
+        print(f"{count} pairs were left out:")
+        for line in (results.folder / "missing.txt").read_text(encoding="utf-8").splitlines():
+            print(f"  {line}")

@@ -1,0 +1,37 @@
+"""Reading images for evaluation: grey, upright only where asked, never silently skipped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from superglue_ros.errors import DataError
+
+ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp"})
+
+
+def read_grey(path: Path) -> NDArray[np.uint8]:
+    """A grey (H, W) uint8 image as stored: an EXIF orientation tag is not applied.
+
+    Pairs files and calibrations speak of the stored pixels. Raises :class:`DataError` naming the
+    file where it is missing or no image.
+    """
+    if not path.is_file():
+        raise DataError(f"image {path} does not exist")
+    image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None:
+        raise DataError(f"image {path} cannot be read: damaged, or of an unknown format")
+    return np.asarray(image, np.uint8)
+
+
+def list_images(folder: Path) -> list[Path]:
+    """All images below a folder in sorted order; raises :class:`DataError` where there are none."""
+    if not folder.is_dir():
+        raise DataError(f"image folder {folder} does not exist")
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in ENDINGS and p.is_file())
+    if not found:
+        raise DataError(f"no images below {folder}: known endings are {', '.join(sorted(ENDINGS))}")
+    return found

