@@ -1,0 +1,68 @@
+"""Curves of a run as PNG files (matplotlib without a display)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+
+def new_figure(rows: int, width: float = 9.0, row_height: float = 2.2) -> tuple[Figure, list[Axes]]:
+    """A figure of ``rows`` plots over one another with a common x axis, sizes in inches."""
+    figure = Figure(figsize=(width, row_height * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
+    for axis in axes:
+        axis.grid(alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, list(axes)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG; the bytes depend on its contents only."""
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def plot_over_time(
+    path: Path,
+    title: str,
+    seconds: NDArray,
+    curves: Mapping[str, Mapping[str, NDArray]],
+    medians: bool = True,
+) -> None:
+    """One plot per entry of ``curves``: axis label to (curve label to values (N,)).
+
+    NaN and infinite values are gaps; a dotted line with its value marks the median of what is
+    finite.
+    """
+    figure, axes = new_figure(len(curves))
+    for axis, (label, lines) in zip(axes, curves.items(), strict=True):
+        for index, (name, values) in enumerate(lines.items()):
+            finite = np.where(np.isfinite(values), values, np.nan)
+            style: dict[str, Any] = {"color": f"C{index}", "marker": ".", "markersize": 4}
+            axis.plot(seconds, finite, linewidth=1, label=name, **style)
+            if medians and np.isfinite(values).any():
+                median = float(np.nanmedian(finite))
+                axis.axhline(median, color=f"C{index}", linestyle=":", linewidth=1)
+                axis.annotate(
+                    f"median {median:.3g}",
+                    (1.0, median),
+                    xycoords=("axes fraction", "data"),
+                    ha="right",
+                    va="bottom",
+                    fontsize=8,
+                    color=f"C{index}",
+                )
+        axis.set_ylabel(label)
+        axis.set_ylim(bottom=0)
+        if len(lines) > 1:
+            axis.legend(fontsize=8, loc="upper left")
+    axes[-1].set_xlabel("time [s]")
+    figure.suptitle(title)
+    save(figure, path)

@@ -1,0 +1,38 @@
+"""Curves over time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from superglue_ros.plots import plot_over_time
+
+
+def test_gaps_and_infinities_do_not_stop_a_plot(tmp_path: Path) -> None:
+    seconds = np.arange(5.0)
+    values = np.array([1.0, np.nan, 2.0, np.inf, 3.0])
+    path = tmp_path / "p.png"
+    plot_over_time(
+        path,
+        "errors",
+        seconds,
+        {"error [deg]": {"a": values, "b": values * 2}, "n": {"c": seconds}},
+    )
+    image = cv2.imread(str(path))
+    assert image is not None
+    assert (image < 128).any(axis=2).sum() > 500  # axes and text are drawn
+    again = tmp_path / "q.png"
+    plot_over_time(
+        again,
+        "errors",
+        seconds,
+        {"error [deg]": {"a": values, "b": values * 2}, "n": {"c": seconds}},
+    )
+    assert path.read_bytes() == again.read_bytes()
+
+
+def test_nothing_finite(tmp_path: Path) -> None:
+    plot_over_time(tmp_path / "p.png", "none", np.arange(3.0), {"x": {"a": np.full(3, np.nan)}})
+    assert (tmp_path / "p.png").stat().st_size > 1000
