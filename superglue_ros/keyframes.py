@@ -14,7 +14,7 @@ another.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -24,6 +24,7 @@ import numpy as np
 from superglue_ros.config import KeyframesConfig
 from superglue_ros.errors import FeaturesError
 from superglue_ros.geometry.camera import Camera
+from superglue_ros.tracks import relabelled
 from superglue_ros.types import NO_TRACK, Features, FloatArray, FrameId, IntArray, MatchKind
 
 COVERAGE_CELLS = 8  # the image is cut into 8 x 8 cells
@@ -92,6 +93,7 @@ class KeyframeStore:
     def __init__(self, config: KeyframesConfig) -> None:
         self.config = config
         self._keyframes: dict[FrameId, Keyframe] = {}
+        self._parts: dict[FrameId, int] = {}  # keyframes of one part are connected by poses
         self._reference: FrameId | None = None
         self._previous: Keyframe | None = None
 
@@ -105,6 +107,9 @@ class KeyframeStore:
         return frame in self._keyframes
 
     def __getitem__(self, frame: FrameId) -> Keyframe:
+        """A keyframe, or the frame before the current one."""
+        if self._previous is not None and self._previous.id == frame:
+            return self._previous
         return self._keyframes[frame]
 
     @property
@@ -139,17 +144,19 @@ class KeyframeStore:
     def loop_candidates(self, global_descriptor: FloatArray | None) -> tuple[Candidate, ...]:
         """Keyframes that look like the current frame but lie outside what it is tracked against.
 
-        Left out are the newest ``loop_min_gap`` keyframes and all that share landmarks with the
-        reference. A candidate must be at least ``loop_similarity`` times as similar to the frame as
-        the reference is: the reference shows the same place, so it gauges how similar views of
-        one place are here.
+        Left out are all that share landmarks with the reference, and, in the part of the map that
+        is connected with it, the newest ``loop_min_gap`` keyframes. A candidate must be at least
+        ``loop_similarity`` times as similar to the frame as the reference is: the reference shows
+        the same place, so it gauges how similar views of one place are here.
         """
         reference = self.reference
         if reference is None or global_descriptor is None or self.config.loop_candidates == 0:
             return ()
-        near = {keyframe.id for keyframe in self.covisible(reference.id)} | {reference.id}
-        old = list(self)[: max(len(self) - self.config.loop_min_gap, 0)]
-        ranked = _by_similarity([k for k in old if k.id not in near], global_descriptor)
+        part = self._parts[reference.id]
+        connected = [k.id for k in self if self._parts[k.id] == part]
+        near = {k.id for k in self.covisible(reference.id)} | {reference.id}
+        near.update(connected[-self.config.loop_min_gap :])
+        ranked = _by_similarity([k for k in self if k.id not in near], global_descriptor)
         least = self.config.loop_similarity * _similarity(reference, global_descriptor)
         return tuple(
             Candidate(keyframe, MatchKind.LOOP)
@@ -198,8 +205,13 @@ class KeyframeStore:
             or overlap.parallax_rad > np.deg2rad(config.max_parallax_deg)
         )
 
-    def insert(self, keyframe: Keyframe) -> tuple[FrameId, ...]:
+    def insert(
+        self, keyframe: Keyframe, connected_to: Sequence[FrameId] = ()
+    ) -> tuple[FrameId, ...]:
         """Keep ``keyframe``, make it the reference, and return the ids of those removed for it.
+
+        ``connected_to``: the keyframes that its pose is known to. Connected to none it begins a new
+        part of the map; connected to several parts, by a loop, it makes them one.
 
         Raises :class:`FeaturesError` if a keyframe of this id is kept already.
         """
@@ -207,12 +219,16 @@ class KeyframeStore:
             raise FeaturesError(
                 f"keyframe {keyframe.id.id} is already in the map: frame ids are never reused"
             )
+        joined = {self._parts[frame] for frame in connected_to if frame in self._parts}
+        part = min(joined, default=max(self._parts.values(), default=-1) + 1)
+        self._parts = {frame: part if p in joined else p for frame, p in self._parts.items()}
+        self._parts[keyframe.id] = part
         self._keyframes[keyframe.id] = keyframe
         self._reference = keyframe.id
         removed = []
         while len(self._keyframes) > self.config.max_keyframes:
             removed.append(self._most_redundant())
-            del self._keyframes[removed[-1]]
+            del self._keyframes[removed[-1]], self._parts[removed[-1]]
         return tuple(removed)
 
     def pass_by(self, frame: Keyframe) -> None:
@@ -229,15 +245,14 @@ class KeyframeStore:
         """Replace landmark ids that were merged (old id -> surviving id) in every keyframe."""
         if not merged:
             return
-        for keyframe in self:
-            if np.isin(keyframe.features.track_ids, list(merged)).any():
-                ids = np.array([merged.get(t, t) for t in keyframe.features.track_ids.tolist()])
-                features = dataclasses.replace(keyframe.features, track_ids=ids.astype(np.int64))
-                self._keyframes[keyframe.id] = dataclasses.replace(keyframe, features=features)
+        self._keyframes = {k.id: _relabelled(k, merged) for k in self}
+        if self._previous is not None:
+            self._previous = _relabelled(self._previous, merged)
 
     def clear(self) -> None:
         """Forget all keyframes."""
         self._keyframes.clear()
+        self._parts.clear()
         self._reference = None
         self._previous = None
 
@@ -272,6 +287,14 @@ def _tracks(keyframe: Keyframe) -> np.ndarray:
     """The landmark ids a keyframe observes, without those that have none."""
     ids = keyframe.features.track_ids
     return ids[ids != NO_TRACK]
+
+
+def _relabelled(keyframe: Keyframe, merged: Mapping[int, int]) -> Keyframe:
+    ids = keyframe.features.track_ids
+    if not np.isin(ids, list(merged)).any():
+        return keyframe
+    features = dataclasses.replace(keyframe.features, track_ids=relabelled(ids, merged))
+    return dataclasses.replace(keyframe, features=features)
 
 
 def _cells(features: Features) -> np.ndarray:

@@ -1,6 +1,6 @@
 """The middle-end from end to end: a frame in, matches and relative poses to keyframes out.
 
-    image -> features -> matches against keyframes -> two-view geometry -> keyframe or not
+    image -> features -> matches against keyframes -> two-view geometry -> tracks -> keyframe or not
 
 This file tells the whole story (figure 3 of the SuperGlue paper, and what a SLAM system needs
 around it); every step is one call into the module of that name.
@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,19 +19,15 @@ import numpy as np
 from superglue_ros.config import Config
 from superglue_ros.device import resolve_device
 from superglue_ros.frontends import FrontEnd, make_front_end
-from superglue_ros.geometry.two_view import TwoViewGeometry, estimate_two_view, no_pose
+from superglue_ros.global_descriptor import pool
 from superglue_ros.keyframes import Candidate, Keyframe, KeyframeStore, Overlap
 from superglue_ros.matching import Matcher, make_matcher
-from superglue_ros.types import (
-    Correspondences,
-    Features,
-    FloatArray,
-    Frame,
-    FrameId,
-    Matches,
-    MatchStatus,
-    RelativePose,
-)
+from superglue_ros.relocalisation import relocalise
+from superglue_ros.tracks import Tracks
+from superglue_ros.types import Features, FloatArray, Frame, FrameId
+from superglue_ros.verification import FramePair, verify
+
+__all__ = ["FramePair", "FrameResult", "Pipeline", "StageSeconds"]
 
 log = logging.getLogger(__name__)
 
@@ -49,14 +47,6 @@ class StageSeconds:
 
 
 @dataclass(frozen=True, eq=False)
-class FramePair:
-    """A frame against one keyframe."""
-
-    matches: Matches
-    pose: RelativePose
-
-
-@dataclass(frozen=True, eq=False)
 class FrameResult:
     """All that came out of one frame. ``pairs`` is empty where there was no keyframe yet."""
 
@@ -71,7 +61,8 @@ class FrameResult:
 class Pipeline:
     """Matches every frame against a window of keyframes. One thread at a time may use it.
 
-    ``front_end`` and ``matcher`` default to those that ``config`` names.
+    ``front_end`` and ``matcher`` default to those that ``config`` names. Where a robot has several
+    cameras, each with its pipeline, they share ``tracks``, which makes landmark ids unique.
     """
 
     def __init__(
@@ -79,12 +70,15 @@ class Pipeline:
         config: Config | None = None,
         front_end: FrontEnd | None = None,
         matcher: Matcher | None = None,
+        tracks: Tracks | None = None,
     ) -> None:
         self.config = config or Config()
         device = resolve_device(self.config.device)
         self.front_end = front_end or make_front_end(self.config, device)
         self.matcher = matcher or make_matcher(self.config, device)
         self.keyframes = KeyframeStore(self.config.keyframes)
+        self.tracks = tracks or Tracks()
+        self._lost_frames = 0
         self._last_stamp_ns: dict[int, int] = {}
 
     def configure(self, config: Config) -> None:
@@ -95,8 +89,9 @@ class Pipeline:
         self.keyframes.config = config.keyframes
 
     def reset(self) -> None:
-        """Forget all keyframes; frame ids are the caller's and go on counting."""
+        """Forget all keyframes; landmark ids, and the caller's frame ids, go on counting."""
         self.keyframes.clear()
+        self._lost_frames = 0
         self._last_stamp_ns.clear()
 
     def process(self, frame: Frame) -> FrameResult:
@@ -109,33 +104,101 @@ class Pipeline:
         reset = self._time_jumped_back(frame.id)
         if reset:
             self.reset()
-        started = time.perf_counter()
-        features = self._extract(frame)
-        prepared = self.matcher.prepare(features)
-        extracted = time.perf_counter()
-        query = Keyframe(
-            frame.id,
-            features,
-            prepared,
-            frame.camera,
-            depth_at(frame, features),
-            rectified=frame.rectified,
-        )
-        candidates = self.keyframes.neighbours()
-        assignments = self.matcher.match([c.keyframe.prepared for c in candidates], prepared)
-        matched = time.perf_counter()
-        pairs = tuple(
-            self._verify(candidate, query, assignment)
-            for candidate, assignment in zip(candidates, assignments, strict=True)
-        )
-        is_keyframe = self.keyframes.should_insert(features, self._overlap(query, pairs))
+        clock = _Clock()
+        query = self._encode(frame, clock)
+        pairs = self._match(self.keyframes.neighbours(), query, clock)
+        if pairs and not any(pair.tracked for pair in pairs):
+            pairs = self._relocalise(query, pairs, clock)
+        else:
+            self._lost_frames = 0
+        is_keyframe = self._adds_something(query.features, pairs)
         if is_keyframe:
-            self.keyframes.insert(query)
+            loops = self.keyframes.loop_candidates(query.global_descriptor)
+            pairs += self._match(loops, query, clock)
+        query, pairs = self._track(query, pairs, is_keyframe)
+        if is_keyframe:
+            connected = [pair.matches.reference for pair in pairs if pair.tracked]
+            self.keyframes.insert(query, connected)
         self.keyframes.pass_by(query)
         self._last_stamp_ns[frame.id.camera_index] = frame.id.stamp_ns
-        verified = time.perf_counter()
-        seconds = StageSeconds(extracted - started, matched - extracted, verified - matched)
-        return FrameResult(frame.id, features, pairs, is_keyframe, reset, seconds)
+        return FrameResult(frame.id, query.features, pairs, is_keyframe, reset, clock.seconds())
+
+    def _encode(self, frame: Frame, clock: _Clock) -> Keyframe:
+        """All that is computed of the frame alone, once."""
+        with clock.stage("extract"):
+            features = self._extract(frame)
+            return Keyframe(
+                frame.id,
+                features,
+                self.matcher.prepare(features),
+                frame.camera,
+                depth_at(frame, features),
+                pool(features),
+                frame.rectified,
+            )
+
+    def _match(
+        self, candidates: Sequence[Candidate], query: Keyframe, clock: _Clock
+    ) -> tuple[FramePair, ...]:
+        """One network batch over all candidates, then the geometry of each pair."""
+        with clock.stage("match"):
+            prepared = [candidate.keyframe.prepared for candidate in candidates]
+            assignments = self.matcher.match(prepared, query.prepared) if candidates else []
+        with clock.stage("geometry"):
+            return tuple(
+                verify(candidate, query, found, self.config)
+                for candidate, found in zip(candidates, assignments, strict=True)
+            )
+
+    def _relocalise(
+        self, query: Keyframe, pairs: tuple[FramePair, ...], clock: _Clock
+    ) -> tuple[FramePair, ...]:
+        """Look for the frame in all of the map; where it is found becomes the reference."""
+        tried = {pair.matches.reference for pair in pairs}
+        candidates = self.keyframes.relocalisation_candidates(query.global_descriptor)
+        found = relocalise(
+            [candidate for candidate in candidates if candidate.keyframe.id not in tried],
+            lambda batch: self._match(batch, query, clock),
+            self.config.keyframes.relocalise_budget_s,
+        )
+        if found is None:
+            self._lost_frames += 1
+            return tuple(pair.lost() for pair in pairs)
+        self._lost_frames = 0
+        self.keyframes.activate(found.matches.reference)
+        return (found, *pairs)
+
+    def _adds_something(self, features: Features, pairs: Sequence[FramePair]) -> bool:
+        """Whether the frame becomes a keyframe; a lost one only once the loss has lasted."""
+        reference = self.keyframes.reference
+        if reference is None:
+            return self.keyframes.should_insert(features, None)
+        if 0 < self._lost_frames <= self.config.keyframes.lost_frames:
+            return False
+        pair = next(pair for pair in pairs if pair.matches.reference == reference.id)
+        matched = pair.matches.index_query[pair.verified]
+        overlap = Overlap.measure(
+            reference.features, features, matched, pair.pose.median_parallax_rad
+        )
+        return self.keyframes.should_insert(features, overlap)
+
+    def _track(
+        self, query: Keyframe, pairs: Sequence[FramePair], is_keyframe: bool
+    ) -> tuple[Keyframe, tuple[FramePair, ...]]:
+        """Give keypoints and matches their landmarks; merge those that a loop shows to be one."""
+        references = [self.keyframes[p.matches.reference].features.track_ids for p in pairs]
+        tracking = self.tracks.extend(
+            len(query.features),
+            [pair.claim(ids) for pair, ids in zip(pairs, references, strict=True)],
+            (keyframe.features.track_ids for keyframe in self.keyframes),
+        )
+        self.keyframes.relabel(tracking.merged)
+        ids = self.tracks.begin(tracking.ids) if is_keyframe else tracking.ids
+        query = replace(query, features=replace(query.features, track_ids=ids))
+        pairs = tuple(
+            pair.with_tracks(ids, tracking) for pair, ids in zip(pairs, references, strict=True)
+        )
+        return query, pairs
 
     def _time_jumped_back(self, frame_id: FrameId) -> bool:
         last = self._last_stamp_ns.get(frame_id.camera_index)
@@ -154,7 +217,6 @@ class Pipeline:
             described,
             scores=outside.scores,
             sigma_px=outside.sigma_px,
-            track_ids=outside.track_ids,
         )
 
     def _cap(self, features: Features) -> Features:
@@ -165,91 +227,21 @@ class Pipeline:
         best = np.sort(np.argsort(-features.scores, kind="stable")[:limit])
         return features.select(best)
 
-    def _overlap(self, query: Keyframe, pairs: tuple[FramePair, ...]) -> Overlap | None:
-        """What the frame still sees of the reference keyframe, which comes first in ``pairs``."""
-        reference = self.keyframes.reference
-        if reference is None:
-            return None
-        pair = pairs[0]
-        return Overlap.measure(
-            reference.features,
-            query.features,
-            pair.matches.index_query,
-            pair.pose.median_parallax_rad,
-        )
 
-    def _verify(
-        self, candidate: Candidate, query: Keyframe, found: Correspondences
-    ) -> FramePair:
-        reference = candidate.keyframe
-        points_ref = reference.features.keypoints[found.index_ref]
-        points_query = query.features.keypoints[found.index_query]
-        sigma = np.hypot(
-            reference.features.sigma_px[found.index_ref], query.features.sigma_px[found.index_query]
-        ).astype(np.float32)
-        geometry = self._geometry(reference, query, found, points_ref, points_query, sigma)
-        matches = Matches(
-            reference.id,
-            query.id,
-            candidate.kind,
-            self._status(reference.features, query.features, found),
-            found.index_ref,
-            found.index_query,
-            points_ref,
-            points_query,
-            found.scores,
-            geometry.inliers,
-            sigma,
-            query.features.track_ids[found.index_query],
-            query.rectified,
-        )
-        pose = RelativePose(
-            reference.id,
-            query.id,
-            geometry.status,
-            geometry.method,
-            geometry.rotation,
-            geometry.translation,
-            geometry.covariance,
-            geometry.scale_known,
-            len(found),
-            int(geometry.inliers.sum()),
-            geometry.threshold_px,
-            geometry.median_epipolar_px,
-            geometry.median_parallax_rad,
-        )
-        return FramePair(matches, pose)
+class _Clock:
+    """Adds up the wall time of the stages of one frame."""
 
-    def _geometry(
-        self,
-        reference: Keyframe,
-        query: Keyframe,
-        found: Correspondences,
-        points_ref: FloatArray,
-        points_query: FloatArray,
-        sigma: FloatArray,
-    ) -> TwoViewGeometry:
-        if reference.camera is None or query.camera is None:
-            return no_pose(len(found), self.config.geometry)
-        return estimate_two_view(
-            points_ref,
-            points_query,
-            reference.camera,
-            query.camera,
-            self.config.geometry,
-            scores=found.scores,
-            sigma_px=sigma,
-            depth_ref=None if reference.depth is None else reference.depth[found.index_ref],
-        )
+    def __init__(self) -> None:
+        self._seconds = dict.fromkeys(("extract", "match", "geometry"), 0.0)
 
-    def _status(self, reference: Features, query: Features, found: Correspondences) -> MatchStatus:
-        if not len(reference):
-            return MatchStatus.NO_KEYPOINTS_REFERENCE
-        if not len(query):
-            return MatchStatus.NO_KEYPOINTS_QUERY
-        if len(found) < self.config.geometry.min_matches:
-            return MatchStatus.FEW
-        return MatchStatus.OK
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self._seconds[name] += time.perf_counter() - started
+
+    def seconds(self) -> StageSeconds:
+        return StageSeconds(**self._seconds)
 
 
 def depth_at(frame: Frame, features: Features) -> FloatArray | None:

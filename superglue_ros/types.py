@@ -239,6 +239,9 @@ class Matches:
     (K, 2) float32 pixels of the original images; ``scores`` float32, the assignment probability;
     ``inlier`` bool, agrees with the estimated two-view geometry (all False where there is none);
     ``sigma_px`` float32; ``track_ids`` int64, -1 = none.
+
+    ``merged_from``, ``merged_into`` (J,) int64: landmarks that a loop showed to be one; the second
+    stands from now on wherever the first stood before.
     """
 
     reference: FrameId
@@ -254,6 +257,8 @@ class Matches:
     sigma_px: FloatArray
     track_ids: IdArray
     rectified: bool = False
+    merged_from: IdArray = field(default_factory=lambda: np.zeros(0, np.int64))
+    merged_into: IdArray = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __len__(self) -> int:
         return len(self.index_ref)

@@ -1,0 +1,44 @@
+"""One descriptor of a whole image, pooled from its local ones: finds places seen before.
+
+VLAD (Jegou et al., CVPR 2010) with soft assignment (Arandjelovic et al., NetVLAD, CVPR 2016), but
+with fixed random anchors in place of a learned vocabulary: no second network and nothing to train,
+and any descriptor size will do. Descriptors are centred on their mean over the image first, which
+takes out what all descriptors of a network have in common. docs/slam.md has the comparison.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from superglue_ros.types import Features, FloatArray
+
+ANCHORS = 32
+SHARPNESS = 20.0  # inverse temperature of the soft assignment to anchors
+
+
+def pool(features: Features) -> FloatArray | None:
+    """Global descriptor (32 D,) float32 of unit length; their dot product is the similarity.
+
+    None where there are no descriptors, or fewer than two keypoints.
+    """
+    if features.descriptors is None or len(features) < 2:
+        return None
+    centred = features.descriptors - features.descriptors.mean(axis=0)
+    closeness = SHARPNESS * _unit(centred) @ _anchors(features.descriptor_dim).T
+    weights = np.exp(closeness - closeness.max(axis=1, keepdims=True))
+    weights /= weights.sum(axis=1, keepdims=True)
+    residuals = _unit(weights.T @ centred)  # intra-normalisation: no anchor outweighs the others
+    return np.ascontiguousarray(_unit(residuals.ravel()), np.float32)
+
+
+@lru_cache(maxsize=4)
+def _anchors(dim: int) -> FloatArray:
+    """Directions (32, D), the same in every process: descriptors of other robots are compared."""
+    rng = np.random.Generator(np.random.PCG64(0))
+    return _unit(rng.uniform(-1, 1, (ANCHORS, dim)).astype(np.float32))
+
+
+def _unit(vectors: FloatArray) -> FloatArray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9)

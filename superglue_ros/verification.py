@@ -1,0 +1,170 @@
+"""One matched pair of frames: correspondences in, matches and relative pose with a verdict out."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+
+from superglue_ros.config import Config, GeometryConfig
+from superglue_ros.geometry.two_view import TwoViewGeometry, estimate_two_view, no_pose
+from superglue_ros.keyframes import Candidate, Keyframe
+from superglue_ros.tracks import Claim, Tracking, relabelled, shared_ids
+from superglue_ros.types import (
+    NO_TRACK,
+    BoolArray,
+    Correspondences,
+    Features,
+    IdArray,
+    Matches,
+    MatchKind,
+    MatchStatus,
+    PoseStatus,
+    RelativePose,
+)
+
+# One two-view geometry explains the inliers, whatever it leaves open about the translation.
+_EXPLAINED = (PoseStatus.VALID, PoseStatus.ROTATION_ONLY, PoseStatus.PLANAR)
+# The reference was chosen because it looks alike, not because the camera was there just before.
+_BY_LOOKS = (MatchKind.LOOP, MatchKind.RELOCALISE)
+
+
+@dataclass(frozen=True, eq=False)
+class FramePair:
+    """A frame against one reference frame; ``calibrated``: there were cameras to check it with."""
+
+    matches: Matches
+    pose: RelativePose
+    calibrated: bool = True
+
+    @property
+    def tracked(self) -> bool:
+        """Whether the frame is known to see what the reference sees.
+
+        Without calibration enough matches are taken for it, but not where looks alone chose the
+        reference.
+        """
+        if self.calibrated:
+            return self.pose.status in _EXPLAINED
+        return self.matches.status is MatchStatus.OK and self.matches.kind not in _BY_LOOKS
+
+    @property
+    def verified(self) -> BoolArray:
+        """(K,) which matches can be relied on: inliers, or all where nothing could check them."""
+        if not self.calibrated:
+            return np.full(len(self.matches), self.tracked)
+        return self.matches.inlier & self.tracked
+
+    def claim(self, reference_ids: IdArray) -> Claim:
+        """What this pair says about the landmarks of the query frame."""
+        return Claim(
+            self.matches.kind,
+            reference_ids,
+            self.matches.index_ref,
+            self.matches.index_query,
+            self.matches.scores,
+            self.verified,
+        )
+
+    def with_tracks(self, reference_ids: IdArray, tracking: Tracking) -> FramePair:
+        """The same pair with the landmark of every match, and the merges if it closed a loop."""
+        merged = tracking.merged if self.matches.kind is MatchKind.LOOP and self.tracked else {}
+        claim = self.claim(relabelled(reference_ids, tracking.merged))
+        matches = dataclasses.replace(
+            self.matches,
+            track_ids=shared_ids(claim, tracking.ids),
+            merged_from=np.array(list(merged.keys()), np.int64),
+            merged_into=np.array(list(merged.values()), np.int64),
+        )
+        return dataclasses.replace(self, matches=matches)
+
+    def lost(self) -> FramePair:
+        """The same pair, saying that neither this nor any other keyframe was recognised."""
+        return dataclasses.replace(
+            self, pose=dataclasses.replace(self.pose, status=PoseStatus.LOST)
+        )
+
+
+def verify(
+    candidate: Candidate, query: Keyframe, found: Correspondences, config: Config
+) -> FramePair:
+    """Estimate the geometry behind ``found`` and put all that is known of the pair together.
+
+    A pair that would close a loop or end a loss of tracking must bring at least
+    ``keyframes.loop_min_inliers`` inliers: a false one does more harm than a missed one.
+    """
+    reference = candidate.keyframe
+    points_ref = reference.features.keypoints[found.index_ref]
+    points_query = query.features.keypoints[found.index_query]
+    sigma = np.hypot(
+        reference.features.sigma_px[found.index_ref], query.features.sigma_px[found.index_query]
+    ).astype(np.float32)
+    calibrated = reference.camera is not None and query.camera is not None
+    rules = _strictness(candidate.kind, config)
+    if reference.camera is not None and query.camera is not None:
+        geometry = estimate_two_view(
+            points_ref,
+            points_query,
+            reference.camera,
+            query.camera,
+            rules,
+            scores=found.scores,
+            sigma_px=sigma,
+            depth_ref=None if reference.depth is None else reference.depth[found.index_ref],
+        )
+    else:
+        geometry = no_pose(len(found), rules)
+    matches = Matches(
+        reference.id,
+        query.id,
+        candidate.kind,
+        _status(reference.features, query.features, found, config.geometry),
+        found.index_ref,
+        found.index_query,
+        points_ref,
+        points_query,
+        found.scores,
+        geometry.inliers,
+        sigma,
+        np.full(len(found), NO_TRACK, np.int64),
+        query.rectified,
+    )
+    return FramePair(matches, _pose(matches, geometry), calibrated)
+
+
+def _strictness(kind: MatchKind, config: Config) -> GeometryConfig:
+    if kind not in _BY_LOOKS:
+        return config.geometry
+    least = max(config.geometry.min_inliers, config.keyframes.loop_min_inliers)
+    return dataclasses.replace(config.geometry, min_inliers=least)
+
+
+def _pose(matches: Matches, geometry: TwoViewGeometry) -> RelativePose:
+    return RelativePose(
+        matches.reference,
+        matches.query,
+        geometry.status,
+        geometry.method,
+        geometry.rotation,
+        geometry.translation,
+        geometry.covariance,
+        geometry.scale_known,
+        len(matches),
+        int(geometry.inliers.sum()),
+        geometry.threshold_px,
+        geometry.median_epipolar_px,
+        geometry.median_parallax_rad,
+    )
+
+
+def _status(
+    reference: Features, query: Features, found: Correspondences, config: GeometryConfig
+) -> MatchStatus:
+    if not len(reference):
+        return MatchStatus.NO_KEYPOINTS_REFERENCE
+    if not len(query):
+        return MatchStatus.NO_KEYPOINTS_QUERY
+    if len(found) < config.min_matches:
+        return MatchStatus.FEW
+    return MatchStatus.OK
