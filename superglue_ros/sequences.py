@@ -98,6 +98,11 @@ class FolderSequence:
         """Stamps (N,) of all frames, increasing."""
         return np.array([row.stamp_ns for row in self._rows], np.int64)
 
+    @property
+    def image_paths(self) -> list[Path]:
+        """Colour files of all frames."""
+        return [row.image for row in self._rows]
+
     def __len__(self) -> int:
         return len(self._rows)
 

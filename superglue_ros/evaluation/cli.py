@@ -10,12 +10,19 @@ from typing import Any
 from superglue_ros.config import Config, from_mapping, load, to_mapping
 from superglue_ros.evaluation import homography, pose
 from superglue_ros.evaluation.estimators import POSE_ESTIMATORS, PoseEstimatorConfig
+from superglue_ros.evaluation.make_pairs import (
+    FrameRange,
+    pairs_by_gap,
+    pairs_by_overlap,
+    rectify,
+)
 from superglue_ros.evaluation.methods import FRONT_ENDS, MATCHERS, MethodSpec
-from superglue_ros.evaluation.pairs import read_pairs
+from superglue_ros.evaluation.pairs import read_pairs, write_pairs
 from superglue_ros.evaluation.results import Results
 from superglue_ros.evaluation.run import PairEvaluation, run
 from superglue_ros.homographies import HomographyRecipe
 from superglue_ros.photometric import PhotometricRecipe
+from superglue_ros.sequences import open_sequence
 
 
 def add_subcommands(subparsers: argparse._SubParsersAction) -> None:
@@ -26,6 +33,7 @@ def add_subcommands(subparsers: argparse._SubParsersAction) -> None:
     commands = parser.add_subparsers(dest="evaluation", required=True, metavar="WHAT")
     _add_homography(commands)
     _add_pose(commands)
+    _add_make_pairs(commands)
 
 
 def _add_homography(commands: argparse._SubParsersAction) -> None:
@@ -66,6 +74,22 @@ def _add_pose(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=_pose)
 
 
+def _add_make_pairs(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("make-pairs", help="a pairs file from a sequence with poses")
+    parser.add_argument("sequence", type=Path, help="sequence folder (images.txt, or TUM RGB-D)")
+    kind = parser.add_mutually_exclusive_group(required=True)
+    kind.add_argument("--gap", type=int, help="frame i with frame i + GAP")
+    kind.add_argument("--overlap", type=float, nargs=2, metavar=("LOW", "HIGH"), help="shared part")
+    parser.add_argument("--count", type=int, default=150, help="most pairs of --overlap")
+    parser.add_argument("--seed", type=int, default=0, help="seed of --overlap")
+    parser.add_argument("--first", type=int, default=0, help="first frame; negative from the end")
+    parser.add_argument("--last", type=int, default=0, help="end of the frames; 0 = all")
+    parser.add_argument("--stride", type=int, default=1, help="every so many frames")
+    parser.add_argument("--rectified", type=Path, help="write images without distortion here")
+    parser.add_argument("--output", type=Path, required=True, help="pairs file to write")
+    parser.set_defaults(run=_make_pairs)
+
+
 def _add_method_options(parser: argparse.ArgumentParser, max_keypoints: int, max_size: int) -> None:
     settings = parser.add_argument_group("method")
     settings.add_argument("--front-end", choices=FRONT_ENDS, help="default: superpoint")
@@ -89,6 +113,7 @@ def _add_method_options(parser: argparse.ArgumentParser, max_keypoints: int, max
     results = parser.add_argument_group("results")
     results.add_argument("--output", type=Path, required=True, help="result folder")
     results.add_argument("--label", default="", help="name in tables and legends")
+    results.add_argument("--feature-cache", type=Path, help="features shared between runs")
     results.add_argument("--overwrite", action="store_true", help="drop earlier predictions")
 
 
@@ -143,7 +168,7 @@ def _homography(args: argparse.Namespace) -> int:
         partial(_judge_and_release, protocol=protocol),
         partial(homography.summarise, seed=args.seed),
     )
-    results = run(evaluation, spec, args.output, args.overwrite, args.label)
+    results = run(evaluation, spec, args.output, args.overwrite, args.label, args.feature_cache)
     _print_homography(results)
     return 0
 
@@ -181,8 +206,23 @@ def _pose(args: argparse.Namespace) -> int:
         partial(pose.judge, protocol=protocol),
         partial(pose.summarise, seed=args.seed),
     )
-    results = run(evaluation, spec, args.output, args.overwrite, args.label)
+    results = run(evaluation, spec, args.output, args.overwrite, args.label, args.feature_cache)
     _print_pose(results)
+    return 0
+
+
+def _make_pairs(args: argparse.Namespace) -> int:
+    frames = FrameRange(args.first, args.last, args.stride)
+    sequence, images = open_sequence(args.sequence), args.sequence
+    if args.rectified:
+        sequence, images = rectify(sequence, args.rectified, FrameRange()), args.rectified
+    if args.gap is not None:
+        pairs = pairs_by_gap(sequence, args.gap, frames, images)
+    else:
+        low, high = args.overlap
+        pairs = pairs_by_overlap(sequence, low, high, args.count, args.seed, frames, images)
+    write_pairs(args.output, pairs)
+    print(f"{len(pairs)} pairs in {args.output}; evaluate them with --images {images}")
     return 0
 
 

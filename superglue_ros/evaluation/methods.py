@@ -21,6 +21,7 @@ from superglue_ros.config import Config, to_mapping
 from superglue_ros.device import resolve_device
 from superglue_ros.errors import ConfigError, DataError
 from superglue_ros.evaluation.peers import GmsMatcher, LightGlueMatcher, PeerFrontEnd
+from superglue_ros.evaluation.predictions import FeatureCache
 from superglue_ros.frontends import FrontEnd, make_front_end
 from superglue_ros.matching import make_matcher
 from superglue_ros.types import Correspondences, Features
@@ -82,6 +83,11 @@ class MethodSpec:
             raise ConfigError("the keypoints-file front-end needs --keypoints FOLDER")
 
     @property
+    def precision(self) -> str:
+        """Arithmetic of the networks."""
+        return self.config.precision
+
+    @property
     def label(self) -> str:
         """The method's name in tables and legends."""
         return f"{_LABELS.get(self.front_end, self.front_end)} + {_LABELS.get(self.matcher)}"
@@ -100,7 +106,7 @@ class MethodSpec:
         matcher.pop("threshold")
         out: dict[str, Any] = {"front_end": {"name": self.front_end, **front_end}}
         out["matcher"] = {"name": self.matcher, **matcher}
-        out["precision"] = settings.get("precision", "float32")
+        out["precision"] = self.precision
         if self.front_end in ("superpoint", "keypoints-file"):
             out["front_end"]["weights"] = checksum(
                 self.config.front_end.weights, "superpoint.safetensors"
@@ -134,8 +140,13 @@ _LABELS = {
 class Method:
     """A method ready to run: features of images, and matches between them."""
 
-    def __init__(self, spec: MethodSpec) -> None:
+    def __init__(self, spec: MethodSpec, feature_cache: Path | None = None) -> None:
         self.spec = spec
+        self._cache: FeatureCache | None = None
+        # Keypoints from files depend on the image's name, not on its content alone.
+        if feature_cache is not None and spec.front_end != "keypoints-file":
+            extractor = spec.fingerprint()["front_end"]
+            self._cache = FeatureCache(feature_cache, {"precision": spec.precision, **extractor})
         device = resolve_device(spec.config.device)
         self._extractor: Extractor
         if spec.front_end in PEER_FRONT_ENDS:
@@ -151,6 +162,8 @@ class Method:
         """Features of a grey (H, W) uint8 image; ``name`` finds it in a folder of keypoints."""
         if self.spec.front_end == "keypoints-file":
             return self._from_file.extract(image, name)
+        if self._cache is not None:
+            return self._cache.get_or_make(image, lambda: self._extractor.extract(image))
         return self._extractor.extract(image)
 
     def match(self, features0: Features, features1: Features) -> Correspondences:

@@ -220,6 +220,49 @@ def predict_all(
         yield prediction
 
 
+class FeatureCache:
+    """A folder of features, shared by the matchers that are compared on the same features.
+
+    A file is named by the image's content and by all that decides the features, so a changed
+    setting or image never finds an old file.
+    """
+
+    def __init__(self, folder: Path, extractor: Mapping[str, Any]) -> None:
+        key = hashlib.sha256(json.dumps(extractor, sort_keys=True).encode()).hexdigest()
+        self._folder = folder / key[:16]
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    def get_or_make(self, image: GreyImage, make: Callable[[], Features]) -> Features:
+        """The kept features of an image, or those that ``make`` returns, kept from now on."""
+        shape = f"{image.shape}".encode()
+        name = hashlib.sha256(shape + np.ascontiguousarray(image).tobytes()).hexdigest()
+        file = self._folder / f"{name[:32]}.npz"
+        try:
+            with np.load(file, allow_pickle=False) as a:
+                return Features(
+                    a["keypoints"],
+                    a["scores"],
+                    image.shape[1],
+                    image.shape[0],
+                    str(a["detector"]),
+                    a["descriptors"],
+                )
+        except (OSError, KeyError, ValueError, EOFError):
+            pass
+        features = make()
+        temporary = file.with_suffix(".part")
+        with temporary.open("wb") as opened:
+            np.savez(
+                opened,
+                keypoints=features.keypoints,
+                scores=features.scores,
+                detector=features.detector,
+                descriptors=np.asarray(features.descriptors),
+            )
+        temporary.replace(file)
+        return features
+
+
 def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
     """Human-readable differences of two nested mappings, by dotted name."""
     if isinstance(old, dict) and isinstance(new, dict):

@@ -48,8 +48,11 @@ def run(
     output: Path,
     overwrite: bool = False,
     label: str = "",
+    feature_cache: Path | None = None,
 ) -> Results:
     """Predict, judge and write ``output``; predictions already there are used again.
+
+    ``feature_cache`` is a folder of features that several methods share.
 
     Raises :class:`DataError` where not one pair could be evaluated, or where the folder belongs to
     another configuration.
@@ -67,7 +70,7 @@ def run(
     records: list[Record] = []
     missing: list[Missing] = []
     seconds: dict[str, list[float]] = {"extract": [], "match": []}
-    predictions = predict_all(evaluation.cases, lambda: Method(spec), store)
+    predictions = predict_all(evaluation.cases, lambda: Method(spec, feature_cache), store)
     total = len(evaluation.cases)
     for index, prediction in enumerate(track(predictions, total, str(config["label"]))):
         case = evaluation.cases[index]
