@@ -122,6 +122,10 @@ class KeyframeStore:
         """The keyframe that tracking hangs on."""
         return None if self._reference is None else self._keyframes[self._reference]
 
+    def part(self, frame: FrameId) -> int:
+        """The part of the map that a keyframe is in; within one, poses connect all keyframes."""
+        return self._parts[frame]
+
     # -- selection ---------------------------------------------------------------------------
 
     def neighbours(self) -> tuple[Candidate, ...]:

@@ -13,9 +13,11 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
+from superglue_ros import map_io
 from superglue_ros.config import Config
 from superglue_ros.device import resolve_device
 from superglue_ros.frontends import FrontEnd, make_front_end
@@ -24,7 +26,7 @@ from superglue_ros.keyframes import Candidate, Keyframe, KeyframeStore, Overlap
 from superglue_ros.matching import Matcher, make_matcher
 from superglue_ros.relocalisation import relocalise
 from superglue_ros.tracks import Tracks
-from superglue_ros.types import Features, FloatArray, Frame, FrameId
+from superglue_ros.types import Features, FloatArray, Frame, FrameId, MatchKind
 from superglue_ros.verification import FramePair, verify
 
 __all__ = ["FramePair", "FrameResult", "Pipeline", "StageSeconds"]
@@ -78,6 +80,7 @@ class Pipeline:
         self.matcher = matcher or make_matcher(self.config, device)
         self.keyframes = KeyframeStore(self.config.keyframes)
         self.tracks = tracks or Tracks()
+        self._newest: tuple[Keyframe, tuple[FrameId, ...]] | None = None
         self._lost_frames = 0
         self._last_stamp_ns: dict[int, int] = {}
 
@@ -91,8 +94,46 @@ class Pipeline:
     def reset(self) -> None:
         """Forget all keyframes; landmark ids, and the caller's frame ids, go on counting."""
         self.keyframes.clear()
+        self._newest = None
         self._lost_frames = 0
         self._last_stamp_ns.clear()
+
+    def save_map(self, path: str | Path) -> int:
+        """Write all keyframes to a file; returns their number. Raises :class:`DataError`."""
+        return map_io.save(path, self.keyframes)
+
+    def load_map(self, path: str | Path) -> int:
+        """Put the keyframes of a file in place of all others; returns their number.
+
+        Raises :class:`DataError` on a bad file and :class:`DescriptorKindError` on features of
+        another network, and stays as it was. The next frame is looked for in all of the map.
+        """
+        stored = map_io.load(path)
+        prepared = [self._prepared(entry.keyframe) for entry in stored]
+        self.reset()
+        first_of: dict[int, FrameId] = {}
+        for entry, keyframe in zip(stored, prepared, strict=True):
+            first = first_of.setdefault(entry.part, keyframe.id)
+            self.keyframes.insert(keyframe, [first] if first != keyframe.id else [])
+            self.tracks.reserve(keyframe.features.track_ids)
+        return len(self.keyframes)
+
+    def match_pair(self, reference: Frame, query: Frame) -> FramePair:
+        """Match two frames with each other, apart from the map and without touching it."""
+        clock = _Clock()
+        against = Candidate(self._encode(reference, clock), MatchKind.KEYFRAME)
+        return self._match([against], self._encode(query, clock), clock)[0]
+
+    def keep_newest(self) -> FrameId | None:
+        """Make the newest frame a keyframe, whatever the rules say; None where there is none."""
+        if self._newest is None:
+            return None
+        query, connected = self._newest
+        if query.id not in self.keyframes:
+            ids = self.tracks.begin(query.features.track_ids)
+            features = replace(query.features, track_ids=ids)
+            self.keyframes.insert(replace(query, features=features), connected)
+        return query.id
 
     def process(self, frame: Frame) -> FrameResult:
         """Features, matches and poses of one frame; keeps it as a keyframe where it adds something.
@@ -116,10 +157,11 @@ class Pipeline:
             loops = self.keyframes.loop_candidates(query.global_descriptor)
             pairs += self._match(loops, query, clock)
         query, pairs = self._track(query, pairs, is_keyframe)
+        connected = tuple(pair.matches.reference for pair in pairs if pair.tracked)
         if is_keyframe:
-            connected = [pair.matches.reference for pair in pairs if pair.tracked]
             self.keyframes.insert(query, connected)
         self.keyframes.pass_by(query)
+        self._newest = (query, connected)
         self._last_stamp_ns[frame.id.camera_index] = frame.id.stamp_ns
         return FrameResult(frame.id, query.features, pairs, is_keyframe, reset, clock.seconds())
 
@@ -127,15 +169,13 @@ class Pipeline:
         """All that is computed of the frame alone, once."""
         with clock.stage("extract"):
             features = self._extract(frame)
-            return Keyframe(
-                frame.id,
-                features,
-                self.matcher.prepare(features),
-                frame.camera,
-                depth_at(frame, features),
-                pool(features),
-                frame.rectified,
-            )
+            depth = depth_at(frame, features)
+            raw = Keyframe(frame.id, features, None, frame.camera, depth, None, frame.rectified)
+            return self._prepared(raw)
+
+    def _prepared(self, raw: Keyframe) -> Keyframe:
+        prepared = self.matcher.prepare(raw.features)
+        return replace(raw, prepared=prepared, global_descriptor=pool(raw.features))
 
     def _match(
         self, candidates: Sequence[Candidate], query: Keyframe, clock: _Clock

@@ -109,7 +109,8 @@ def test_a_lasting_loss_begins_a_new_part_of_the_map():
     results = [pipeline.process(frame) for frame, _ in turn(elsewhere, [0.0, 2.0, 4.0], first=3)]
     assert [result.is_keyframe for result in results] == [False, True, False]
     assert len(pipeline.keyframes) == kept + 1
-    assert results[2].pairs[0].pose.status is PoseStatus.VALID
+    assert results[2].pairs[0].tracked
+    assert results[2].pairs[0].matches.reference.id == 4
 
 
 def test_the_frame_before_is_matched_too_where_asked_for():
@@ -149,3 +150,26 @@ def test_the_map_is_bounded_and_ids_count_on_over_a_reset(limit):
     assert len(pipeline.keyframes) == 0
     frame, _ = next(turn(world, [0.0], first=50))
     assert pipeline.process(frame).features.track_ids.min() >= given
+
+
+def test_the_newest_frame_can_be_kept_by_hand():
+    world, pipeline = LandmarkWorld(), make()
+    assert pipeline.keep_newest() is None
+    for frame, _ in turn(world, [0.0, 1.0]):
+        result = pipeline.process(frame)
+    assert not result.is_keyframe
+    assert pipeline.keep_newest() == result.frame_id
+    assert pipeline.keep_newest() == result.frame_id
+    assert [keyframe.id.id for keyframe in pipeline.keyframes] == [0, 1]
+    assert (pipeline.keyframes.newest.features.track_ids != NO_TRACK).all()
+
+
+def test_a_pair_is_matched_without_touching_the_map():
+    world, pipeline = LandmarkWorld(), make()
+    (reference, _), (query, _) = turn(world, [0.0, 15.0])
+    pair = pipeline.match_pair(reference, query)
+    assert pair.pose.status is PoseStatus.VALID
+    assert (pair.matches.reference.id, pair.matches.query.id) == (0, 1)
+    np.testing.assert_allclose(pair.pose.rotation, heading(15.0), atol=0.01)
+    assert len(pipeline.keyframes) == 0
+    assert pipeline.tracks.next_id == 0
