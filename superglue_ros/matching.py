@@ -7,7 +7,6 @@ What can be computed of one set alone is computed once by ``prepare`` (a keyfram
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,9 +14,10 @@ import torch
 from torch import Tensor
 
 from superglue_ros.config import Config, MatcherConfig
+from superglue_ros.engine import MatchingEngine
 from superglue_ros.errors import DescriptorKindError, FeaturesError
 from superglue_ros.superglue import SuperGlue
-from superglue_ros.types import Correspondences, Features
+from superglue_ros.types import Correspondences, Features, FloatArray
 from superglue_ros.weights import load_superglue
 
 
@@ -72,13 +72,6 @@ def mutual_assignment(log_assignment: Tensor, threshold: float) -> list[Correspo
     return matches
 
 
-@dataclass(frozen=True, eq=False)
-class _PreparedTokens:
-    """Encoded keypoints (1, N, D) of one set."""
-
-    tokens: Tensor
-
-
 class SuperGlueMatcher:
     """SuperGlue with confidence threshold (section 4)."""
 
@@ -88,64 +81,38 @@ class SuperGlueMatcher:
         descriptor_kind: str | None,
         config: MatcherConfig,
         device: torch.device,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self.descriptor_kind = descriptor_kind
-        self._network = network.to(device).eval()
+        self._descriptor_dim = network.config.descriptor_dim
+        self._engine = MatchingEngine(network, device, dtype)
         self._config = config
-        self._device = device
 
     def configure(self, config: MatcherConfig) -> None:
         """See :class:`Matcher`."""
         self._config = config
 
-    @torch.inference_mode()
-    def prepare(self, features: Features) -> _PreparedTokens:
-        """See :class:`Matcher`."""
-        check_kind(features, self.descriptor_kind, self._network.config.descriptor_dim)
-
-        def tensor(values: Any) -> Tensor:
-            return torch.from_numpy(np.asarray(values, np.float32)).to(self._device)[None]
-
-        tokens = self._network.encode(
-            tensor(features.keypoints),
-            tensor(features.scores),
-            tensor(features.descriptors),
-            tensor([features.width, features.height]),
+    def prepare(self, features: Features) -> Tensor:
+        """See :class:`Matcher`; the tokens (N, D) of :meth:`MatchingEngine.prepare`."""
+        check_kind(features, self.descriptor_kind, self._descriptor_dim)
+        return self._engine.prepare(
+            _tensor(features.keypoints),
+            _tensor(features.scores),
+            _tensor(features.descriptors),
+            (features.width, features.height),
         )
-        return _PreparedTokens(tokens)
 
-    @torch.inference_mode()
-    def match(
-        self, references: Sequence[_PreparedTokens], query: _PreparedTokens
-    ) -> list[Correspondences]:
+    def match(self, references: Sequence[Tensor], query: Tensor) -> list[Correspondences]:
         """See :class:`Matcher`."""
         matches = [Correspondences.empty() for _ in references]
         # An empty set has nothing to attend to: its pairs have no matches and skip the network.
-        filled = [i for i, r in enumerate(references) if r.tokens.shape[1] and query.tokens.shape[1]]
-        if not filled:
-            return matches
-        x0, mask0 = pad_tokens([references[i].tokens for i in filled])
-        x1 = query.tokens.expand(len(filled), -1, -1)
-        mask1 = torch.ones(x1.shape[:2], dtype=torch.bool, device=x1.device)
-        assignment = self._network.assignment(
-            x0, x1, mask0, mask1, self._config.sinkhorn_iterations
+        filled = [i for i, reference in enumerate(references) if len(reference) and len(query)]
+        assignments = self._engine.match(
+            [references[i] for i in filled], query, self._config.sinkhorn_iterations
         )
-        for i, found in zip(
-            filled, mutual_assignment(assignment, self._config.threshold), strict=True
-        ):
-            matches[i] = found
+        for k, assignment in assignments:
+            matches[filled[k]] = mutual_assignment(assignment, self._config.threshold)[0]
         return matches
-
-
-def pad_tokens(tokens: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Sets (1, N_i, D) of unequal size to one batch (P, max N, D) and its mask (P, max N)."""
-    length = max(t.shape[1] for t in tokens)
-    batch = tokens[0].new_zeros(len(tokens), length, tokens[0].shape[2])
-    mask = torch.zeros(len(tokens), length, dtype=torch.bool, device=batch.device)
-    for row, t in enumerate(tokens):
-        batch[row, : t.shape[1]] = t[0]
-        mask[row, : t.shape[1]] = True
-    return batch, mask
 
 
 class NearestNeighbourMatcher:
@@ -170,7 +137,7 @@ class NearestNeighbourMatcher:
     def prepare(self, features: Features) -> tuple[str, Tensor]:
         """See :class:`Matcher`."""
         check_kind(features, None, None)
-        return features.detector, torch.from_numpy(features.descriptors).to(self._device)
+        return features.detector, _tensor(features.descriptors).to(self._device)
 
     @torch.inference_mode()
     def match(
@@ -247,6 +214,11 @@ def check_kind(features: Features, kind: str | None, dim: int | None) -> None:
             f"descriptors have {features.descriptor_dim} values but the matcher takes {dim}: "
             f"use matcher weights made for these descriptors"
         )
+
+
+def _tensor(values: FloatArray | None) -> Tensor:
+    """A tensor on the array's memory; torch refuses read-only arrays, which are copied."""
+    return torch.from_numpy(np.require(values, np.float32, "W"))
 
 
 def _by_score(index_ref: Any, index_query: Any, scores: Any) -> Correspondences:

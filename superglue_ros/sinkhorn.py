@@ -47,7 +47,7 @@ def log_sinkhorn(
     z = augment(scores, dustbin)
     log_a, log_b = marginals((batch, m, n), mask0, mask1, z)
     u = torch.zeros_like(log_a)
-    v = torch.zeros_like(log_b)
+    v = torch.zeros_like(log_b).masked_fill(log_b == -torch.inf, -torch.inf)
     for _ in range(iterations):
         u = log_a - torch.logsumexp(z + v.unsqueeze(1), dim=2)
         v = log_b - torch.logsumexp(z + u.unsqueeze(2), dim=1)

@@ -1,0 +1,281 @@
+"""SuperGlue compiled for inference: the same arithmetic as ``superglue.py``, less of it.
+
+What changes no result is folded into the weights once, in float64:
+
+- batch norm into the linear layer before it;
+- the merge of the heads (eq. 5) into the part of the message MLP that reads it;
+- query, key, value and the MLP's part that reads the token itself into one matrix product;
+- the bias of the values (attention weights sum to one) and of the MLP's output into later biases;
+- 1/sqrt(D) of eq. 7 into the final projection.
+
+A keyframe's share, its keypoint encoding and the self-attention layers before the first
+cross-attention, is computed once by ``prepare``. A window of keyframes goes through the layers as
+one packed matrix of tokens without padding, whatever the sizes of the sets; sets of equal size
+share an attention call. The large buffers are kept between calls, so an engine serves one thread at
+a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from superglue_ros.fast_sinkhorn import sinkhorn
+from superglue_ros.superglue import AttentionalPropagation, SuperGlue, normalise_keypoints
+
+
+@dataclass(frozen=True, eq=False)
+class _Layer:
+    """One attentional propagation; ``x`` is a row of tokens without the folded biases.
+
+    ``project`` (D, 5D), ``bias`` (5D): x to query, key, value and the MLP's hidden input (2D);
+    ``message`` (D, 2D): the attention's output to the hidden input; ``update`` (2D, D).
+    """
+
+    cross: bool
+    heads: int
+    project: Tensor
+    bias: Tensor
+    message: Tensor
+    update: Tensor
+
+
+@dataclass(frozen=True)
+class _Group:
+    """References of one size in the packed matrix, followed by their copies of the query."""
+
+    members: tuple[int, ...]
+    start: int
+    length: int
+    query_length: int
+
+    @property
+    def middle(self) -> int:
+        return self.start + len(self.members) * self.length
+
+    @property
+    def stop(self) -> int:
+        return self.middle + len(self.members) * self.query_length
+
+
+class MatchingEngine:
+    """Fast inference of one trained network.
+
+    ``dtype`` is that of the layers' products and attention; residual stream, final scores and
+    optimal transport are float32 always.
+    """
+
+    def __init__(
+        self, network: SuperGlue, device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.width = network.config.width
+        self.device = device
+        self.dtype = dtype
+        self._buffers: dict[str, Tensor] = {}
+        with torch.no_grad():
+            self._input = (
+                (network.input.weight.detach().to(device), network.input.bias.detach().to(device))
+                if isinstance(network.input, nn.Linear)
+                else None
+            )
+            self._encoder = [
+                (weight.float().to(device), bias.float().to(device))
+                for weight, bias in _fold_batch_norm(network.encoder or ())
+            ]
+            self._layers, offset = self._fold_layers(network)
+            scale = self.width**-0.25
+            weight, bias = _parameters(network.final)
+            self._final = (scale * weight.T).float().to(device)
+            self._final_bias = (scale * (bias + weight @ offset)).float().to(device)
+            self._dustbin = network.dustbin.detach().float().to(device)
+        crossings = [i for i, layer in enumerate(self._layers) if layer.cross]
+        self._shared = crossings[0] if crossings else len(self._layers)
+
+    def _fold_layers(self, network: SuperGlue) -> tuple[list[_Layer], Tensor]:
+        """All layers, and the sum of the biases left out of the tokens."""
+        offset = torch.zeros(self.width, dtype=torch.float64)
+        layers = []
+        for i, module in enumerate(network.gnn):
+            assert isinstance(module, AttentionalPropagation)
+            cross = network.config.cross_attention and i % 2 == 1
+            layer, bias = self._fold_layer(module, cross, offset)
+            layers.append(layer)
+            offset = offset + bias
+        return layers, offset
+
+    def _fold_layer(
+        self, module: AttentionalPropagation, cross: bool, offset: Tensor
+    ) -> tuple[_Layer, Tensor]:
+        d = self.width
+        qkv, qkv_bias = _parameters(module.qkv)
+        merge, merge_bias = _parameters(module.merge)
+        (hidden, hidden_bias), (update, update_bias) = _fold_batch_norm(module.mlp)
+        own, message = hidden[:, :d], hidden[:, d:]
+        # Keys and values go without bias: the softmax does not see the one, the message passes the
+        # other on unchanged.
+        hidden_bias = hidden_bias + message @ (merge @ (qkv_bias[2 * d :] + qkv[2 * d :] @ offset))
+        hidden_bias = hidden_bias + message @ merge_bias + own @ offset
+        bias = torch.cat([qkv_bias[:d] + qkv[:d] @ offset, torch.zeros(2 * d), hidden_bias])
+
+        def put(x: Tensor) -> Tensor:
+            return x.to(self.device, self.dtype).contiguous()
+
+        layer = _Layer(
+            cross,
+            module.heads,
+            put(torch.cat([qkv, own]).T),
+            put(bias),
+            put((message @ merge).T),
+            put(update.T),
+        )
+        return layer, update_bias
+
+    @torch.inference_mode()
+    def prepare(
+        self, keypoints: Tensor, scores: Tensor, descriptors: Tensor, size: tuple[int, int]
+    ) -> Tensor:
+        """A set's share of the work: (N, D) float32 tokens.
+
+        ``keypoints`` (N, 2) pixels, ``scores`` (N,), ``descriptors`` (N, descriptor_dim) float32;
+        ``size`` width and height of the image in pixels.
+        """
+        x = descriptors.to(self.device)
+        if self._input is not None:
+            x = F.linear(x, *self._input)
+        if self._encoder:
+            extent = torch.tensor([size], device=self.device)
+            xy = normalise_keypoints(keypoints.to(self.device)[None], extent)[0]
+            token = torch.cat([xy, scores.to(self.device)[:, None]], dim=1)
+            for weight, bias in self._encoder[:-1]:
+                token = F.linear(token, weight, bias).relu_()
+            x = x + F.linear(token, *self._encoder[-1])
+        x = x.float().clone()
+        if len(x):
+            alone = _Group((0,), 0, 0, len(x))
+            for layer in self._layers[: self._shared]:
+                self._propagate(layer, x, [alone])
+        return x
+
+    @torch.inference_mode()
+    def match(
+        self, references: Sequence[Tensor], query: Tensor, iterations: int = 100
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Prepared references (M_k, D) against a prepared query (N, D), none of them empty.
+
+        Yields (k, log assignment (1, M_k + 1, N + 1)) in no particular order.
+        """
+        groups = _pack(references, len(query))
+        if not groups:
+            return
+        x = self._buffer("tokens", groups[-1].stop, self.width, torch.float32)
+        for group in groups:
+            for row, k in enumerate(group.members):
+                x[group.start + row * group.length :][: group.length] = references[k]
+                x[group.middle + row * len(query) :][: len(query)] = query
+        for layer in self._layers[self._shared :]:
+            self._propagate(layer, x, groups)
+        projected = torch.addmm(self._final_bias, x, self._final)
+        for group in groups:
+            a = projected[group.start : group.middle].unflatten(0, (-1, group.length))
+            b = projected[group.middle : group.stop].unflatten(0, (-1, len(query)))
+            for row, k in enumerate(group.members):
+                scores = a[row : row + 1] @ b[row : row + 1].transpose(1, 2)
+                yield k, sinkhorn(scores, self._dustbin, iterations)
+
+    def _propagate(self, layer: _Layer, x: Tensor, groups: Sequence[_Group]) -> None:
+        """Update the packed tokens ``x`` (T, D) in place (eq. 3-5)."""
+        d = self.width
+        projected = self._buffer("projected", len(x), 5 * d, self.dtype)
+        torch.addmm(layer.bias, x.to(self.dtype), layer.project, out=projected)
+        hidden = projected[:, 3 * d :]
+        for group in groups:
+            a, b = slice(group.start, group.middle), slice(group.middle, group.stop)
+            if layer.cross:
+                self._send(layer, projected, hidden, b, group.query_length, a, group.length)
+                self._send(layer, projected, hidden, a, group.length, b, group.query_length)
+            elif group.length == group.query_length:
+                both = slice(group.start, group.stop)
+                size = group.query_length
+                self._send(layer, projected, hidden, both, size, both, size)
+            else:
+                self._send(layer, projected, hidden, a, group.length, a, group.length)
+                self._send(layer, projected, hidden, b, group.query_length, b, group.query_length)
+        hidden.relu_()
+        if self.dtype == x.dtype:
+            x.addmm_(hidden, layer.update)
+        else:
+            x += hidden @ layer.update
+
+    def _send(
+        self,
+        layer: _Layer,
+        projected: Tensor,
+        hidden: Tensor,
+        source: slice,
+        source_size: int,
+        target: slice,
+        target_size: int,
+    ) -> None:
+        """Attend from every set of ``target`` to its set of ``source`` and pass the message on."""
+        if source_size == 0:
+            return
+        d = self.width
+
+        def heads(rows: slice, size: int, part: int) -> Tensor:
+            columns = projected[rows, part * d : (part + 1) * d]
+            return columns.view(-1, size, layer.heads, d // layer.heads).transpose(1, 2)
+
+        message = F.scaled_dot_product_attention(
+            heads(target, target_size, 0),
+            heads(source, source_size, 1),
+            heads(source, source_size, 2),
+        )
+        hidden[target].addmm_(message.transpose(1, 2).reshape(-1, d), layer.message)
+
+    def _buffer(self, name: str, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+        """Working memory, kept and grown when needed."""
+        kept = self._buffers.get(name)
+        if kept is None or len(kept) < rows:
+            kept = torch.empty(rows, columns, dtype=dtype, device=self.device)
+            self._buffers[name] = kept
+        return kept[:rows]
+
+
+def _pack(references: Sequence[Tensor], query_length: int) -> list[_Group]:
+    """Lay out references by size, every group followed by its copies of the query."""
+    by_length: dict[int, list[int]] = {}
+    for k, reference in enumerate(references):
+        by_length.setdefault(len(reference), []).append(k)
+    groups: list[_Group] = []
+    start = 0
+    for length, members in by_length.items():
+        groups.append(_Group(tuple(members), start, length, query_length))
+        start = groups[-1].stop
+    return groups
+
+
+def _parameters(linear: nn.Linear) -> tuple[Tensor, Tensor]:
+    return linear.weight.detach().double().cpu(), linear.bias.detach().double().cpu()
+
+
+def _fold_batch_norm(layers: Iterable[nn.Module]) -> list[tuple[Tensor, Tensor]]:
+    """Weights and biases (float64) of an MLP's linear layers, batch norm folded in."""
+    folded: list[tuple[Tensor, Tensor]] = []
+    for module in layers:
+        if isinstance(module, nn.Linear):
+            folded.append(_parameters(module))
+            continue
+        assert isinstance(module, nn.BatchNorm1d)
+        assert module.running_mean is not None
+        assert module.running_var is not None
+        scale = (
+            module.weight.double().cpu() / (module.running_var.double().cpu() + module.eps).sqrt()
+        )
+        weight, bias = folded[-1]
+        shift = module.bias.double().cpu() - scale * module.running_mean.double().cpu()
+        folded[-1] = (weight * scale[:, None], bias * scale + shift)
+    return folded
