@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -34,35 +33,25 @@ def plot_over_time(
     title: str,
     seconds: NDArray,
     curves: Mapping[str, Mapping[str, NDArray]],
-    medians: bool = True,
 ) -> None:
     """One plot per entry of ``curves``: axis label to (curve label to values (N,)).
 
-    NaN and infinite values are gaps; a dotted line with its value marks the median of what is
-    finite.
+    NaN and infinite values are gaps; a dotted line marks the median of what is finite, and the
+    legend gives it.
     """
     figure, axes = new_figure(len(curves))
     for axis, (label, lines) in zip(axes, curves.items(), strict=True):
         for index, (name, values) in enumerate(lines.items()):
             finite = np.where(np.isfinite(values), values, np.nan)
-            style: dict[str, Any] = {"color": f"C{index}", "marker": ".", "markersize": 4}
-            axis.plot(seconds, finite, linewidth=1, label=name, **style)
-            if medians and np.isfinite(values).any():
+            colour = f"C{index}"
+            if np.isfinite(values).any():
                 median = float(np.nanmedian(finite))
-                axis.axhline(median, color=f"C{index}", linestyle=":", linewidth=1)
-                axis.annotate(
-                    f"median {median:.3g}",
-                    (1.0, median),
-                    xycoords=("axes fraction", "data"),
-                    ha="right",
-                    va="bottom",
-                    fontsize=8,
-                    color=f"C{index}",
-                )
+                axis.axhline(median, color=colour, linestyle=":", linewidth=1)
+                name = f"{name}, median {median:.3g}"
+            axis.plot(seconds, finite, ".-", color=colour, linewidth=1, markersize=4, label=name)
         axis.set_ylabel(label)
         axis.set_ylim(bottom=0)
-        if len(lines) > 1:
-            axis.legend(fontsize=8, loc="upper left")
+        axis.legend(fontsize=8, loc="upper right", framealpha=0.6)
     axes[-1].set_xlabel("time [s]")
     figure.suptitle(title)
     save(figure, path)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from superglue_ros.errors import DataError
 from superglue_ros.types import Matches
 
 Picture = NDArray[np.uint8]
@@ -104,6 +106,12 @@ def red_to_green(goodness: NDArray) -> NDArray[np.uint8]:
     share = np.clip(np.nan_to_num(np.asarray(goodness, np.float64), nan=0.0), 0, 1)
     red, green = np.minimum(1, 2 * (1 - share)), np.minimum(1, 2 * share)
     return np.rint(np.stack([0 * share, 230 * green, 255 * red], axis=-1)).astype(np.uint8)
+
+
+def write_picture(path: Path, picture: Picture) -> None:
+    """Write a picture as PNG (or what the ending says); raises :class:`DataError`."""
+    if not cv2.imwrite(str(path), picture):
+        raise DataError(f"{path} cannot be written: does its folder exist?")
 
 
 def write_text(picture: Picture, lines: Sequence[str]) -> None:

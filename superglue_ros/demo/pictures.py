@@ -1,0 +1,89 @@
+"""The pictures a run leaves: matches on pairs of frames, and errors over time."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from superglue_ros.demo.results import PairResult, Results
+from superglue_ros.plots import plot_over_time
+from superglue_ros.sequences import ImageSequence
+from superglue_ros.visualisation import draw_matches, write_picture
+
+PAIRS_SHOWN = 4
+_MAX_ERROR_PX = 5.0
+
+
+def draw_results(results: Results, sequence: ImageSequence, folder: Path, title: str) -> list[Path]:
+    """Write all pictures into ``folder`` as PNG; returns their paths."""
+    paths = []
+    shown = _pairs_to_show(results.pairs)
+    images = _images(sequence, shown)
+    for number, pair in enumerate(shown, start=1):
+        ref = images.get(pair.matches.reference.stamp_ns)
+        query = images.get(pair.matches.query.stamp_ns)
+        if ref is None or query is None:
+            continue
+        paths.append(folder / f"matches_{number}.png")
+        write_picture(paths[-1], draw_matches(ref, query, pair.matches, caption=_caption(pair)))
+        if pair.epipolar_px is not None and np.isfinite(pair.epipolar_px).any():
+            paths.append(folder / f"epipolar_error_{number}.png")
+            picture = draw_matches(
+                ref, query, pair.matches, pair.epipolar_px, _MAX_ERROR_PX, _caption(pair)
+            )
+            write_picture(paths[-1], picture)
+    if results.pairs:
+        paths.append(folder / "errors_over_time.png")
+        _plot(paths[-1], results.pairs, title)
+    return paths
+
+
+def _pairs_to_show(pairs: tuple[PairResult, ...]) -> list[PairResult]:
+    """Of each quarter of the run the pair with the longest time between its two frames."""
+    if not pairs:
+        return []
+    quarters = np.array_split(np.arange(len(pairs)), min(PAIRS_SHOWN, len(pairs)))
+    return [max((pairs[i] for i in quarter), key=_seconds_between) for quarter in quarters]
+
+
+def _seconds_between(pair: PairResult) -> float:
+    return (pair.matches.query.stamp_ns - pair.matches.reference.stamp_ns) * 1e-9
+
+
+def _images(sequence: ImageSequence, pairs: list[PairResult]) -> dict[int, NDArray[np.uint8]]:
+    wanted = {p.matches.reference.stamp_ns for p in pairs} | {
+        p.matches.query.stamp_ns for p in pairs
+    }
+    return {item.stamp_ns: item.image for item in sequence if item.stamp_ns in wanted}
+
+
+def _caption(pair: PairResult) -> list[str]:
+    lines = [
+        f"{len(pair.matches)} matches, {int(pair.matches.inlier.sum())} inliers, "
+        f"{pair.status.name.lower().replace('_', ' ')}",
+        f"{_seconds_between(pair):.2f} s apart, parallax {pair.parallax_deg:.1f} deg",
+    ]
+    errors = (("rotation", pair.rotation_error_deg), ("direction", pair.direction_error_deg))
+    known = [f"{name} error {value:.2f} deg" for name, value in errors if math.isfinite(value)]
+    return [*lines, ", ".join(known)] if known else lines
+
+
+def _plot(path: Path, pairs: tuple[PairResult, ...], title: str) -> None:
+    start = pairs[0].matches.query.stamp_ns
+    seconds = np.array([(p.matches.query.stamp_ns - start) * 1e-9 for p in pairs])
+    rotation = np.array([p.rotation_error_deg for p in pairs])
+    direction = np.array([p.direction_error_deg for p in pairs])
+    curves: dict[str, dict[str, NDArray]] = {}
+    if np.isfinite(rotation).any():
+        curves["rotation error [deg]"] = {"rotation": rotation}
+    if np.isfinite(direction).any():
+        curves["direction error [deg]"] = {"direction": direction}
+    curves["matches"] = {
+        "matches": np.array([float(len(p.matches)) for p in pairs]),
+        "inliers": np.array([float(p.matches.inlier.sum()) for p in pairs]),
+    }
+    curves["parallax [deg]"] = {"parallax": np.array([p.parallax_deg for p in pairs])}
+    plot_over_time(path, f"{title}: relative pose to the keyframe", seconds, curves)

@@ -1,0 +1,141 @@
+"""Child processes that never outlive their parent, with their output in log files."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+
+from superglue_ros.errors import SuperglueError
+
+_LAST_LINES = 12
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+_SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
+
+
+class ProcessError(SuperglueError):
+    """A process of the demonstration failed."""
+
+
+class Child:
+    """A Python module that runs as a process of its own.
+
+    Its output goes to ``log``; the standard output can be read line by line too.
+    """
+
+    def __init__(self, name: str, command: Sequence[str], log: Path, env: dict[str, str]) -> None:
+        self.name = name
+        self.log = log
+        self._lines: queue.Queue[str] = queue.Queue()
+        with log.open("wb") as file:
+            # A session of its own: an interrupt from the terminal comes to the parent alone, which
+            # then stops its children in order.
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", *command],
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=file,
+                text=True,
+                start_new_session=True,
+                preexec_fn=partial(_die_with_parent, os.getpid()),
+            )
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        with self.log.open("a") as file:
+            for line in self._process.stdout:
+                file.write(line)
+                file.flush()
+                self._lines.put(line.rstrip("\n"))
+
+    def line(self, timeout: float) -> str | None:
+        """The next line of its standard output, None if none comes within ``timeout`` seconds."""
+        try:
+            return self._lines.get(timeout=timeout)
+        except queue.Empty:
+            return None
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        return self._process.poll()
+
+    def check(self) -> None:
+        """Raise :class:`ProcessError` with the end of the log if it ended with an error."""
+        if self.exit_code:
+            raise ProcessError(
+                f"the {self.name} ended with exit code {self.exit_code}. The end of {self.log}:\n"
+                + self.log_end()
+            )
+
+    def check_running(self) -> None:
+        """As :meth:`check`, and also if it ended at all."""
+        self.check()
+        if self.exit_code is not None:
+            raise ProcessError(
+                f"the {self.name} ended too early. {self.log} ends:\n{self.log_end()}"
+            )
+
+    def log_end(self) -> str:
+        """The last lines of its log."""
+        lines = self.log.read_text(errors="replace").splitlines()
+        return "\n".join(lines[-_LAST_LINES:]) or "(empty)"
+
+    def stop(self, patience: float = 20.0) -> int:
+        """Interrupt it, and if that does not end it, end it; returns its exit code."""
+        for number, seconds in ((signal.SIGINT, patience), (signal.SIGTERM, 5.0)):
+            if self.exit_code is not None:
+                break
+            self._process.send_signal(number)
+            end = time.monotonic() + seconds
+            while self.exit_code is None and time.monotonic() < end:
+                time.sleep(0.02)
+        if self.exit_code is None:
+            self._process.kill()
+        return self._process.wait()
+
+
+class Children:
+    """Starts processes, and stops all of them, the last one first, when the block is left."""
+
+    def __init__(self, log_folder: Path, env: dict[str, str]) -> None:
+        self._folder = log_folder
+        self._env = env
+        self._children: list[Child] = []
+
+    def start(self, name: str, *command: str) -> Child:
+        """Start ``python -m command``; its log is ``name``.log."""
+        child = Child(name, command, self._folder / f"{name}.log", self._env)
+        self._children.append(child)
+        return child
+
+    def __enter__(self) -> Children:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for child in reversed(self._children):
+            child.stop(patience=20.0 if kind is None else 5.0)
+
+
+def _die_with_parent(parent: int) -> None:
+    """Linux: the kernel interrupts the child if its parent is killed before it can."""
+    if _LIBC is not None:
+        _LIBC.prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGINT)
+        if os.getppid() != parent:  # it was killed before this
+            os._exit(1)

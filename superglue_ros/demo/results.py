@@ -1,0 +1,208 @@
+"""What the node published, read back from the recorded bag and compared with the truth."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from superglue_ros.bags import BagReader
+from superglue_ros.errors import DataError
+from superglue_ros.evaluation.metrics import direction_error_deg, rotation_error_deg
+from superglue_ros.geometry.camera import Camera
+from superglue_ros.trajectories import Trajectory, pose_from_quaternion
+from superglue_ros.types import FrameId, Matches, MatchKind, MatchStatus, PoseStatus
+
+MATCHES, POSE, STATUS = "/matches", "/relative_pose", "/status"
+TOPICS = (MATCHES, POSE, STATUS)
+
+_WITH_ROTATION = (PoseStatus.VALID, PoseStatus.PLANAR, PoseStatus.ROTATION_ONLY)
+_WITH_DIRECTION = (PoseStatus.VALID, PoseStatus.PLANAR)
+
+
+@dataclass(frozen=True, eq=False)
+class PairResult:
+    """One query frame against one reference. Errors in degrees; NaN = nothing to compare.
+
+    ``epipolar_px`` (K,): distance of each match from the true epipolar line [px]; None without
+    truth.
+    """
+
+    matches: Matches
+    status: PoseStatus
+    rotation_error_deg: float
+    direction_error_deg: float
+    parallax_deg: float
+    epipolar_px: NDArray[np.float64] | None
+
+
+@dataclass(frozen=True)
+class FrameTimes:
+    """Wall time of one frame in milliseconds."""
+
+    extract: float
+    match: float
+    geometry: float
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """All that a run gave; ``last_status`` is the node's last word on itself."""
+
+    pairs: tuple[PairResult, ...]
+    times: tuple[FrameTimes, ...]
+    last_status: Any
+
+
+def read_results(path: Path, trajectory: Trajectory | None, camera: Camera | None) -> Results:
+    """Read a recorded bag; raises :class:`DataError` where the node published nothing."""
+    matches: dict[tuple[int, int], Matches] = {}
+    poses: dict[tuple[int, int], Any] = {}
+    times: list[FrameTimes] = []
+    last_status = None
+    with BagReader(path) as bag:
+        for name, _, message in bag.messages(TOPICS):
+            if name == STATUS:
+                last_status = message
+                times.append(
+                    FrameTimes(
+                        1e3 * message.extract_seconds,
+                        1e3 * message.match_seconds,
+                        1e3 * message.geometry_seconds,
+                    )
+                )
+                continue
+            key = (int(message.reference.id), int(message.query.id))
+            if name == POSE:
+                poses[key] = message
+            elif message.status != MatchStatus.ERROR:
+                matches[key] = _matches(message)
+    if last_status is None:
+        raise DataError(f"bag {path} holds no {STATUS}: the node matched no frame")
+    pairs = [
+        _compare(matches[key], poses[key], trajectory, camera)
+        for key in sorted(matches, key=lambda pair: (pair[1], pair[0]))
+        if key in poses
+    ]
+    return Results(tuple(pairs), tuple(times), last_status)
+
+
+def summarise(results: Results) -> dict[str, Any]:
+    """The summary's figures: medians over pairs and frames; None where nothing was to compare."""
+    pairs, times, status = results.pairs, results.times, results.last_status
+    epipolar = [p.epipolar_px for p in pairs if p.epipolar_px is not None]
+    counts = Counter(pair.status.name.lower() for pair in pairs)
+    return {
+        "frames": int(status.matched),
+        "dropped": int(status.dropped),
+        "refused": int(status.refused),
+        "keyframes": int(status.keyframes),
+        "pairs": len(pairs),
+        "matches_median": _median([len(p.matches) for p in pairs]),
+        "inliers_median": _median([int(p.matches.inlier.sum()) for p in pairs]),
+        "rotation_error_deg_median": _median([p.rotation_error_deg for p in pairs]),
+        "direction_error_deg_median": _median([p.direction_error_deg for p in pairs]),
+        "parallax_deg_median": _median([p.parallax_deg for p in pairs]),
+        "true_epipolar_error_px_median": _median(np.concatenate(epipolar)) if epipolar else None,
+        "poses": {name.name.lower(): counts.get(name.name.lower(), 0) for name in PoseStatus},
+        "milliseconds_per_stage": {
+            stage: _median([getattr(frame, stage) for frame in times])
+            for stage in ("extract", "match", "geometry")
+        },
+        "device": status.device,
+        "precision": status.precision,
+        "networks": status.weights,
+    }
+
+
+def _compare(
+    matches: Matches, message: Any, trajectory: Trajectory | None, camera: Camera | None
+) -> PairResult:
+    status = PoseStatus(message.status)
+    rotation_error = direction_error = math.nan
+    epipolar = None
+    truth = None
+    if trajectory is not None:
+        truth = _relative(trajectory, matches.reference.stamp_ns, matches.query.stamp_ns)
+    if truth is not None:
+        pose = message.pose.pose
+        q, t = pose.orientation, pose.position
+        if status in _WITH_ROTATION:
+            estimate = pose_from_quaternion(
+                np.array([t.x, t.y, t.z]), np.array([q.x, q.y, q.z, q.w])
+            )
+            rotation_error = rotation_error_deg(estimate[:3, :3], truth[:3, :3])
+            if status in _WITH_DIRECTION:
+                direction_error = direction_error_deg(estimate[:3, 3], truth[:3, 3], signed=True)
+        if camera is not None:
+            epipolar = true_epipolar_error(matches, camera, truth)
+    parallax = math.degrees(message.median_parallax_rad)
+    return PairResult(matches, status, rotation_error, direction_error, parallax, epipolar)
+
+
+def true_epipolar_error(
+    matches: Matches, camera: Camera, T_ref_query: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Distance (K,) of the matches from the true epipolar lines, mean over both images [px].
+
+    NaN everywhere where the true baseline is shorter than a millimetre: there are no such lines.
+    """
+    t = T_ref_query[:3, 3]
+    if np.linalg.norm(t) < 1e-3:
+        return np.full(len(matches), np.nan)
+    cross = np.array([[0, -t[2], t[1]], [t[2], 0, -t[0]], [-t[1], t[0], 0]])
+    essential = cross @ T_ref_query[:3, :3]  # x_ref' E x_query = 0
+    ref = np.column_stack([camera.rays(matches.points_ref), np.ones(len(matches))])
+    query = np.column_stack([camera.rays(matches.points_query), np.ones(len(matches))])
+    lines_ref, lines_query = query @ essential.T, ref @ essential
+    residual = np.abs(np.sum(ref * lines_ref, axis=1))
+    inverse = 1 / np.hypot(*lines_ref.T[:2]) + 1 / np.hypot(*lines_query.T[:2])
+    return np.asarray(camera.focal * residual * inverse / 2)
+
+
+def _relative(trajectory: Trajectory, ref_ns: int, query_ns: int) -> NDArray[np.float64] | None:
+    """The true ``T_ref_query`` (4, 4), None where one pose is unknown."""
+    ref, query = trajectory.at(ref_ns), trajectory.at(query_ns)
+    if ref is None or query is None:
+        return None
+    return np.asarray(np.linalg.inv(ref) @ query)
+
+
+def _matches(message: Any) -> Matches:
+    return Matches(
+        _frame(message.reference),
+        _frame(message.query),
+        MatchKind(message.kind),
+        MatchStatus(message.status),
+        message.index_ref,
+        message.index_query,
+        np.column_stack([message.u_ref, message.v_ref]),
+        np.column_stack([message.u_query, message.v_query]),
+        message.scores,
+        np.asarray(message.inlier, bool),
+        message.sigma_px,
+        message.track_ids,
+        bool(message.rectified),
+    )
+
+
+def _frame(message: Any) -> FrameId:
+    return FrameId(
+        int(message.id),
+        int(message.stamp.sec) * 1_000_000_000 + int(message.stamp.nanosec),
+        message.frame_id,
+        message.robot,
+        int(message.camera_index),
+    )
+
+
+def _median(values: Any) -> float | None:
+    """Median of the finite values, None without any."""
+    array = np.asarray(values, np.float64)
+    finite = array[np.isfinite(array)]
+    return round(float(np.median(finite)), 4) if len(finite) else None
