@@ -10,6 +10,7 @@ from typing import Any
 from superglue_ros.config import Config, from_mapping, load, to_mapping
 from superglue_ros.evaluation import homography, pose
 from superglue_ros.evaluation.estimators import POSE_ESTIMATORS, PoseEstimatorConfig
+from superglue_ros.evaluation.images import listed_images
 from superglue_ros.evaluation.make_pairs import (
     FrameRange,
     pairs_by_gap,
@@ -41,6 +42,9 @@ def _add_homography(commands: argparse._SubParsersAction) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--images", type=Path, help="folder of full-size images")
     source.add_argument("--hpatches", type=Path, help="HPatches sequences folder")
+    parser.add_argument(
+        "--image-list", type=Path, help="text file: only these images, relative to --images"
+    )
     parser.add_argument("--pairs", type=int, default=1024, help="synthetic pairs (paper: 1024)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the pairs")
     parser.add_argument(
@@ -153,9 +157,10 @@ def _homography(args: argparse.Namespace) -> int:
         cases = list(homography.hpatches_cases(args.hpatches))
     else:
         photometric = PhotometricRecipe(probability=0.0 if args.no_photometric else 0.5)
+        paths = listed_images(args.images, args.image_list) if args.image_list else None
         cases = list(
             homography.synthetic_cases(
-                args.images, args.pairs, args.seed, HomographyRecipe(), photometric
+                args.images, args.pairs, args.seed, HomographyRecipe(), photometric, paths
             )
         )
     threshold = spec.config.matcher.threshold if spec.matcher == "superglue" else 0.0

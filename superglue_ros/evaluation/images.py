@@ -35,3 +35,18 @@ def list_images(folder: Path) -> list[Path]:
     if not found:
         raise DataError(f"no images below {folder}: known endings are {', '.join(sorted(ENDINGS))}")
     return found
+
+
+def listed_images(folder: Path, file: Path) -> list[Path]:
+    """The images a text file names, one path relative to ``folder`` per line, # for comments.
+
+    They need not exist: a missing one is reported with its pairs. Raises :class:`DataError`.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"image list {file} cannot be read: {error}") from error
+    names = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    if not names:
+        raise DataError(f"image list {file} names no image")
+    return [folder / name for name in names]
