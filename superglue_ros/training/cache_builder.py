@@ -1,0 +1,153 @@
+"""Fill a cache: draw view sets from a corpus or from sequences, and extract their features."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from superglue_ros.errors import DataError
+from superglue_ros.rendering import Texture
+from superglue_ros.training.cache import cached_config, make_shard, write_shard
+from superglue_ros.training.corpus import CorpusImage, read_grey, read_manifest
+from superglue_ros.training.precision import channels_last, resolve_dtype
+from superglue_ros.training.recipes import CacheRecipe, SequenceSource
+from superglue_ros.training.rgbd import READERS, RgbdSequence
+from superglue_ros.training.views import ViewSet, homography_views, room_views
+from superglue_ros.weights import load_superpoint
+
+log = logging.getLogger(__name__)
+
+Draw = Callable[[np.random.Generator], ViewSet]
+
+_TEXTURES = 24  # pictures per rendered room: enough for variety, few enough to keep in memory
+_TEXTURE_SIDE = 1024
+_PHOTOGRAPH_SIDE = 2560
+_TRIES = 200
+
+
+def build_cache(recipe: CacheRecipe, split: str = "train") -> Path:
+    """Make all shards of ``recipe`` that are not there yet; returns the cache's folder.
+
+    Shard i depends on (seed, i) alone: an interrupted build goes on, and gives the same files.
+    Raises :class:`DataError` where the folder holds a cache of another recipe.
+    """
+    folder = Path(recipe.output)
+    # The number of sets is not compared: more of them only add shards.
+    config = json.dumps(asdict(replace(recipe, sets=1)), sort_keys=True)
+    had = cached_config(folder)
+    if had and had != config:
+        raise DataError(f"{folder} holds a cache of another recipe: give another output folder")
+    detector = load_superpoint(recipe.detector)
+    network = channels_last(detector.network)
+    dtype = resolve_dtype(recipe.precision, torch.device("cpu"))
+    make_drawer = _drawer(recipe, split)
+    shards = -(-recipe.sets // recipe.sets_per_shard)
+    for index in range(shards):
+        path = folder / f"shard_{index:05d}.safetensors"
+        if path.exists():
+            continue
+        rng = np.random.default_rng([recipe.seed, index])
+        count = min(recipe.sets_per_shard, recipe.sets - index * recipe.sets_per_shard)
+        draw = make_drawer()  # nothing is carried over from one shard to the next
+        sets = [draw(rng) for _ in range(count)]
+        filler = rng if recipe.random_keypoints else None
+        shard = make_shard(network, sets, recipe.keypoints, dtype, filler)
+        write_shard(shard, path, detector.kind, json.dumps(config))
+        log.info("%s: %d pairs of %d views", path, len(shard.pairs), len(shard.counts))
+    return folder
+
+
+def _drawer(recipe: CacheRecipe, split: str) -> Callable[[], Draw]:
+    if recipe.source == "sequences":
+        sequences = [_read_sequence(source) for source in recipe.sequences]
+        if not sequences:
+            raise DataError("the recipe names no sequences: give at least one")
+        return lambda: lambda rng: _sequence_views(recipe, sequences, rng)
+    images = read_manifest(recipe.corpus, split)
+    if recipe.source == "homography":
+        return lambda: lambda rng: _photograph_views(recipe, images, rng)
+    return lambda: _RoomDrawer(recipe, images)
+
+
+def _photograph_views(
+    recipe: CacheRecipe, images: Sequence[CorpusImage], rng: np.random.Generator
+) -> ViewSet:
+    grey = _trimmed(read_grey(_pick(images, rng, recipe.photograph_share).path), _PHOTOGRAPH_SIDE)
+    return homography_views(grey, rng, recipe.views, recipe.homography, recipe.photometric)
+
+
+class _RoomDrawer:
+    """Rooms from a shelf of textures that is filled anew from time to time: making them is slow."""
+
+    def __init__(self, recipe: CacheRecipe, images: Sequence[CorpusImage]) -> None:
+        self._recipe, self._images = recipe, images
+        self._shelf: list[Texture] = []
+
+    def __call__(self, rng: np.random.Generator) -> ViewSet:
+        recipe = self._recipe
+        if not self._shelf or rng.random() < 0.1:
+            self._shelf = [
+                Texture(_trimmed(read_grey(_pick(self._images, rng, recipe.photograph_share).path)))
+                for _ in range(_TEXTURES)
+            ]
+        return room_views(
+            self._shelf, rng, recipe.views, recipe.width, recipe.height, recipe.rooms,
+            recipe.photometric,
+        )  # fmt: skip
+
+
+def _pick(
+    images: Sequence[CorpusImage], rng: np.random.Generator, photograph_share: float
+) -> CorpusImage:
+    wanted = rng.random() < photograph_share
+    kind = [image for image in images if image.photograph == wanted] or list(images)
+    return kind[int(rng.integers(len(kind)))]
+
+
+def _trimmed(image: NDArray[np.uint8], longest: int = _TEXTURE_SIDE) -> NDArray[np.uint8]:
+    """The image, shrunk to ``longest`` pixels where it is larger."""
+    scale = longest / max(image.shape)
+    if scale >= 1:
+        return image
+    size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _read_sequence(source: SequenceSource) -> tuple[RgbdSequence, SequenceSource]:
+    if source.reader == "plain":
+        sequence = READERS["plain"](source.folder, source.depth_unit)
+    elif source.reader == "megadepth":
+        sequence = READERS["megadepth"](source.folder, source.root)
+    else:
+        sequence = READERS[source.reader](source.folder)
+    last = source.last or len(sequence.frames)
+    return replace(sequence, frames=sequence.frames[source.first : last]), source
+
+
+def _sequence_views(
+    recipe: CacheRecipe,
+    sequences: Sequence[tuple[RgbdSequence, SequenceSource]],
+    rng: np.random.Generator,
+) -> ViewSet:
+    for _ in range(_TRIES):
+        sequence, source = sequences[int(rng.integers(len(sequences)))]
+        gaps = rng.integers(source.gap[0], source.gap[1] + 1, recipe.views - 1)
+        first = int(rng.integers(max(len(sequence.frames) - int(gaps.sum()), 1)))
+        indices = first + np.concatenate([[0], np.cumsum(gaps)])
+        if indices[-1] >= len(sequence.frames):
+            continue
+        views = sequence.views([int(i) for i in indices], (recipe.width, recipe.height))
+        if min(views.overlap(i - 1, i) for i in range(1, recipe.views)) >= recipe.min_overlap:
+            return views
+    raise DataError(
+        f"no {recipe.views} frames of the sequences share {recipe.min_overlap} of their area: "
+        f"lower min_overlap or the gaps"
+    )

@@ -1,0 +1,124 @@
+"""``superglue-ros train``: collect a corpus, label it, train SuperPoint and SuperGlue, export."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from superglue_ros.errors import DataError
+
+
+def add_subcommands(subparsers: Any) -> None:
+    """Add ``train`` with its actions."""
+    train = subparsers.add_parser(
+        "train", help="collect a corpus, train the networks, export weights"
+    )
+    actions = train.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    corpus = actions.add_parser("corpus", help="collect images, with provenance and a test split")
+    corpus.add_argument("--output", type=Path, default=Path("corpus"))
+    corpus.add_argument(
+        "--packages", type=Path, help="TSV of Debian packages: name, photographs or textures"
+    )
+    corpus.add_argument(
+        "--folder", type=Path, action="append", default=[], help="a folder of your own images"
+    )
+    corpus.add_argument("--licence", default="the user's", help="licence of --folder's images")
+    corpus.set_defaults(run=_corpus)
+
+    for name, run, text in (
+        ("labels", _labels, "detector labels for crops of the corpus"),
+        ("superpoint", _superpoint, "train SuperPoint"),
+        ("cache", _cache, "extract features and labels that SuperGlue trains on"),
+        ("superglue", _superglue, "train SuperGlue on cached features"),
+    ):
+        action = actions.add_parser(name, help=text)
+        action.add_argument("recipe", type=Path, help="YAML recipe, see config/train/")
+        action.set_defaults(run=run)
+
+    export = actions.add_parser("export", help="write the weights of a run as safetensors")
+    export.add_argument("recipe", type=Path, help="the recipe the run was made with")
+    export.add_argument("output", type=Path, help=".safetensors")
+    export.add_argument("--provenance", default="trained with superglue-ros train")
+    export.add_argument("--kind", default="", help="name of the descriptors (SuperPoint only)")
+    export.set_defaults(run=_export)
+
+
+def _corpus(args: argparse.Namespace) -> int:
+    from superglue_ros.training.corpus import Source, collect, debian_sources
+
+    for folder in args.folder:
+        if not folder.is_dir():
+            raise DataError(f"{folder} is not a folder: give one with images")
+    sources = [Source(str(f), f, args.licence) for f in args.folder]
+    if args.packages or not args.folder:
+        sources += debian_sources(_packages(args.packages), args.output)
+    images = collect(sources, args.output)
+    test = sum(image.split == "test" for image in images)
+    print(f"{args.output}: {len(images)} images, {test} of them for testing only")
+    return 0
+
+
+def _packages(path: Path | None) -> list[tuple[str, bool]]:
+    if path is None:
+        text = (resources.files("superglue_ros.training") / "packages.tsv").read_text("utf-8")
+    else:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    packages = []
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.split("#")[0].split()
+        if not words:
+            continue
+        if len(words) != 2 or words[1] not in ("photographs", "textures"):
+            raise DataError(
+                f"{path or 'packages.tsv'}, line {number}: give a package's name and 'photographs' "
+                f"or 'textures', not {line!r}"
+            )
+        packages.append((words[0], words[1] == "photographs"))
+    return packages
+
+
+def _labels(args: argparse.Namespace) -> int:
+    from superglue_ros.training.detector_labels import LabelRecipe, make_labels
+    from superglue_ros.training.settings import load
+
+    print(make_labels(load(args.recipe, LabelRecipe)))
+    return 0
+
+
+def _cache(args: argparse.Namespace) -> int:
+    from superglue_ros.training.cache_builder import build_cache
+    from superglue_ros.training.recipes import CacheRecipe
+    from superglue_ros.training.settings import load
+
+    logging.getLogger("superglue_ros.training").setLevel(logging.INFO)
+    print(build_cache(load(args.recipe, CacheRecipe)))
+    return 0
+
+
+def _superpoint(args: argparse.Namespace) -> int:
+    from superglue_ros.training.runs import superpoint_trainer
+
+    superpoint_trainer(args.recipe).run()
+    return 0
+
+
+def _superglue(args: argparse.Namespace) -> int:
+    from superglue_ros.training.runs import superglue_trainer
+
+    superglue_trainer(args.recipe).run()
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from superglue_ros.training.runs import export
+
+    export(args.recipe, args.output, args.provenance, args.kind)
+    print(args.output)
+    return 0

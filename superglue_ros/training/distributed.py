@@ -1,0 +1,61 @@
+"""Several processes by ``torchrun``: each draws its own batches, gradients are averaged."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Group:
+    """One process among ``size``; ``rank`` 0 writes and speaks."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether it is this process that writes checkpoints and logs."""
+        return self.rank == 0
+
+
+def join_group() -> Group:
+    """Join the processes that ``torchrun`` started; a group of one without it."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return Group()
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return Group(dist.get_rank(), size)
+
+
+def share_start(network: nn.Module, group: Group) -> None:
+    """Give every process the weights of the first."""
+    if group.size > 1:
+        for tensor in network.state_dict().values():
+            dist.broadcast(tensor, 0)
+
+
+def average_gradients(parameters: Iterable[nn.Parameter], group: Group) -> None:
+    """Replace gradients by their mean over the processes, in one message."""
+    if group.size == 1:
+        return
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([g.flatten() for g in gradients])
+    dist.all_reduce(flat)
+    flat /= group.size
+    for gradient, piece in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(piece.view_as(gradient))
+
+
+def all_finite(loss: Tensor, group: Group) -> bool:
+    """Whether the loss is finite in every process, so that all of them stop together."""
+    finite = torch.isfinite(loss.detach()).float()
+    if group.size > 1:
+        dist.all_reduce(finite, dist.ReduceOp.MIN)
+    return bool(finite)

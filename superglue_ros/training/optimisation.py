@@ -1,0 +1,87 @@
+"""Optimisers, learning-rate schedules and the exponential moving average of the weights."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from superglue_ros.config import setting
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    """The optimiser; the defaults are the paper's Adam at a constant rate (appendix E)."""
+
+    name: str = setting("adam", "Adam, or AdamW with decoupled decay.", choices=("adam", "adamw"))
+    learning_rate: float = setting(1e-4, "Highest learning rate.", low=0.0)
+    weight_decay: float = setting(0.0, "Weight decay.", low=0.0)
+    clip: float = setting(0.0, "Largest norm of the gradient; 0 does not clip.", low=0.0)
+    ema: float = setting(
+        0.0, "Decay of the moving average of the weights that is exported; 0 = none.",
+        low=0.0, high=0.99999,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """The learning rate over the steps, as a factor of the highest.
+
+    ``exponential`` is the paper's: constant for ``hold`` steps, then times ``decay`` per step;
+    ``step`` the report's: times ``decay`` every ``hold`` steps; ``cosine`` falls from the end of
+    ``hold`` to ``floor`` at the last step.
+    """
+
+    form: str = setting("constant", "Shape.", choices=("constant", "exponential", "step", "cosine"))
+    warmup: int = setting(0, "Steps of linear rise at the start.", low=0)
+    hold: int = setting(0, "Steps at the highest rate, or between two steps down.", low=0)
+    decay: float = setting(1.0, "Factor per step, or per step down.", low=0.0, high=1.0)
+    floor: float = setting(0.0, "Smallest factor.", low=0.0, high=1.0)
+
+
+def learning_rate_factor(step: int, total: int, config: ScheduleConfig) -> float:
+    """Factor of the highest learning rate at ``step`` of ``total``."""
+    warm = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
+    after = max(0, step - config.hold)
+    if config.form == "exponential":
+        factor = config.decay**after
+    elif config.form == "step":
+        factor = config.decay ** (step // max(config.hold, 1))
+    elif config.form == "cosine":
+        share = min(1.0, after / max(total - config.hold, 1))
+        factor = (1 + math.cos(math.pi * share)) / 2
+    else:
+        factor = 1.0
+    return warm * max(factor, config.floor)
+
+
+def make_optimiser(
+    parameters: Iterable[nn.Parameter], config: OptimiserConfig
+) -> torch.optim.Optimizer:
+    """The optimiser of ``config``; its learning rate is set at every step."""
+    cls = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
+    return cls(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+
+
+class MovingAverage:
+    """Exponential moving average of a network's parameters and batch norm statistics."""
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, step: int) -> None:
+        """Move towards ``network``; early steps count more, or the start would stay for long."""
+        decay = min(self.decay, (step + 1) / (step + 10))
+        for mean, value in zip(
+            self.network.state_dict().values(), network.state_dict().values(), strict=True
+        ):
+            if mean.dtype.is_floating_point:
+                mean.lerp_(value, 1 - decay)
+            else:
+                mean.copy_(value)

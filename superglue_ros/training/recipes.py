@@ -1,0 +1,131 @@
+"""The recipes that ``superglue-ros train`` runs: typed trees, one YAML file each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from superglue_ros.config import setting
+from superglue_ros.homographies import HomographyRecipe
+from superglue_ros.photometric import PhotometricRecipe
+from superglue_ros.superglue import SuperGlueConfig
+from superglue_ros.superpoint import SuperPointConfig
+from superglue_ros.training.batches import SamplingConfig
+from superglue_ros.training.loss import LossConfig
+from superglue_ros.training.optimisation import OptimiserConfig, ScheduleConfig
+from superglue_ros.training.trainer import LoopConfig
+from superglue_ros.training.views import RoomConfig
+
+
+@dataclass(frozen=True)
+class SequenceSource:
+    """An RGB-D sequence: ``reader`` is one of plain, tum, scannet, megadepth.
+
+    ``folder``: the sequence (MegaDepth: the scene file, with ``root`` for its images). Frames
+    ``first`` to ``last`` (exclusive, 0 = the end) are used, with ``gap`` frames (low, high)
+    between neighbouring views of a set; ``depth_unit`` for the plain layout.
+    """
+
+    folder: str
+    reader: str = setting("plain", "Layout.", choices=("plain", "tum", "scannet", "megadepth"))
+    root: str = ""
+    first: int = 0
+    last: int = 0
+    gap: tuple[int, int] = (1, 8)
+    depth_unit: float = 0.001
+
+
+@dataclass(frozen=True)
+class CacheRecipe:
+    """View sets to extract features of, once."""
+
+    source: str = setting(
+        "homography", "Kind of view sets.", choices=("homography", "rooms", "sequences")
+    )
+    corpus: str = ""
+    sequences: tuple[SequenceSource, ...] = ()
+    detector: str = ""  # SuperPoint weights; empty takes the package's own
+    output: str = "cache"
+    sets: int = setting(1000, "View sets.", low=1)
+    views: int = setting(3, "Views per set.", low=2)
+    sets_per_shard: int = setting(32, "View sets per file.", low=1)
+    width: int = setting(640, "Width of a view, a multiple of 8.", low=64)
+    height: int = setting(480, "Height of a view, a multiple of 8.", low=64)
+    keypoints: int = setting(512, "Keypoints per view.", low=8)
+    random_keypoints: bool = setting(True, "Fill sets up with random keypoints, as the paper does.")
+    photograph_share: float = setting(
+        0.8, "Part of the images drawn that are photographs; the rest are textures.",
+        low=0.0, high=1.0,
+    )  # fmt: skip
+    min_overlap: float = setting(0.1, "Sequences: smallest overlap of a pair.", low=0.0)
+    seed: int = setting(0, "Seed of everything random.", low=0)
+    precision: str = setting("auto", "Format.", choices=("auto", "float32", "bfloat16"))
+    homography: HomographyRecipe = field(
+        default_factory=lambda: HomographyRecipe(min_overlap=0.25, rotation_deg=45.0, min_crop=0.3)
+    )
+    photometric: PhotometricRecipe = field(default_factory=PhotometricRecipe)
+    rooms: RoomConfig = field(default_factory=RoomConfig)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the curriculum: ``caches`` maps folders to how often they are drawn from."""
+
+    name: str
+    steps: int
+    caches: dict[str, float]
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+
+
+@dataclass(frozen=True)
+class SuperGlueRecipe:
+    """Training of SuperGlue on cached features.
+
+    ``start``: ``matching`` begins as the optimal-matching layer on the raw descriptors, ``random``
+    as PyTorch initialises, any other value is a weights file; a network of more layers than the
+    file's begins with its additional ones at zero.
+    """
+
+    output: str
+    stages: tuple[Stage, ...]
+    network: SuperGlueConfig = field(default_factory=SuperGlueConfig)
+    start: str = "matching"
+    start_scale: float = setting(20.0, "Scale of the cosine where training starts.", low=0.1)
+    sinkhorn_iterations: int = setting(20, "Sinkhorn iterations in training.", low=1)
+    gradient_checkpointing: bool = setting(False, "Trade arithmetic for memory.")
+    validation: str = ""  # a cache to report precision and recall on
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+
+@dataclass(frozen=True)
+class SuperPointRecipe:
+    """Training of SuperPoint on homographies of crops with detector labels.
+
+    ``start``: a weights file, or ``random``; ``frozen_blocks`` of the encoder keep their weights.
+    """
+
+    output: str
+    labels: str
+    steps: int
+    start: str = "random"
+    network: SuperPointConfig = field(default_factory=SuperPointConfig)
+    frozen_blocks: int = setting(0, "Encoder blocks that are not trained.", low=0, high=4)
+    pairs: int = setting(4, "Pairs of views per step and process.", low=1)
+    width: int = setting(320, "Width of a view, a multiple of 8.", low=64)
+    height: int = setting(240, "Height of a view, a multiple of 8.", low=64)
+    points: int = setting(220, "Labelled points per pair that the descriptors learn from.", low=8)
+    temperature: float = setting(0.05, "Of the descriptors' cross-entropy.", low=1e-3)
+    detector_weight: float = setting(2.0, "Weight of the detector's loss.", low=0.0)
+    jitter: float = setting(0.5, "Noise on the points in pixels, as detections have.", low=0.0)
+    homography: HomographyRecipe = field(
+        default_factory=lambda: HomographyRecipe(
+            perspective=0.2, rotation_deg=30.0, scale=(0.65, 1.5), min_overlap=0.35, min_crop=0.45
+        )
+    )
+    photometric: PhotometricRecipe = field(default_factory=PhotometricRecipe)
+    validation_corpus: str = ""
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)

@@ -1,0 +1,65 @@
+"""From a recipe to a trainer, and from a run to weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from superglue_ros.errors import ConfigError, DataError
+from superglue_ros.training import settings
+from superglue_ros.training.recipes import SuperGlueRecipe, SuperPointRecipe
+from superglue_ros.training.superglue_objective import SuperGlueObjective
+from superglue_ros.training.superpoint_objective import SuperPointObjective
+from superglue_ros.training.trainer import CHECKPOINT, Trainer
+from superglue_ros.weights import save
+
+
+def superglue_trainer(recipe_path: str | Path) -> Trainer:
+    """The trainer of a SuperGlue recipe, resumed where its output has a checkpoint."""
+    recipe = settings.load(recipe_path, SuperGlueRecipe)
+    objective = SuperGlueObjective(recipe)
+    return _trainer(objective, objective.steps, recipe)
+
+
+def superpoint_trainer(recipe_path: str | Path) -> Trainer:
+    """The trainer of a SuperPoint recipe, resumed where its output has a checkpoint."""
+    recipe = settings.load(recipe_path, SuperPointRecipe)
+    return _trainer(SuperPointObjective(recipe), recipe.steps, recipe)
+
+
+def export(recipe_path: str | Path, output: Path, provenance: str, kind: str = "") -> None:
+    """Write the weights of a recipe's run, float16. ``kind`` names a SuperPoint's descriptors.
+
+    Raises :class:`DataError` where the run has no checkpoint.
+    """
+    values = _peek(recipe_path)
+    checkpoint = Path(str(values.get("output", ""))) / CHECKPOINT
+    if not checkpoint.is_file():
+        raise DataError(f"{checkpoint} does not exist: train with {recipe_path} first")
+    if "stages" in values:
+        trainer = superglue_trainer(recipe_path)
+        objective = trainer.objective
+        kind = objective.descriptor_kind  # type: ignore[attr-defined]
+    else:
+        trainer = superpoint_trainer(recipe_path)
+        if not kind:
+            raise ConfigError("a SuperPoint's descriptors need a name: give --kind")
+    save(trainer.exported, output, kind, provenance, half=True)  # type: ignore[arg-type]
+
+
+def _trainer(objective: Any, steps: int, recipe: Any) -> Trainer:
+    return Trainer(
+        objective, steps, recipe.loop, recipe.optimiser, recipe.schedule, Path(recipe.output)
+    )
+
+
+def _peek(path: str | Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read recipe {path}: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} is not a recipe")
+    return values

@@ -1,0 +1,203 @@
+"""What SuperGlue minimises: the likelihood of the labels of cached pairs (paper, eq. 10)."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from superglue_ros.errors import ConfigError, DataError, WeightsError
+from superglue_ros.superglue import SuperGlue, initialise_as_optimal_matching
+from superglue_ros.training.batches import PairBatch, PairSampler, collate, read_pair
+from superglue_ros.training.cache import Shard, read_cache
+from superglue_ros.training.kernel_sinkhorn import sinkhorn
+from superglue_ros.training.loss import confidence_loss, match_quality, matching_loss
+from superglue_ros.training.precision import autocast, resolve_dtype
+from superglue_ros.training.recipes import SuperGlueRecipe
+from superglue_ros.weights import load_superglue
+
+_VALIDATION_PAIRS = 96
+_VALIDATION_ITERATIONS = 50
+
+
+class SuperGlueObjective:
+    """SuperGlue on cached features, through the stages of a recipe."""
+
+    def __init__(self, recipe: SuperGlueRecipe) -> None:
+        if not recipe.stages:
+            raise ConfigError("the recipe has no stages: give at least one")
+        self.recipe = recipe
+        torch.manual_seed(recipe.loop.seed)
+        self.descriptor_kind = ""
+        self._ends = np.cumsum([stage.steps for stage in recipe.stages])
+        self._samplers: dict[int, PairSampler] = {}
+        first = self._read(next(iter(recipe.stages[0].caches)))
+        self.network = _start(recipe, first)
+        self.network.train()
+        if recipe.gradient_checkpointing:
+            enable_gradient_checkpointing(self.network)
+        self._dtype = resolve_dtype(recipe.loop.precision, torch.device("cpu"))
+        self._validation = self._read(recipe.validation) if recipe.validation else []
+
+    @property
+    def steps(self) -> int:
+        """Steps of all stages."""
+        return int(self._ends[-1])
+
+    def architecture(self) -> dict[str, Any]:
+        """See :class:`superglue_ros.training.trainer.Objective`."""
+        values = asdict(self.network.config)
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+        return {**plain, "descriptor_kind": self.descriptor_kind}
+
+    def parameters(self) -> list[nn.Parameter]:
+        """All of the network's."""
+        return list(self.network.parameters())
+
+    def stage(self, step: int) -> str:
+        """Name of the stage at ``step``."""
+        return self.recipe.stages[self._stage_index(step)].name
+
+    def loss(self, step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Mean loss of one batch; reports precision and recall in per cent."""
+        batch = self._sampler(self._stage_index(step)).draw(rng)
+        assignment = self._forward(self.network, batch, self.recipe.sinkhorn_iterations)
+        config = self.recipe.loss
+        per_pair = matching_loss(assignment, batch.matches0, batch.matches1, config.form)
+        if config.confidence:
+            valid = torch.ones_like(batch.scores0, dtype=torch.bool)
+            valid = valid if batch.mask0 is None else batch.mask0
+            per_pair = per_pair + config.confidence * confidence_loss(assignment, valid)
+        loss = per_pair.mean()
+        if config.regularisation:
+            squares = sum(p.square().sum() for p in self.network.parameters())
+            loss = loss + config.regularisation * squares
+        return loss, _percentages(assignment, batch)
+
+    @torch.no_grad()
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """Precision and recall in per cent on a fixed part of the validation cache."""
+        pairs = [(shard, i) for shard in self._validation for i in range(len(shard.pairs))]
+        pairs = pairs[:: max(1, len(pairs) // _VALIDATION_PAIRS)][:_VALIDATION_PAIRS]
+        found: list[dict[str, float]] = []
+        for shard, index in pairs:
+            batch = collate([read_pair(shard, index)])
+            assignment = self._forward(network, batch, _VALIDATION_ITERATIONS)
+            found.append(_percentages(assignment, batch))
+        if not found:
+            return {}
+        return {f"validation {k}": float(np.mean([f[k] for f in found])) for k in found[0]}
+
+    def _forward(self, network: Any, batch: PairBatch, iterations: int) -> Tensor:
+        mask0, mask1 = _full(batch.mask0, batch.scores0), _full(batch.mask1, batch.scores1)
+        m, n = mask0.shape[1], mask1.shape[1]
+        with autocast(batch.scores0.device, self._dtype):
+            x0 = network.encode(
+                batch.keypoints0, batch.scores0, batch.descriptors0, batch.size0, batch.mask0
+            )
+            x1 = network.encode(
+                batch.keypoints1, batch.scores1, batch.descriptors1, batch.size1, batch.mask1
+            )
+            f0, f1 = network.propagate(x0, x1, mask0, mask1).float().chunk(2)
+        # The score matrix needs float32: bfloat16 has steps of 0.1 at scores of 20.
+        scores = f0[:, :m] @ f1[:, :n].transpose(1, 2) / network.config.width**0.5
+        return sinkhorn(scores, network.dustbin, iterations, batch.mask0, batch.mask1)
+
+    def _sampler(self, index: int) -> PairSampler:
+        if index not in self._samplers:
+            stage = self.recipe.stages[index]
+            caches = {name: self._read(name) for name in stage.caches}
+            self._samplers = {index: PairSampler(caches, stage.caches, stage.sampling)}
+        return self._samplers[index]
+
+    def _stage_index(self, step: int) -> int:
+        index = int(np.searchsorted(self._ends, step, side="right"))
+        return min(index, len(self._ends) - 1)
+
+    def _read(self, folder: str) -> list[Shard]:
+        shards, kind = read_cache(Path(folder))
+        if self.descriptor_kind and kind != self.descriptor_kind:
+            raise DataError(
+                f"cache {folder} holds features of {kind}, the others of "
+                f"{self.descriptor_kind}: make all caches with one detector"
+            )
+        self.descriptor_kind = kind
+        return shards
+
+
+def enable_gradient_checkpointing(network: SuperGlue) -> None:
+    """Recompute every layer in the backward pass instead of keeping its intermediate values.
+
+    Batch norm sees a batch twice then, which moves its running statistics a little faster.
+    """
+    for layer in network.gnn:
+        layer.forward = functools.partial(  # type: ignore[method-assign]
+            checkpoint, layer.forward, use_reentrant=False
+        )
+
+
+def grow(network: SuperGlue, smaller: SuperGlue) -> None:
+    """Copy ``smaller`` into ``network``, whose additional layers begin as zero.
+
+    Messages of zero leave every representation as it is, so both compute the same. Raises
+    :class:`WeightsError` unless they differ in the number of layers alone.
+    """
+    wanted, had = asdict(network.config), asdict(smaller.config)
+    differing = [key for key in wanted if key != "layers" and wanted[key] != had[key]]
+    if differing or network.config.layers < smaller.config.layers:
+        raise WeightsError(f"a network of {had} can't grow into {wanted}: only layers may be added")
+    state = network.state_dict()
+    state.update(smaller.state_dict())
+    network.load_state_dict(state)
+    with torch.no_grad():
+        for layer in network.gnn[2 * smaller.config.layers :]:
+            _zero_messages(layer)
+
+
+def _zero_messages(layer: Any) -> None:
+    nn.init.zeros_(layer.mlp[-1].weight)
+    nn.init.zeros_(layer.mlp[-1].bias)
+
+
+def _start(recipe: SuperGlueRecipe, shards: list[Shard]) -> SuperGlue:
+    config = recipe.network
+    dim = shards[0].descriptors.shape[2]
+    if config.descriptor_dim != dim:
+        raise ConfigError(
+            f"network.descriptor_dim is {config.descriptor_dim}, the cached descriptors have {dim}"
+        )
+    network = SuperGlue(config)
+    if recipe.start == "matching":
+        initialise_as_optimal_matching(network, recipe.start_scale)
+        if config.descriptor_dim != config.width:
+            _project_on_principal_components(network, shards)
+    elif recipe.start != "random":
+        smaller = load_superglue(recipe.start).network
+        grow(network, smaller)
+    return network.requires_grad_(True)
+
+
+def _project_on_principal_components(network: SuperGlue, shards: list[Shard]) -> None:
+    """Set the input projection so that cosines of the descriptors are kept as far as can be."""
+    some = torch.cat([shard.descriptors[:, ::8].float().flatten(0, 1) for shard in shards[:8]])
+    _, vectors = torch.linalg.eigh(some.T @ some)
+    projection = network.input
+    if isinstance(projection, nn.Linear):
+        with torch.no_grad():
+            projection.weight.copy_(vectors.flip(1)[:, : network.config.width].T)
+            nn.init.zeros_(projection.bias)
+
+
+def _full(mask: Tensor | None, like: Tensor) -> Tensor:
+    return torch.ones_like(like, dtype=torch.bool) if mask is None else mask
+
+
+def _percentages(assignment: Tensor, batch: PairBatch) -> dict[str, float]:
+    precision, recall = match_quality(assignment, batch.matches0)
+    return {"P": 100 * float(precision.mean()), "R": 100 * float(recall.mean())}

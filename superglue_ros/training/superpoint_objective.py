@@ -1,0 +1,258 @@
+"""What SuperPoint minimises: to find labelled points in every view, and to tell them apart.
+
+Detector: cross-entropy over the 64 pixels of a cell and "no keypoint" (SuperPoint paper, eq. 1-3),
+with a soft target: the better a point ranks with the teacher, the surer its label, so the scores
+learn the ranking that the choice of the best keypoints needs. Descriptors: cross-entropy of the
+true partner among all points of the batch, in both directions (InfoNCE), instead of the paper's
+hinge loss over all pairs of cells.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from superglue_ros.errors import ConfigError
+from superglue_ros.homographies import HomographyRecipe, sample_pair
+from superglue_ros.photometric import PhotometricRecipe, distort
+from superglue_ros.superpoint import CELL, SuperPoint, sample_descriptors
+from superglue_ros.training.cache import extract
+from superglue_ros.training.corpus import read_grey, read_manifest
+from superglue_ros.training.detector_labels import read_labels
+from superglue_ros.training.labels import HOMOGRAPHY, label_matches, project_homography
+from superglue_ros.training.precision import autocast, channels_last, resolve_dtype
+from superglue_ros.training.recipes import SuperPointRecipe
+from superglue_ros.training.views import homography_views
+from superglue_ros.weights import load_superpoint
+
+_NO_KEYPOINT = CELL * CELL
+_EXCLUDED_PX = 4.0  # descriptors of points nearer than this need not differ
+_SURE_RANKS = ([0, 300, 700, 1200], [0.97, 0.8, 0.45, 0.15])  # rank with the teacher -> target
+_VALIDATION_PAIRS = 16
+_VALIDATION_KEYPOINTS = 512
+
+
+@dataclass(frozen=True, eq=False)
+class _View:
+    """One view and its targets: pixel class (h, w) and how sure it is, per cell; all points."""
+
+    image: NDArray[np.uint8]
+    cells: NDArray[np.int64]
+    sureness: NDArray[np.float32]
+    points: NDArray[np.float64]
+
+
+class SuperPointObjective:
+    """SuperPoint on pairs of views of labelled crops."""
+
+    def __init__(self, recipe: SuperPointRecipe) -> None:
+        if recipe.width % CELL or recipe.height % CELL:
+            raise ConfigError(f"width and height must be multiples of {CELL}")
+        self.recipe = recipe
+        torch.manual_seed(recipe.loop.seed)
+        self.network = channels_last(_start(recipe))
+        blocks = list(self.network.backbone.children())
+        self.frozen, self._trained = blocks[: recipe.frozen_blocks], blocks[recipe.frozen_blocks :]
+        for block in self.frozen:
+            block.requires_grad_(False)
+        self.network.train()
+        self._labels = read_labels(recipe.labels)
+        self._homography = HomographyRecipe(
+            **{**asdict(recipe.homography), "width": recipe.width, "height": recipe.height}
+        )
+        self._dtype = resolve_dtype(recipe.loop.precision, torch.device("cpu"))
+        self._validation = _validation_pairs(recipe) if recipe.validation_corpus else []
+
+    def architecture(self) -> dict[str, Any]:
+        """See :class:`superglue_ros.training.trainer.Objective`."""
+        values = asdict(self.network.config)
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+    def parameters(self) -> list[nn.Parameter]:
+        """All but the frozen blocks'."""
+        return [p for p in self.network.parameters() if p.requires_grad]
+
+    def stage(self, step: int) -> str:
+        """There is one stage."""
+        return "superpoint"
+
+    def loss(self, step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Loss of one batch of pairs of views."""
+        pairs = [self._pair(rng) for _ in range(self.recipe.pairs)]
+        views = [view for pair in pairs for view in pair]
+        logits, descriptors = self._forward(np.stack([view.image for view in views]))
+        detection = detector_loss(
+            logits,
+            torch.from_numpy(np.stack([view.cells for view in views])),
+            torch.from_numpy(np.stack([view.sureness for view in views])),
+        )
+        description, hits = self._describe(descriptors, pairs, rng)
+        loss = self.recipe.detector_weight * detection + description
+        return loss, {
+            "detector": float(detection.detach()),
+            "descriptor": float(description.detach()),
+            "hits": hits,
+        }
+
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """Precision and recall of mutual nearest neighbours on homographies of test photographs."""
+        found = [_evaluate(network, pair, self._dtype) for pair in self._validation]
+        if not found:
+            return {}
+        precision, recall = np.mean(found, axis=0) * 100
+        return {"validation P": float(precision), "validation R": float(recall)}
+
+    def _forward(self, images: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+        x = torch.from_numpy(images).unsqueeze(1).float().div(255)
+        x = x.contiguous(memory_format=torch.channels_last)
+        for block in self.frozen:
+            block.eval()
+        with autocast(x.device, self._dtype):
+            with torch.no_grad():
+                for block in self.frozen:
+                    x = block(x)
+            for block in self._trained:
+                x = block(x)
+            logits, descriptors = self.network.detector(x), self.network.descriptor(x)
+        return logits.float(), F.normalize(descriptors.float(), dim=1)
+
+    def _describe(
+        self, descriptors: Tensor, pairs: list[tuple[_View, _View]], rng: np.random.Generator
+    ) -> tuple[Tensor, float]:
+        sides: tuple[list[Tensor], list[Tensor]] = ([], [])
+        places: tuple[list[Tensor], list[Tensor]] = ([], [])
+        owner = []
+        for k, pair in enumerate(pairs):
+            chosen = self._shared(pair, rng)
+            for side in (0, 1):
+                points = pair[side].points[chosen]
+                noisy = np.rint(points + rng.normal(0, self.recipe.jitter, points.shape))
+                limits = [self.recipe.width - 1, self.recipe.height - 1]
+                pixels = torch.from_numpy(np.clip(noisy, 0, limits)).float()
+                maps = descriptors[2 * k + side : 2 * k + side + 1]
+                exact = self.network.config.exact_sampling
+                sides[side].append(sample_descriptors(pixels[None], maps, exact)[0])
+                places[side].append(pixels)
+            owner += [k] * len(chosen)
+        return descriptor_loss(
+            torch.cat(sides[0]), torch.cat(sides[1]), torch.cat(places[0]), torch.cat(places[1]),
+            torch.tensor(owner), self.recipe.temperature,
+        )  # fmt: skip
+
+    def _shared(self, pair: tuple[_View, _View], rng: np.random.Generator) -> NDArray[np.intp]:
+        """A random part of the points that both views show, clear of their edges."""
+        limits = np.array([self.recipe.width, self.recipe.height]) - 4
+        inside = [((v.points > 3) & (v.points < limits)).all(axis=1) for v in pair]
+        both = np.flatnonzero(inside[0] & inside[1])
+        return rng.permutation(both)[: self.recipe.points]
+
+    def _pair(self, rng: np.random.Generator) -> tuple[_View, _View]:
+        index = int(rng.integers(len(self._labels.crops)))
+        crop = self._labels.crops[index].numpy()
+        points = self._labels.points[index, : int(self._labels.counts[index])].double().numpy()
+        views = homography_views(crop, rng, 2, self._homography, self.recipe.photometric)
+        first, second = (
+            _targets(image, from_first @ np.linalg.inv(views.source_from_first), points)
+            for image, from_first in zip(views.images, views.from_first, strict=True)
+        )
+        return first, second
+
+
+def detector_loss(logits: Tensor, cells: Tensor, sureness: Tensor) -> Tensor:
+    """Cross-entropy with soft targets, a mean over the cells.
+
+    ``logits`` (B, 65, h, w); ``cells`` (B, h, w) pixel of the point in its cell, any where there is
+    none; ``sureness`` (B, h, w) probability of a keypoint, 0 where there is none.
+    """
+    log_probability = logits.log_softmax(dim=1)
+    point = log_probability.gather(1, cells.unsqueeze(1)).squeeze(1)
+    return -(sureness * point + (1 - sureness) * log_probability[:, _NO_KEYPOINT]).mean()
+
+
+def descriptor_loss(
+    a: Tensor, b: Tensor, points_a: Tensor, points_b: Tensor, owner: Tensor, temperature: float
+) -> tuple[Tensor, float]:
+    """Cross-entropy of the partner among all points of the batch, in both directions.
+
+    ``a``, ``b`` (K, D) descriptors of K true pairs at ``points_a``, ``points_b`` (K, 2); ``owner``
+    (K,) names the pair of views. Also returns how often the partner is the nearest of its view, in
+    per cent.
+    """
+    if len(a) == 0:
+        return a.sum() * 0, 0.0
+    similarity = a @ b.T / temperature
+    same = owner[:, None] == owner[None]
+    other = ~torch.eye(len(a), dtype=torch.bool)
+    near_a = same & other & (torch.cdist(points_a, points_a) < _EXCLUDED_PX)
+    near_b = same & other & (torch.cdist(points_b, points_b) < _EXCLUDED_PX)
+    partner = torch.arange(len(a))
+    forward = F.cross_entropy(similarity.masked_fill(near_b, -1e4), partner)
+    backward = F.cross_entropy(similarity.T.masked_fill(near_a, -1e4), partner)
+    nearest = similarity.detach().masked_fill(~same, -1e4).argmax(dim=1)
+    return (forward + backward) / 2, 100 * float((nearest == partner).float().mean())
+
+
+def _targets(
+    image: NDArray[np.uint8], view_from_crop: NDArray[np.float64], points: NDArray[np.float64]
+) -> _View:
+    height, width = image.shape
+    seen = project_homography(points[:, :2], view_from_crop, width, height).points
+    pixels = np.rint(np.nan_to_num(seen, nan=-1)).astype(int)
+    visible = (pixels >= 0).all(axis=1) & (pixels < [width, height]).all(axis=1)
+    worst_first = np.flatnonzero(visible)[::-1]  # the best of a cell is written last
+    x, y = pixels[worst_first].T
+    cells = np.full((height // CELL, width // CELL), _NO_KEYPOINT, np.int64)
+    sureness = np.zeros(cells.shape, np.float32)
+    cells[y // CELL, x // CELL] = (y % CELL) * CELL + x % CELL
+    sureness[y // CELL, x // CELL] = np.interp(worst_first, *_SURE_RANKS)
+    return _View(image, cells, sureness, np.nan_to_num(seen, nan=-1e6))
+
+
+def _start(recipe: SuperPointRecipe) -> SuperPoint:
+    if recipe.start == "random":
+        return SuperPoint(recipe.network)
+    network = load_superpoint(recipe.start).network
+    if network.config != recipe.network:
+        raise ConfigError(f"{recipe.start} is a {network.config}, the recipe says {recipe.network}")
+    return network.requires_grad_(True)
+
+
+def _validation_pairs(recipe: SuperPointRecipe) -> list[Any]:
+    images = read_manifest(recipe.validation_corpus, "test")
+    pairs = []
+    for i in range(_VALIDATION_PAIRS):
+        rng = np.random.default_rng([7, i])
+        pair = sample_pair(read_grey(images[i % len(images)].path), rng, HomographyRecipe())
+        changed = distort(pair.image1, rng, PhotometricRecipe())
+        pairs.append((pair.image0, changed, np.asarray(pair.homography, np.float64)))
+    return pairs
+
+
+def _evaluate(network: Any, pair: Any, dtype: torch.dtype) -> tuple[float, float]:
+    image0, image1, homography = pair
+    one, two = extract(network, [image0, image1], _VALIDATION_KEYPOINTS, dtype)
+    height, width = image0.shape
+    points = [one.keypoints.double().numpy(), two.keypoints.double().numpy()]
+    truth = label_matches(
+        points[0],
+        points[1],
+        project_homography(points[0], homography, width, height),
+        project_homography(points[1], np.linalg.inv(homography), width, height),
+        HOMOGRAPHY,
+    )
+    similarity = one.descriptors @ two.descriptors.T
+    forward, back = similarity.argmax(dim=1), similarity.argmax(dim=0)
+    rows = np.flatnonzero((back[forward] == torch.arange(len(forward))).numpy())
+    if len(rows) == 0:
+        return 0.0, 0.0
+    partner = forward.numpy()[rows]
+    projected = project_homography(points[0][rows], homography, width, height).points
+    right = np.linalg.norm(projected - points[1][partner], axis=1) < HOMOGRAPHY.match
+    found = (truth.matches0[rows] == partner).sum()
+    return float(right.mean()), float(found / max((truth.matches0 >= 0).sum(), 1))
