@@ -19,6 +19,7 @@ from superglue_ros.evaluation.make_pairs import (
 )
 from superglue_ros.evaluation.methods import FRONT_ENDS, MATCHERS, MethodSpec
 from superglue_ros.evaluation.pairs import read_pairs, write_pairs
+from superglue_ros.evaluation.pictures import report_homography, report_pose
 from superglue_ros.evaluation.results import Results
 from superglue_ros.evaluation.run import PairEvaluation, run
 from superglue_ros.homographies import HomographyRecipe
@@ -118,6 +119,7 @@ def _add_method_options(parser: argparse.ArgumentParser, max_keypoints: int, max
     results.add_argument("--output", type=Path, required=True, help="result folder")
     results.add_argument("--label", default="", help="name in tables and legends")
     results.add_argument("--feature-cache", type=Path, help="features shared between runs")
+    results.add_argument("--no-pictures", action="store_true", help="numbers only")
     results.add_argument("--overwrite", action="store_true", help="drop earlier predictions")
 
 
@@ -172,10 +174,23 @@ def _homography(args: argparse.Namespace) -> int:
         {**protocol.mapping(), "seed": args.seed},
         partial(_judge_and_release, protocol=protocol),
         partial(homography.summarise, seed=args.seed),
+        partial(report_homography, protocol=protocol),
     )
-    results = run(evaluation, spec, args.output, args.overwrite, args.label, args.feature_cache)
+    results = _run(evaluation, spec, args)
     _print_homography(results)
     return 0
+
+
+def _run(evaluation: PairEvaluation[Any], spec: MethodSpec, args: argparse.Namespace) -> Results:
+    return run(
+        evaluation,
+        spec,
+        args.output,
+        args.overwrite,
+        args.label,
+        args.feature_cache,
+        not args.no_pictures,
+    )
 
 
 def _judge_and_release(
@@ -210,8 +225,9 @@ def _pose(args: argparse.Namespace) -> int:
         {**protocol.mapping(), "seed": args.seed},
         partial(pose.judge, protocol=protocol),
         partial(pose.summarise, seed=args.seed),
+        partial(report_pose, protocol=protocol),
     )
-    results = run(evaluation, spec, args.output, args.overwrite, args.label, args.feature_cache)
+    results = _run(evaluation, spec, args)
     _print_pose(results)
     return 0
 

@@ -40,6 +40,7 @@ class PairEvaluation(Generic[Case]):
     protocol: Mapping[str, Any]
     judge: Callable[[Case, Prediction], Record]
     summarise: Callable[[Sequence[Record], Sequence[Missing]], dict[str, Any]]
+    report: Callable[[Results, Sequence[Case], PredictionStore], None]
 
 
 def run(
@@ -49,10 +50,12 @@ def run(
     overwrite: bool = False,
     label: str = "",
     feature_cache: Path | None = None,
+    pictures: bool = True,
 ) -> Results:
     """Predict, judge and write ``output``; predictions already there are used again.
 
-    ``feature_cache`` is a folder of features that several methods share.
+    ``feature_cache`` is a folder of features that several methods share; ``pictures`` asks for
+    pictures and the HTML report.
 
     Raises :class:`DataError` where not one pair could be evaluated, or where the folder belongs to
     another configuration.
@@ -86,4 +89,7 @@ def run(
     write_records(output / "records.csv", records)
     write_json(output / "timing.json", timing_summary(seconds))
     write_json(output / "summary.json", evaluation.summarise(records, missing))
-    return read_results(output)
+    results = read_results(output)
+    if pictures:
+        evaluation.report(results, evaluation.cases, store)
+    return results
