@@ -1,0 +1,185 @@
+"""The example back-end: matches and relative poses in, poses and landmarks out.
+
+    place the new frame -> observe -> triangulate -> bundle adjustment of the window
+    and where a loop closes: where should the frame be? -> pose graph -> merge -> adjust all
+
+It sees what any consumer of the topics sees: :class:`~superglue_ros.types.Matches` and
+:class:`~superglue_ros.types.RelativePose` of one calibrated camera.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+
+from superglue_ros.examples.bundle_adjuster import loops
+from superglue_ros.examples.bundle_adjuster.config import BackEndConfig
+from superglue_ros.examples.bundle_adjuster.optimiser import Adjustment, adjust, keep_in_place
+from superglue_ros.examples.bundle_adjuster.placement import along, resect
+from superglue_ros.examples.bundle_adjuster.scene import (
+    Array,
+    Edge,
+    Observation,
+    Scene,
+    inverse,
+)
+from superglue_ros.examples.bundle_adjuster.triangulation import triangulate_new
+from superglue_ros.geometry.camera import Camera
+from superglue_ros.types import (
+    NO_TRACK,
+    FrameId,
+    Matches,
+    MatchKind,
+    PoseStatus,
+    RelativePose,
+)
+
+log = logging.getLogger(__name__)
+
+
+class BundleAdjuster:
+    """A window of poses over a map of landmarks. Feed it every pair in the order of the topics."""
+
+    def __init__(self, config: BackEndConfig | None = None) -> None:
+        self.config = config or BackEndConfig()
+        self.scene = Scene()
+        self.loops_closed = 0
+
+    def add(self, matches: Matches, relative: RelativePose, camera: Camera) -> bool:
+        """Take one pair of frames; returns whether its query frame has a pose now.
+
+        The first reference frame becomes the world. A pair that cannot place its query frame is
+        kept as observations: a later frame may connect it.
+        """
+        if not self.scene.poses and relative.status is PoseStatus.VALID:
+            self.scene.poses[matches.reference] = np.eye(4)
+        closes = matches.kind is MatchKind.LOOP and relative.status is PoseStatus.VALID
+        if closes and matches.query in self.scene.poses:
+            self._close_loop(matches, relative, camera)
+        elif matches.query not in self.scene.poses:
+            self._place(matches, relative, camera)
+        self._observe(matches, camera)
+        if matches.query not in self.scene.poses:
+            return False
+        if relative.status in (PoseStatus.VALID, PoseStatus.PLANAR, PoseStatus.ROTATION_ONLY):
+            self.scene.edges.append(_edge(relative))
+        triangulate_new(self.scene, matches.query, camera.focal, self.config)
+        return True
+
+    def optimise(self, camera: Camera) -> Adjustment | None:
+        """Adjust the window of the newest frames, held in place by those they share most with."""
+        window = list(self.scene.poses)[-self.config.window :]
+        fixed = keep_in_place(self.scene, window, self.config.fixed)
+        return self._adjust(window, fixed, camera, self.config.iterations)
+
+    def optimise_all(self, camera: Camera) -> Adjustment | None:
+        """Adjust all frames and landmarks."""
+        return self._adjust(list(self.scene.poses), [], camera, self.config.loop_iterations)
+
+    def _adjust(
+        self, frames: list[FrameId], fixed: list[FrameId], camera: Camera, iterations: int
+    ) -> Adjustment | None:
+        limit = self.config.max_error_px
+        return adjust(self.scene, frames, fixed, camera.focal, iterations, limit)
+
+    def _place(self, matches: Matches, relative: RelativePose, camera: Camera) -> None:
+        """The query frame's first pose: from landmarks it sees, else along the relative pose."""
+        if matches.reference not in self.scene.poses and self.scene.poses:
+            self._bridge(matches.reference)
+        points, rays, _ = self._known(matches, camera)
+        found = resect(points, rays, camera.focal, self.config)
+        pose = found[0] if found is not None else along(self.scene, relative)
+        if pose is not None:
+            self.scene.poses[matches.query] = pose
+
+    def _bridge(self, frame: FrameId) -> None:
+        """Tracking was lost and goes on from ``frame``: the camera is where it was, for now."""
+        last = next(reversed(self.scene.poses))
+        self.scene.poses[frame] = self.scene.poses[last].copy()
+        self.scene.edges.append(Edge(last, frame, bridge=True))
+
+    def _known(self, matches: Matches, camera: Camera) -> tuple[Array, Array, list[int]]:
+        """Landmarks with a position that the query sees: points (K, 3), rays (K, 2), track ids."""
+        tracks = matches.track_ids.tolist()
+        chosen = [k for k, track in enumerate(tracks) if track in self.scene.landmarks]
+        rays = camera.rays(matches.points_query[chosen])[:, :2]
+        ids = [tracks[k] for k in chosen]
+        return self.scene.points(ids), rays, ids
+
+    def _observe(self, matches: Matches, camera: Camera) -> None:
+        """Both ends of every match that carries a landmark become observations of it."""
+        ends = ((matches.reference, matches.points_ref), (matches.query, matches.points_query))
+        # sigma_px is that of a match: the two keypoints share it.
+        sigma = matches.sigma_px / np.sqrt(2) / camera.focal
+        carrying = np.flatnonzero(matches.track_ids != NO_TRACK)
+        for frame, pixels in ends:
+            rays = np.asarray(camera.rays(pixels), float)[:, :2]
+            for k in carrying[np.isfinite(rays[carrying]).all(axis=1)]:
+                observation = Observation(rays[k], float(sigma[k]))
+                self.scene.observe(frame, int(matches.track_ids[k]), observation)
+
+    def _close_loop(self, matches: Matches, relative: RelativePose, camera: Camera) -> None:
+        """Correct the drift that the loop shows, then let both sides share their landmarks."""
+        merged = dict(zip(matches.merged_from.tolist(), matches.merged_into.tolist(), strict=True))
+        loop = self._loop(matches, relative, camera, merged)
+        if loop is None:
+            log.info("loop to frame %d is too weak to close", matches.reference.id)
+        else:
+            off = inverse(self.scene.poses[matches.query]) @ loop.pose
+            log.info(
+                "loop %d -> %d: %.3f off, scale %.3f",
+                matches.query.id,
+                matches.reference.id,
+                np.linalg.norm(off[:3, 3]),
+                loop.scale,
+            )
+            loops.close(self.scene, loop)
+            self.loops_closed += 1
+        self.scene.merge(merged)
+        if loop is not None:
+            self._observe(matches, camera)
+            self.scene.edges.append(_edge(relative))
+            if self.config.loop_iterations:
+                self.optimise_all(camera)
+
+    def _loop(
+        self,
+        matches: Matches,
+        relative: RelativePose,
+        camera: Camera,
+        merged: dict[int, int],
+    ) -> loops.Loop | None:
+        """Where the old part of the map says the query frame is."""
+        if matches.reference not in self.scene.poses:
+            return None
+        points, rays, _ = self._known(matches, camera)
+        found = resect(points, rays, camera.focal, self.config)
+        if found is not None:
+            pose = found[0]
+        elif relative.scale_known:
+            pose = self.scene.poses[matches.reference] @ _matrix(relative)
+        else:
+            return None
+        scale = None
+        if not self.scene.metric:
+            scale = loops.scale_of(self.scene, matches.query, pose, merged)
+        return loops.Loop(matches.reference, matches.query, pose, scale or 1.0)
+
+
+def _edge(relative: RelativePose) -> Edge:
+    """An edge with its metric distance, if that is known to better than a third."""
+    if not relative.scale_known:
+        return Edge(relative.reference, relative.query)
+    distance = float(np.linalg.norm(relative.translation))
+    direction = relative.translation / max(distance, 1e-12)
+    variance = float(direction @ relative.covariance[:3, :3] @ direction)
+    if variance <= 0 or distance < 3 * np.sqrt(variance):
+        return Edge(relative.reference, relative.query)
+    return Edge(relative.reference, relative.query, distance, float(np.sqrt(variance)))
+
+
+def _matrix(relative: RelativePose) -> Array:
+    pose = np.eye(4)
+    pose[:3, :3], pose[:3, 3] = relative.rotation, relative.translation
+    return pose

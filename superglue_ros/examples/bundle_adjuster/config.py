@@ -1,0 +1,34 @@
+"""Settings of the example back-end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from superglue_ros.config import setting
+
+
+@dataclass(frozen=True)
+class BackEndConfig:
+    """What the bundle adjuster keeps, trusts and optimises."""
+
+    window: int = setting(10, "Newest frames whose poses are optimised together.", low=2, high=200)
+    fixed: int = setting(
+        8, "Older frames that hold the window in place: those it shares most with.", low=1, high=200
+    )
+    min_parallax_deg: float = setting(
+        1.0, "Least angle between two rays of a landmark [deg].", low=0.01, high=45.0
+    )
+    max_error_px: float = setting(
+        3.0, "Observations with a larger reprojection error are dropped [px].", low=0.1, high=50.0
+    )
+    min_landmarks: int = setting(
+        20, "Landmarks needed to place a frame by resection.", low=6, high=1000
+    )
+    iterations: int = setting(8, "Iterations of the optimiser on the window.", low=1, high=1000)
+    loop_iterations: int = setting(
+        15,
+        "Iterations on all frames after a loop was closed; 0 = pose graph only.",
+        low=0,
+        high=1000,
+    )
+    seed: int = setting(0, "Seed of the robust resection.", low=0, high=2**31 - 1)

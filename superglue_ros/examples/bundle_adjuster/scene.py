@@ -1,0 +1,110 @@
+"""What the back-end knows: poses, landmarks, and which frame sees which landmark where.
+
+Poses are ``T_world_camera`` (4, 4) float64; landmarks (3,) float64 in the world; observations are
+rays (x, y) at depth 1 with a standard deviation in the same unit. The world is the first camera;
+its unit is the metre where relative poses bring scale, else the first baseline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from superglue_ros.types import FrameId
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """Where a frame sees a landmark: ``ray`` (2,) at depth 1, and its standard deviation."""
+
+    ray: Array
+    sigma: float
+
+
+@dataclass(frozen=True)
+class Edge:
+    """Two frames whose relative pose was measured.
+
+    ``distance`` between the cameras in metres with its standard deviation, None where the scale is
+    unknown. ``bridge`` marks a guess over a gap in tracking.
+    """
+
+    reference: FrameId
+    query: FrameId
+    distance: float | None = None
+    distance_sigma: float = 0.0
+    bridge: bool = False
+
+
+@dataclass
+class Scene:
+    """Poses in the order in which frames came, landmarks by track id, observations by both."""
+
+    poses: dict[FrameId, Array] = field(default_factory=dict)
+    landmarks: dict[int, Array] = field(default_factory=dict)
+    observations: dict[int, dict[FrameId, Observation]] = field(default_factory=dict)
+    tracks_of: dict[FrameId, set[int]] = field(default_factory=dict)
+    edges: list[Edge] = field(default_factory=list)
+
+    @property
+    def metric(self) -> bool:
+        """Whether any relative pose brought scale."""
+        return any(edge.distance is not None for edge in self.edges)
+
+    def observe(self, frame: FrameId, track: int, observation: Observation) -> None:
+        """Add one observation; the first one of a landmark in a frame stays."""
+        self.observations.setdefault(track, {}).setdefault(frame, observation)
+        self.tracks_of.setdefault(frame, set()).add(track)
+
+    def forget(self, frame: FrameId, track: int) -> None:
+        """Drop one observation, and the landmark once fewer than two are left."""
+        del self.observations[track][frame]
+        self.tracks_of[frame].discard(track)
+        if len(self.observations[track]) < 2:
+            self.landmarks.pop(track, None)
+
+    def merge(self, merged: Mapping[int, int]) -> None:
+        """Replace landmarks by those they turned out to be; the surviving position stays."""
+        for old, new in merged.items():
+            for frame, observation in self.observations.pop(old, {}).items():
+                self.tracks_of[frame].discard(old)
+                self.observe(frame, new, observation)
+            position = self.landmarks.pop(old, None)
+            if position is not None:
+                self.landmarks.setdefault(new, position)
+
+    def placed_views(self, track: int) -> dict[FrameId, Observation]:
+        """The observations of a landmark from frames that have a pose."""
+        return {f: o for f, o in self.observations.get(track, {}).items() if f in self.poses}
+
+    def tracks_seen_by(self, frames: Iterable[FrameId]) -> set[int]:
+        """All landmarks that any of the frames observes."""
+        return set().union(*(self.tracks_of.get(frame, set()) for frame in frames))
+
+    def points(self, tracks: Iterable[int]) -> Array:
+        """(K, 3) positions of those of ``tracks`` that have one."""
+        found = [self.landmarks[track] for track in tracks if track in self.landmarks]
+        return np.array(found, float).reshape(-1, 3)
+
+
+def pose_of(rotation: Array, translation: Array) -> Array:
+    """(4, 4) from rotation (3, 3) and translation (3,)."""
+    pose = np.eye(4)
+    pose[:3, :3], pose[:3, 3] = rotation, translation
+    return pose
+
+
+def inverse(pose: Array) -> Array:
+    """The inverse of a rigid motion (4, 4)."""
+    rotation = pose[:3, :3].T
+    return pose_of(rotation, -rotation @ pose[:3, 3])
+
+
+def in_camera(pose: Array, points: Array) -> Array:
+    """World points (K, 3) in the frame of a camera at ``pose``."""
+    return np.asarray((points - pose[:3, 3]) @ pose[:3, :3])
