@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from superglue_ros.config import Config, from_mapping, load, to_mapping
+from superglue_ros.errors import ConfigError
 from superglue_ros.evaluation import homography, pose
+from superglue_ros.evaluation.compare import compare, cross_table, markdown
 from superglue_ros.evaluation.estimators import POSE_ESTIMATORS, PoseEstimatorConfig
 from superglue_ros.evaluation.images import listed_images
 from superglue_ros.evaluation.make_pairs import (
@@ -36,6 +38,7 @@ def add_subcommands(subparsers: argparse._SubParsersAction) -> None:
     _add_homography(commands)
     _add_pose(commands)
     _add_make_pairs(commands)
+    _add_compare(commands)
 
 
 def _add_homography(commands: argparse._SubParsersAction) -> None:
@@ -93,6 +96,18 @@ def _add_make_pairs(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--rectified", type=Path, help="write images without distortion here")
     parser.add_argument("--output", type=Path, required=True, help="pairs file to write")
     parser.set_defaults(run=_make_pairs)
+
+
+def _add_compare(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("compare", help="result folders side by side, with intervals")
+    parser.add_argument("folders", type=Path, nargs="+", help="result folders, the baseline first")
+    parser.add_argument(
+        "--cross",
+        action="store_true",
+        help="methods against data sets; a data set is the folder above the result folder",
+    )
+    parser.add_argument("--output", type=Path, help="folder for table, plots and report")
+    parser.set_defaults(run=_compare)
 
 
 def _add_method_options(parser: argparse.ArgumentParser, max_keypoints: int, max_size: int) -> None:
@@ -244,6 +259,20 @@ def _make_pairs(args: argparse.Namespace) -> int:
         pairs = pairs_by_overlap(sequence, low, high, args.count, args.seed, frames, images)
     write_pairs(args.output, pairs)
     print(f"{len(pairs)} pairs in {args.output}; evaluate them with --images {images}")
+    return 0
+
+
+def _compare(args: argparse.Namespace) -> int:
+    if args.cross:
+        text = markdown(cross_table(args.folders))
+        if args.output:
+            args.output.mkdir(parents=True, exist_ok=True)
+            (args.output / "cross.md").write_text(text, encoding="utf-8")
+        print(text, end="")
+        return 0
+    if args.output is None:
+        raise ConfigError("compare needs --output FOLDER for table, plots and report")
+    print(markdown(compare(args.folders, args.output)), end="")
     return 0
 
 

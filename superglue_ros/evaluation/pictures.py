@@ -26,8 +26,6 @@ from superglue_ros.visualisation import draw_correspondences, write_text
 
 Floats = NDArray[np.float64]
 
-_THRESHOLDS = np.concatenate([[0.0], np.geomspace(0.01, 0.99, 24)])
-
 
 @dataclass(frozen=True, eq=False)
 class Judged:
@@ -66,7 +64,7 @@ def report_homography(
         10.0,
         "px",
     )
-    precision = summary["precision_over_px"]
+    precision = dict(sorted(summary["precision_over_px"].items(), key=lambda item: int(item[0])))
     figures.lines(
         folder / "precision_over_px.png",
         "Precision over the correctness threshold",
@@ -196,9 +194,11 @@ def _confidence_pictures(
         if judged is not None:
             scores.append(judged.prediction.confidence)
             correct.append(judged.errors < judged.limit)
-    if len({float(v) for s in scores for v in s[:100]}) < 2:
+    # Thresholds at equal steps of the confidences met; the last ones leave too few to count.
+    met = np.unique(np.quantile(np.concatenate([*scores, np.zeros(1)]), np.linspace(0, 0.95, 24)))
+    if len(met) < 3:
         return []
-    counts, precision = metrics.precision_curve(scores, correct, _THRESHOLDS)
+    counts, precision = metrics.precision_curve(scores, correct, met)
     used = metrics.precision_curve(scores, correct, [threshold])
     path = results.folder / "pictures" / "precision_over_matches.png"
     figures.lines(
