@@ -110,11 +110,27 @@ class GeometryConfig:
     min_inlier_share: float = setting(
         0.15, "A smaller share of inliers gives status REJECTED.", low=0.0, high=1.0
     )
+    min_significance: float = setting(
+        6.0,
+        "Powers of ten by which the inliers' agreement must exceed chance, or status REJECTED.",
+        low=-1000.0,
+        high=1000.0,
+    )
     min_parallax_deg: float = setting(
         0.5,
         "Smaller median parallax gives status ROTATION_ONLY: no translation direction [deg].",
         low=0.0,
         high=45.0,
+    )
+    systematic_px: float = setting(
+        1.5,
+        "Error that neighbouring matches share and no number of them averages out, for the "
+        "covariance: calibration, rolling shutter, poor synchronisation [px].",
+        low=0.0,
+        high=20.0,
+    )
+    depth_noise: float = setting(
+        0.02, "Standard deviation of depth as a share of the depth, for PnP.", low=0.0, high=1.0
     )
     seed: int = setting(0, "Seed of the robust estimator.", low=0, high=2**31 - 1)
 
@@ -180,7 +196,7 @@ class KeyframesConfig:
         high=60.0,
     )
     lost_frames: int = setting(
-        3,
+        1,
         "After this many lost frames in a row the next one starts a new part of the map.",
         low=0,
         high=10000,

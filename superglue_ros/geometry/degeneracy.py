@@ -1,8 +1,10 @@
 """Which model do the matches call for: general motion, a planar scene, or a rotation only?
 
-A planar scene or a rotation fits the epipolar constraint too, with a pose that noise decides. Torr's
-GRIC ("Geometric Motion Segmentation and Model Selection", 1998) weighs the residuals against what a
-model leaves free: per match the dimension of its manifold, per model its parameters.
+A planar scene or a rotation fits the epipolar constraint too, with a pose that noise decides.
+Torr's GRIC ("An Assessment of Information Criteria for Motion Model Selection", CVPR 1997) weighs
+the
+residuals against what a model leaves free: per match the dimension of its manifold, per model its
+parameters.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import gammaln
 
 Array = NDArray[np.float64]
 
@@ -34,3 +37,21 @@ def gric(residuals: Array, model: Model) -> float:
     capped = np.minimum(squared, _OUTLIER_COST * (_DATA_DIMENSION - dimension))
     complexity = dimension * count * np.log(_DATA_DIMENSION)
     return float(capped.sum() + complexity + parameters * np.log(_DATA_DIMENSION * max(count, 1)))
+
+
+def log10_false_alarms(count: int, inliers: int, model: Model, chance: float) -> float:
+    """log10 of how often chance makes ``inliers`` of ``count`` random matches agree on a model.
+
+    ``chance`` is the probability that a random match lies within the threshold of a given model.
+    """
+    sample = 2 if model is Model.ROTATION else 5
+    if inliers <= sample:
+        return float(np.inf)
+    # Ten essential matrices per sample of five, at most.
+    tests = np.log(max(count - sample, 1) * 10.0)
+    ways = _log_choose(count, inliers) + _log_choose(inliers, sample)
+    return float((tests + ways + (inliers - sample) * np.log(min(chance, 1.0))) / np.log(10.0))
+
+
+def _log_choose(n: int, k: int) -> float:
+    return float(gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1))

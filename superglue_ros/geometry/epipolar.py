@@ -1,7 +1,7 @@
 """Epipolar geometry of two calibrated views, on rays (normalised image coordinates).
 
-Everywhere ``x_ref = R x_query + t``, so ``E = [t]x R`` and ``x_ref^T E x_query = 0``; rays are (K, 2)
-float64 rows (x, y) that stand for (x, y, 1).
+Everywhere ``x_ref = R x_query + t``, so ``E = [t]x R`` and ``x_ref^T E x_query = 0``; rays are
+(K, 2) float64 rows (x, y) that stand for (x, y, 1).
 """
 
 from __future__ import annotations
@@ -52,12 +52,25 @@ def symmetric_distance_px(
     return (focal_ref * to_ref + focal_query * to_query) / 2
 
 
+def rotation_distance_px(
+    rays_ref: Array, rays_query: Array, rotation: Array, focal_ref: float, focal_query: float
+) -> Array:
+    """Mean distance (K,) in pixels of the two points to where a pure rotation puts them."""
+    to_ref = homogeneous(rays_query) @ rotation.T
+    to_query = homogeneous(rays_ref) @ rotation
+    ref = np.linalg.norm(to_ref[:, :2] / to_ref[:, 2:] - rays_ref, axis=1)
+    query = np.linalg.norm(to_query[:, :2] / to_query[:, 2:] - rays_query, axis=1)
+    return (focal_ref * ref + focal_query * query) / 2
+
+
 def parallax(rays_ref: Array, rays_query: Array, rotation: Array) -> Array:
     """Angles (K,) in radians between reference rays and query rays turned into the reference."""
     ref = homogeneous(rays_ref)
     query = homogeneous(rays_query) @ rotation.T
-    cross = np.linalg.norm(np.cross(ref, query), axis=1)
-    return np.arctan2(cross, np.einsum("ki,ki->k", ref, query))
+    dot = np.einsum("ki,ki->k", ref, query)
+    # |a|^2 |b|^2 - (a.b)^2 loses half the digits near zero; the cross product does not.
+    across = ref[:, [1, 2, 0]] * query[:, [2, 0, 1]] - ref[:, [2, 0, 1]] * query[:, [1, 2, 0]]
+    return np.arctan2(np.linalg.norm(across, axis=1), dot)
 
 
 def depths(
@@ -88,10 +101,10 @@ def in_front(rays_ref: Array, rays_query: Array, rotation: Array, translation: A
 def decompose_essential(
     essential: Array, rays_ref: Array, rays_query: Array
 ) -> tuple[Array, Array]:
-    """The rotation and unit translation, of the four, with most matches in front of both cameras."""
+    """Of the four rotations and unit translations the one with most matches in front of both."""
     first, second, direction = cv2.decomposeEssentialMat(essential)
     candidates = [
-        (np.asarray(rotation), sign * direction.ravel())
+        (np.asarray(rotation, np.float64), sign * np.asarray(direction, np.float64).ravel())
         for rotation in (first, second)
         for sign in (1.0, -1.0)
     ]

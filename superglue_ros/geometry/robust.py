@@ -24,7 +24,7 @@ Pose = tuple[Array, Array]
 def robust_relative_pose(
     rays_ref: Array, rays_query: Array, focal_ref: float, focal_query: float, config: GeometryConfig
 ) -> Pose | None:
-    """``(R, t)`` with ``x_ref = R x_query + t``, |t| = 1, or None where the estimator finds none."""
+    """``(R, t)``, ``x_ref = R x_query + t``, |t| = 1, or None where the estimator finds none."""
     if len(rays_ref) < 5:
         return None
     ref, query = focal_ref * rays_ref, focal_query * rays_query
@@ -62,7 +62,7 @@ def robust_homography(
     if matrix is None or not np.isfinite(matrix).all():
         return None
     scale_ref = np.diag([1 / focal_ref, 1 / focal_ref, 1.0])
-    return scale_ref @ np.asarray(matrix) @ np.diag([focal_query, focal_query, 1.0])
+    return scale_ref @ np.asarray(matrix, np.float64) @ np.diag([focal_query, focal_query, 1.0])
 
 
 def robust_absolute_pose(
@@ -129,7 +129,7 @@ def _opencv_essential(
     except cv2.error:
         # Degenerate samples (all points alike) end in OpenCV's own assertions.
         return None
-    return None if essential is None else np.asarray(essential)[:3]
+    return None if essential is None else np.asarray(essential, np.float64)[:3]
 
 
 def _checked(rotation: Array, translation: Array) -> Pose | None:

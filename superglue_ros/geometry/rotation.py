@@ -17,12 +17,12 @@ def skew(vector: Array) -> Array:
 
 def exp(vector: Array) -> Array:
     """Rotation (3, 3) by the angle |vector| in radians about the axis ``vector`` (3,)."""
-    return np.asarray(cv2.Rodrigues(np.asarray(vector, np.float64))[0])
+    return np.asarray(cv2.Rodrigues(np.asarray(vector, np.float64))[0], np.float64)
 
 
 def log(rotation: Array) -> Array:
     """Rotation vector (3,) in radians; inverse of :func:`exp` up to full turns."""
-    return np.asarray(cv2.Rodrigues(np.asarray(rotation, np.float64))[0]).ravel()
+    return np.asarray(cv2.Rodrigues(np.asarray(rotation, np.float64))[0], np.float64).ravel()
 
 
 def angle(rotation: Array) -> float:
@@ -39,8 +39,7 @@ def nearest(matrix: Array) -> Array:
 
 def tangent_basis(direction: Array) -> Array:
     """(3, 2) orthonormal columns that span the plane at right angles to a unit ``direction``."""
-    least = np.zeros(3)
-    least[np.argmin(np.abs(direction))] = 1.0
-    first = np.cross(direction, least)
-    first /= np.linalg.norm(first)
-    return np.column_stack((first, np.cross(direction, first)))
+    cross = skew(direction)
+    first = cross[:, np.argmin(np.abs(direction))]
+    first = first / np.linalg.norm(first)
+    return np.column_stack((first, cross @ first))

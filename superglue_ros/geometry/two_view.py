@@ -1,69 +1,36 @@
-"""Relative pose of two calibrated views from matches, with a verdict on how far to trust it."""
+"""Relative pose of two calibrated views from matches, with a verdict on how far to trust it.
+
+    pixels -> rays -> pose (monocular, with depth, or of a stereo pair) -> status
+
+The steps and the thresholds behind every status are told in docs/geometry.md.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 
-import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from superglue_ros.config import GeometryConfig
 from superglue_ros.errors import FeaturesError
-from superglue_ros.geometry import epipolar
 from superglue_ros.geometry.camera import Camera
-from superglue_ros.geometry.degeneracy import Model, gric
-from superglue_ros.geometry.least_squares import minimise
-from superglue_ros.geometry.robust import robust_homography, robust_relative_pose
-from superglue_ros.geometry.rotation import nearest
-from superglue_ros.geometry.two_view_models import Motion, RayPairs, transfer
-from superglue_ros.geometry.two_view_models import epipolar as epipolar_model
-from superglue_ros.types import BoolArray, PoseMethod, PoseStatus
+from superglue_ros.geometry.covariance import image_cells
+from superglue_ros.geometry.monocular import monocular_pose
+from superglue_ros.geometry.pnp import metric_pose
+from superglue_ros.geometry.stereo import StereoRig, stereo_depth
+from superglue_ros.geometry.two_view_models import RayPairs
+from superglue_ros.geometry.views import TwoViewGeometry, Views, no_pose, pose_of
+from superglue_ros.types import PoseMethod, PoseStatus
+
+__all__ = ["TwoViewGeometry", "estimate_stereo", "estimate_two_view", "no_pose"]
 
 Array = NDArray[np.float64]
 
-
-@dataclass(frozen=True, eq=False)
-class TwoViewGeometry:
-    """``x_ref = R x_query + t`` and all that says how far to trust it.
-
-    ``rotation`` (3, 3), ``translation`` (3,) of unit norm unless ``scale_known`` (then metres), and
-    zero where its direction is unknown (ROTATION_ONLY, or no pose); ``covariance`` (6, 6), see
-    :mod:`superglue_ros.geometry.covariance`; ``inliers`` (K,) bool over the given matches;
-    ``threshold_px``, ``median_epipolar_px`` pixels, ``median_parallax_rad`` radians (NaN-free: 0
-    where there is nothing to measure).
-    """
-
-    status: PoseStatus
-    method: PoseMethod
-    rotation: Array
-    translation: Array
-    covariance: Array
-    scale_known: bool
-    inliers: BoolArray
-    threshold_px: float
-    median_epipolar_px: float
-    median_parallax_rad: float
-
-
-def no_pose(
-    num_matches: int, config: GeometryConfig, status: PoseStatus = PoseStatus.REJECTED
-) -> TwoViewGeometry:
-    """No estimate: identity, covariance[0, 0] = -1, no inliers."""
-    covariance = np.zeros((6, 6))
-    covariance[0, 0] = -1.0
-    return TwoViewGeometry(
-        status,
-        PoseMethod.NONE,
-        np.eye(3),
-        np.zeros(3),
-        covariance,
-        False,
-        np.zeros(num_matches, bool),
-        config.threshold_px,
-        0.0,
-        0.0,
-    )
+# Fewest matches with depth for a metric pose.
+_LEAST_DEPTHS = 8
+# Least weight of a match: a matcher's confidence is not that well calibrated.
+_LEAST_WEIGHT = 0.05
 
 
 def estimate_two_view(
@@ -78,10 +45,11 @@ def estimate_two_view(
 ) -> TwoViewGeometry:
     """Pose of the query camera in the reference camera from K matches.
 
-    ``points_ref``, ``points_query`` (K, 2) pixels of the original images; ``scores`` (K,) in [0, 1],
-    the probability that a match is right; ``sigma_px`` (K,) pixels, standard deviation of a match,
-    that is the root of the sum of both keypoints' variances; ``depth_ref`` (K,) metres along the
-    optical axis at the reference points, 0 or NaN = unknown.
+    ``points_ref``, ``points_query`` (K, 2) pixels of the original images; ``scores`` (K,), the
+    probability that a match is right, its weight in the pose (section 4 of the paper);
+    ``sigma_px`` (K,) pixels, standard deviation of a match, that is the root of the sum of both
+    keypoints' variances; ``depth_ref`` (K,) metres along the optical axis at the reference points,
+    0 or NaN = unknown: where enough are known, the pose is metric (method PNP).
 
     Raises :class:`FeaturesError` on points that are not finite or lengths that differ.
     """
@@ -91,103 +59,76 @@ def estimate_two_view(
         raise FeaturesError(
             f"{count} reference points against {len(query_px)} query points: give them in pairs"
         )
+    score = _values(scores, "scores", count, 1.0)
+    sigma = _values(sigma_px, "sigma_px", count, np.sqrt(2.0))
+    depth = _values(depth_ref, "depth_ref", count, 0.0, finite=False)
     if count < config.min_matches:
         return no_pose(count, config, PoseStatus.FEW)
     rays_ref, rays_query = camera_ref.rays(ref_px), camera_query.rays(query_px)
-    seen = np.isfinite(rays_ref).all(axis=1) & np.isfinite(rays_query).all(axis=1)
-    rays_ref, rays_query = rays_ref[seen], rays_query[seen]
-    pixel = np.ones(len(rays_ref))
-    pairs = RayPairs(
-        rays_ref,
-        rays_query,
-        camera_ref.ray_sigma(rays_ref, pixel),
-        camera_query.ray_sigma(rays_query, pixel),
-    )
-    focals = (camera_ref.focal, camera_query.focal)
-    pose = robust_relative_pose(rays_ref, rays_query, *focals, config)
-    if pose is None:
-        return no_pose(count, config)
-    prior = np.ones(len(pairs))
-    scale = config.threshold_px / 2
-    general = minimise(
-        Motion(*pose), lambda m: epipolar_model(m, pairs), Motion.moved, prior, scale
-    )
-    motion = general.state
-    status, method = PoseStatus.VALID, PoseMethod.ESSENTIAL
-    score = gric(general.linearisation.residuals / scale, Model.GENERAL)
-    turn = _rotation(motion, pairs, scale, config)
-    turn_score = gric(turn.linearisation.residuals / scale, Model.ROTATION)
-    parallax = epipolar.parallax(rays_ref, rays_query, motion.rotation)
-    distance = np.abs(epipolar_model(motion, pairs).residuals[:, 0])
-    good = (distance <= config.threshold_px) & epipolar.in_front(
-        rays_ref, rays_query, motion.rotation, motion.translation
-    )
-    if turn_score < score or (
-        good.any() and np.median(parallax[good]) < np.deg2rad(config.min_parallax_deg)
-    ):
-        status = PoseStatus.ROTATION_ONLY
-        motion = Motion(turn.state.rotation, np.zeros(3))
-        parallax = epipolar.parallax(rays_ref, rays_query, motion.rotation)
-    else:
-        plane_score, plane = _plane(pairs, focals, scale, config)
-        if plane is not None and plane_score < score:
-            status, method, motion = PoseStatus.PLANAR, PoseMethod.HOMOGRAPHY, plane
-            distance = np.abs(epipolar_model(motion, pairs).residuals[:, 0])
-            good = distance <= config.threshold_px
+    seen = np.isfinite(np.column_stack((rays_ref, rays_query))).all(axis=1)
+    expected = max(float(np.median(sigma)), 1e-3)
+    views = Views(
+        RayPairs(
+            rays_ref,
+            rays_query,
+            camera_ref.ray_sigma(rays_ref, np.ones(count)),
+            camera_query.ray_sigma(rays_query, np.ones(count)),
+        ),
+        camera_ref.focal,
+        camera_query.focal,
+        np.clip(sigma / expected, 0.1, 10.0),
+        expected / np.sqrt(2.0),
+        np.clip(score, _LEAST_WEIGHT, 1.0),
+        image_cells(query_px, camera_query.width),
+        np.where(np.isfinite(depth) & (depth > 0), depth, 0.0),
+        (camera_query.width, camera_query.height),
+    ).select(np.asarray(seen))
+    result = metric_pose(views, config) if (views.depth > 0).sum() >= _LEAST_DEPTHS else None
+    if result is None:
+        result = monocular_pose(views, config)
     inliers = np.zeros(count, bool)
-    inliers[seen] = good
-    if good.sum() < max(config.min_inliers, config.min_inlier_share * count):
-        status = PoseStatus.REJECTED
-    covariance = np.zeros((6, 6))
-    essential = epipolar.essential_matrix(motion.rotation, motion.translation)
-    symmetric = epipolar.symmetric_distance_px(rays_ref[good], rays_query[good], essential, *focals)
-    return TwoViewGeometry(
-        status,
-        method,
-        motion.rotation,
-        motion.translation,
-        covariance,
-        False,
+    inliers[seen] = result.inliers
+    return _verdict(replace(result, inliers=inliers), config)
+
+
+def estimate_stereo(
+    points_left: ArrayLike, points_right: ArrayLike, rig: StereoRig, config: GeometryConfig
+) -> TwoViewGeometry:
+    """The known geometry of a rectified pair, checked by K matches: pose of the right camera.
+
+    The pose is the calibration's; its covariance is unknown (all zero). Inliers are as in
+    :func:`superglue_ros.geometry.stereo.stereo_depth`, which gives the depths.
+    """
+    left, right = _points(points_left, "points_left"), _points(points_right, "points_right")
+    inliers = stereo_depth(left, right, rig, config).inlier
+    if len(left) < config.min_matches:
+        return no_pose(len(left), config, PoseStatus.FEW)
+    ones = np.ones(int(inliers.sum()))
+    good = RayPairs(
+        rig.left.rays(left[inliers]),
+        rig.right.rays(right[inliers]),
+        ones / rig.left.focal,
+        ones / rig.right.focal,
+    )
+    result = pose_of(
+        PoseStatus.VALID,
+        PoseMethod.STEREO,
+        (np.eye(3), np.array([rig.baseline, 0.0, 0.0])),
+        np.zeros((6, 6)),
         inliers,
-        config.threshold_px,
-        float(np.median(symmetric)) if good.any() else 0.0,
-        float(np.median(parallax[good])) if good.any() else 0.0,
+        good,
+        (rig.left.focal, rig.right.focal),
+        config,
     )
+    return _verdict(result, config)
 
 
-def _rotation(motion, pairs, scale, config):  # type: ignore[no-untyped-def]
-    from superglue_ros.geometry.least_squares import TUKEY  # noqa: F401
-
-    start = Motion(motion.rotation, np.array([0.0, 0.0, 1.0]))
-    fit = minimise(
-        start, lambda m: transfer(m, pairs), Motion.moved, np.ones(len(pairs)), 10 * scale
-    )
-    return minimise(
-        fit.state, lambda m: transfer(m, pairs), Motion.moved, np.ones(len(pairs)), scale
-    )
-
-
-def _plane(pairs, focals, scale, config):  # type: ignore[no-untyped-def]
-    matrix = robust_homography(pairs.ref, pairs.query, *focals, config)
-    if matrix is None:
-        return np.inf, None
-    best = (np.inf, None)
-    _, rotations, translations, normals = cv2.decomposeHomographyMat(matrix, np.eye(3))
-    for rotation, translation, normal in zip(rotations, translations, normals, strict=True):
-        size = np.linalg.norm(translation)
-        if size < 1e-6:
-            continue
-        plane = normal.ravel() * size
-        if np.median(epipolar.homogeneous(pairs.query) @ plane) <= 0:
-            continue
-        start = Motion(nearest(rotation), translation.ravel() / size, plane)
-        fit = minimise(
-            start, lambda m: transfer(m, pairs), Motion.moved, np.ones(len(pairs)), scale
-        )
-        score = gric(fit.linearisation.residuals / scale, Model.PLANE)
-        if score < best[0]:
-            best = (score, fit.state)
-    return best
+def _verdict(result: TwoViewGeometry, config: GeometryConfig) -> TwoViewGeometry:
+    """REJECTED where too few of the matches agree."""
+    needed = max(config.min_inliers, config.min_inlier_share * len(result.inliers))
+    if result.status is PoseStatus.FEW or result.inliers.sum() >= needed:
+        return result
+    return replace(result, status=PoseStatus.REJECTED)
 
 
 def _points(values: ArrayLike, name: str) -> Array:
@@ -199,3 +140,16 @@ def _points(values: ArrayLike, name: str) -> Array:
     if not np.isfinite(points).all():
         raise FeaturesError(f"{name} hold NaN or infinite pixels: drop these matches")
     return points
+
+
+def _values(
+    values: ArrayLike | None, name: str, count: int, default: float, *, finite: bool = True
+) -> Array:
+    if values is None:
+        return np.full(count, default)
+    array = np.asarray(values, np.float64).ravel()
+    if len(array) != count:
+        raise FeaturesError(f"{name} has {len(array)} values for {count} matches: give one each")
+    if finite and not np.isfinite(array).all():
+        raise FeaturesError(f"{name} hold NaN or infinite values: drop these matches")
+    return array

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from superglue_ros.geometry.epipolar import homogeneous
 from superglue_ros.geometry.least_squares import Linearisation
-from superglue_ros.geometry.rotation import exp, nearest, skew, tangent_basis
+from superglue_ros.geometry.rotation import exp, skew, tangent_basis
 
 Array = NDArray[np.float64]
 
@@ -50,7 +50,7 @@ class Motion:
 
     def moved(self, step: Array) -> Motion:
         """By local parameters (3,), (5,) or (8,): rotation, translation direction, plane."""
-        rotation = nearest(exp(step[:3]) @ self.rotation)
+        rotation = exp(step[:3]) @ self.rotation
         if len(step) == 3:
             return Motion(rotation, self.translation)
         translation = self.translation + tangent_basis(self.translation) @ step[3:5]
@@ -96,7 +96,9 @@ def epipolar(motion: Motion, pairs: RayPairs) -> Linearisation:
     residuals = error / np.sqrt(variance)
     jacobian = d_error / np.sqrt(variance)[:, None]
     jacobian -= (residuals / (2 * variance))[:, None] * d_variance
-    return Linearisation(residuals[:, None], jacobian[:, None, :])
+    normal = line_query[:, :2]
+    normal = normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-300)
+    return Linearisation(residuals[:, None], jacobian[:, None, :], normal[:, None, :])
 
 
 def transfer(motion: Motion, pairs: RayPairs) -> Linearisation:
@@ -127,11 +129,14 @@ def transfer(motion: Motion, pairs: RayPairs) -> Linearisation:
     carry = down @ matrix[:, :2]
     covariance = (pairs.sigma_query**2)[:, None, None] * (carry @ carry.transpose(0, 2, 1))
     covariance += (pairs.sigma_ref**2)[:, None, None] * np.eye(2)
-    return whiten(predicted - pairs.ref, down @ d_mapped, covariance)
+    return whiten(predicted - pairs.ref, down @ d_mapped, covariance, np.sqrt(2) * pairs.sigma_ref)
 
 
-def whiten(residuals: Array, jacobian: Array, covariance: Array) -> Linearisation:
-    """Residuals (K, 2) and derivative (K, 2, P) in units of their covariance (K, 2, 2)."""
+def whiten(residuals: Array, jacobian: Array, covariance: Array, unit: Array) -> Linearisation:
+    """Residuals (K, 2) and derivative (K, 2, P) in units of their covariance (K, 2, 2).
+
+    ``unit`` (K,) is the displacement on the normalised plane that counts as one in ``shift``.
+    """
     a, b, c = covariance[:, 0, 0], covariance[:, 0, 1], covariance[:, 1, 1]
     # Inverse of the Cholesky factor [[l, 0], [b / l, h]].
     low = np.sqrt(a)
@@ -140,4 +145,8 @@ def whiten(residuals: Array, jacobian: Array, covariance: Array) -> Linearisatio
     inverse[:, 0, 0] = 1 / low
     inverse[:, 1, 0] = -b / (a * high)
     inverse[:, 1, 1] = 1 / high
-    return Linearisation(np.einsum("kij,kj->ki", inverse, residuals), inverse @ jacobian)
+    return Linearisation(
+        np.einsum("kij,kj->ki", inverse, residuals),
+        inverse @ jacobian,
+        inverse * unit[:, None, None],
+    )

@@ -1,0 +1,116 @@
+"""How far to trust a pose: noise from the residuals, covariance from the derivatives.
+
+Convention, here and in ``RelativePose``: 6x6, order x y z then rotation about fixed axes, both in
+the reference frame, for ``t = t_estimate + dt`` and ``R = exp([dr]x) R_estimate``.
+
+- Monocular pose: |t| = 1, so dt lies in the plane at right angles to t; the matrix has rank 5 and
+  its null space is (t, 0): the length of the baseline is not claimed to be known, it is not there.
+- ROTATION_ONLY: t = 0 with covariance I/3, mean and covariance of a direction of which nothing is
+  known.
+- Metric pose: rank 6, metres and radians.
+
+Two kinds of error add up. Independent errors of the matches are measured at the residuals: that is
+the covariance of an M-estimator (Huber, "Robust Statistics", section 6.3). Errors that neighbouring
+matches share (calibration, rolling shutter, depth bias) do not average out however many matches
+there are, and the pose absorbs the better part of them, so the residuals cannot tell; they are
+declared, in ``geometry.systematic_px``, and carried through the same derivatives.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from superglue_ros.geometry.least_squares import Fit
+
+Array = NDArray[np.float64]
+
+# Matches in one of this many columns of the image share their systematic error.
+CELLS_ACROSS = 4
+# The a-posteriori scale leans on the noise declared beforehand as on this many residuals.
+_PRIOR_COUNT = 5.0
+_LEAST_SCALE_PX = 0.05
+
+
+def noise_scale(residuals: Array, expected: float, limit: float) -> float:
+    """Standard deviation of one-dimensional ``residuals`` (K,) among outliers.
+
+    Expectation-maximisation of a Gaussian about zero and a uniform density of outliers on
+    ``[-4 limit, 4 limit]``, with a weak prior at ``expected``; at most ``limit``. Unlike the spread
+    of the inliers it does not shrink by the inlier threshold cutting off the tails.
+    """
+    window = 4 * limit
+    squared = residuals[np.abs(residuals) < window] ** 2
+    scale, share = float(np.clip(expected, _LEAST_SCALE_PX, limit)), 0.7
+    if not len(squared):
+        return scale
+    for _ in range(30):
+        inlier = share / (np.sqrt(2 * np.pi) * scale) * np.exp(-squared / (2 * scale**2))
+        probability = inlier / (inlier + (1 - share) / (2 * window))
+        total = float(probability.sum())
+        variance = (probability @ squared + _PRIOR_COUNT * expected**2) / (total + _PRIOR_COUNT)
+        scale = float(np.clip(np.sqrt(variance), _LEAST_SCALE_PX, limit))
+        share = float(np.clip(total / len(squared), 0.05, 0.999))
+    return scale
+
+
+def parameter_covariance(fit: Fit[Any], cells: NDArray[np.int64], systematic: float) -> Array:
+    """Covariance (P, P) of the local parameters of a fit.
+
+    ``cells`` (K,) says which matches share their systematic error, a displacement of standard
+    deviation ``systematic`` per coordinate, in the unit of ``Linearisation.shift``.
+    """
+    u2 = fit.u2
+    near = u2 < 1
+    jacobian = fit.linearisation.jacobian[near]
+    residuals = fit.linearisation.residuals[near]
+    prior, u2 = fit.prior[near], u2[near]
+    count, m, p = jacobian.shape
+    # psi(r) = w(r) r and the mean of its derivative, the two averages of the asymptotic formula.
+    squared = (1 - u2) ** 4 * np.einsum("km,km->k", residuals, residuals)
+    slope = np.mean((1 - u2) ** 2 - 4 * u2 * (1 - u2) / m) if count else 1.0
+    variance = squared.sum() / max(m * count - p, 1) / max(slope, 0.1) ** 2
+    variance = max(variance, _LEAST_SCALE_PX**2)
+    weighted = jacobian * prior[:, None, None]
+    normal = np.einsum("kmp,kmq->pq", weighted, jacobian)
+    spread = variance * np.einsum("kmp,kmq->pq", weighted, weighted)
+    if systematic > 0:
+        push = np.einsum("kmp,kmd->kpd", weighted, fit.linearisation.shift[near])
+        _, index = np.unique(cells[near], return_inverse=True)
+        shared = np.zeros((int(index.max(initial=-1)) + 1, p, 2))
+        np.add.at(shared, index, push)
+        spread += systematic**2 * np.einsum("cpd,cqd->pq", shared, shared)
+    inverse = np.linalg.pinv(normal, hermitian=True)
+    covariance = inverse @ spread @ inverse
+    return (covariance + covariance.T) / 2
+
+
+def image_cells(points: Array, width: int) -> NDArray[np.int64]:
+    """Number (K,) of the square image cell of each pixel (K, 2)."""
+    size = width / CELLS_ACROSS
+    cells = np.floor(np.asarray(points, np.float64) / size).astype(np.int64)
+    return cells[:, 0] + 100003 * cells[:, 1]
+
+
+def unit_translation_covariance(parameters: Array, basis: Array) -> Array:
+    """(6, 6) of (rotation, direction) parameters (5, 5); ``basis`` (3, 2) spans the direction's."""
+    spread = np.zeros((6, 5))
+    spread[:3, 3:5] = basis
+    spread[3:, :3] = np.eye(3)
+    return spread @ parameters @ spread.T
+
+
+def rotation_covariance(parameters: Array) -> Array:
+    """(6, 6) of rotation parameters (3, 3) with a translation direction that is unknown."""
+    covariance = np.zeros((6, 6))
+    covariance[:3, :3] = np.eye(3) / 3
+    covariance[3:, 3:] = parameters
+    return covariance
+
+
+def metric_covariance(parameters: Array) -> Array:
+    """(6, 6) of (rotation, translation) parameters (6, 6), in the order of the message."""
+    order = [3, 4, 5, 0, 1, 2]
+    return parameters[np.ix_(order, order)]
