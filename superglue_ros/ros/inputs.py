@@ -70,6 +70,7 @@ class CameraInputs:
         self._camera_index = camera_index
         self._on_bundle = on_bundle
         self._latest_info: CameraInfo | None = None
+        self._before_info = 0
         self._started = time.monotonic()
         self._last_set = self._started
         self._never_meet_warned = False
@@ -102,7 +103,7 @@ class CameraInputs:
     @property
     def unsynchronised(self) -> int:
         """Messages that never found their partners."""
-        return self._synchroniser.unsynchronised
+        return self._synchroniser.unsynchronised + self._before_info
 
     def clear(self) -> None:
         """Forget what waits for partners: time jumped."""
@@ -163,6 +164,10 @@ class CameraInputs:
     def _complete(self, messages: Sequence[Any]) -> None:
         self._last_set = time.monotonic()
         self._never_meet_warned = False
+        if self._config.inputs.camera_info == "latest" and self._latest_info is None:
+            # Not matched without calibration: as a keyframe it would give no poses later either.
+            self._before_info += 1
+            return
         names = (item.name for item in self._inputs[: self._joined])
         found = dict(zip(names, messages, strict=True))
         self._on_bundle(
@@ -194,10 +199,10 @@ class CameraInputs:
         else:
             cause = "its publisher is silent"
         text = f"no {item.name} on {item.topic} for {since:.0f} s: {cause}"
-        if item.name == "camera_info" and self._config.inputs.camera_info == "synchronised":
+        if item.name == "camera_info":
             text += (
-                ". No image is matched without its calibration; set inputs.camera_info to latest, "
-                "or to none for matches without poses"
+                ". No image is matched without its calibration; set inputs.camera_info to "
+                "latest if it comes rarely, or to none for matches without poses"
             )
         return text
 

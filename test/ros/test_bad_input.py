@@ -1,0 +1,244 @@
+"""Bad input: a clear message, Matches with status ERROR, and the next good frame works."""
+
+from __future__ import annotations
+
+import array
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+from matcher_process import (
+    HEIGHT,
+    WIDTH,
+    Matcher,
+    camera_info,
+    compressed_message,
+    image_message,
+    keypoints_message,
+    picture,
+    seconds,
+)
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from superglue_ros.msg import Features, Matches, RelativePose
+
+pytestmark = pytest.mark.ros
+
+
+def assert_refused(matcher: Matcher, at: float, said: str, before: int, **good: object) -> None:
+    """The frame of that stamp was refused with these words, and a good one goes through."""
+    refusal = matcher.peer.output("matches", at)
+    assert refusal.status == Matches.ERROR
+    assert len(refusal.u_ref) == 0
+    assert seconds(refusal.query.stamp) == pytest.approx(at)
+    assert refusal.query.id > 0
+    assert refusal.reference.id == 0
+    assert "frame refused" in matcher.wait_for_log(said, before)
+    assert matcher.peer.output("status", at).refused > 0
+    later = matcher.tick()
+    matcher.peer.send(later, **{topic: make(later) for topic, make in good.items()})  # type: ignore[operator]
+    assert matcher.peer.output("matches", later).status == Matches.OK
+
+
+def zero_size(at: float) -> Image:
+    message = image_message(picture(), at)
+    message.height = 0
+    return message
+
+
+def unknown_encoding(at: float) -> Image:
+    return image_message(picture(), at, "chromatic7")
+
+
+def short_data(at: float) -> Image:
+    message = image_message(picture(), at)
+    message.data = message.data[: len(message.data) // 2]
+    return message
+
+
+def short_step(at: float) -> Image:
+    message = image_message(picture(), at)
+    message.step = WIDTH // 2
+    return message
+
+
+def long_step(at: float) -> Image:
+    message = image_message(picture(), at)
+    message.step = WIDTH * 3
+    return message
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (zero_size, "zero size: 200x0"),
+        (unknown_encoding, "encoding 'chromatic7' is unknown: known are"),
+        (short_data, "has 15000 bytes of data, but 150 rows of step 200 take 30000"),
+        (short_step, "has step 100, but a row of 200 pixels of mono8 takes 200 bytes"),
+        (long_step, "has 30000 bytes of data, but 150 rows of step 600 take 90000"),
+    ],
+)
+def test_malformed_images(matcher: Matcher, make: Callable[[float], Image], said: str) -> None:
+    before, at = len(matcher.log), matcher.tick()
+    matcher.peer.send(at, image=make(at))
+    assert_refused(matcher, at, said, before)
+
+
+def other_size(at: float) -> CameraInfo:
+    return camera_info(at, width=640, height=480)
+
+
+def nan_focal_length(at: float) -> CameraInfo:
+    message = camera_info(at)
+    message.k[0] = float("nan")
+    return message
+
+
+def unknown_model(at: float) -> CameraInfo:
+    message = camera_info(at)
+    message.distortion_model = "kaleidoscope"
+    return message
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (other_size, "camera_info is for images of 640x480 but the image is 200x150"),
+        (nan_focal_length, "NaN or infinite"),
+        (unknown_model, "'kaleidoscope' is unknown"),
+    ],
+)
+def test_calibrations_that_do_not_fit(
+    matcher: Matcher, make: Callable[[float], CameraInfo], said: str
+) -> None:
+    before, at = len(matcher.log), matcher.tick()
+    matcher.peer.send(at, camera_info=make(at))
+    assert_refused(matcher, at, said, before)
+
+
+def test_a_frame_larger_than_the_limit(matcher: Matcher) -> None:
+    before, at = len(matcher.log), matcher.tick()
+    assert matcher.set(limits__max_pixels=WIDTH * HEIGHT)[0].successful
+    try:
+        large = np.zeros((HEIGHT + 1, WIDTH), np.uint8)
+        matcher.peer.send(at, image=image_message(large, at))
+        assert_refused(matcher, at, "has more than 30000 pixels", before)
+    finally:
+        assert matcher.set(limits__max_pixels=25_000_000)[0].successful
+
+
+def test_compressed_data_that_is_no_image(configure: Callable[..., Matcher]) -> None:
+    matcher = configure({"image_transport": "compressed"})
+
+    def good(at: float) -> CompressedImage:
+        return compressed_message(picture(), at)
+
+    matcher.prime(image=good)
+    for data in (b"", b"this is no picture"):
+        before, at = len(matcher.log), matcher.tick()
+        bad = good(at)
+        bad.data = array.array("B", data)
+        matcher.peer.send(at, image=bad)
+        said = "cannot be decoded" if data else "has no data"
+        assert_refused(matcher, at, said, before, image=good)
+
+
+POINTS = np.random.default_rng(3).uniform((10, 10), (190, 140), (60, 2))
+
+
+def good_keypoints(at: float) -> Features:
+    return keypoints_message(POINTS, at)
+
+
+def nan_keypoints(at: float) -> Features:
+    points = POINTS.copy()
+    points[3:5, 0] = np.nan
+    return keypoints_message(points, at)
+
+
+def outside_keypoints(at: float) -> Features:
+    return keypoints_message(POINTS + 1000, at)
+
+
+def ragged_keypoints(at: float) -> Features:
+    message = good_keypoints(at)
+    message.v = message.v[:-1]
+    return message
+
+
+def described(at: float, detector: str, dim: int, size: int) -> Features:
+    message = good_keypoints(at)
+    message.detector = detector
+    message.descriptor_dim = dim
+    message.descriptors = np.ones(size, np.float32).tobytes()
+    return message
+
+
+def foreign_descriptors(at: float) -> Features:
+    return described(at, "surf", 128, len(POINTS) * 128)
+
+
+def descriptors_of_another_size(at: float) -> Features:
+    return described(at, "sift-root", 64, len(POINTS) * 64)
+
+
+def too_few_descriptor_bytes(at: float) -> Features:
+    return described(at, "sift-root", 128, 7)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (nan_keypoints, "2 of 60 keypoints are NaN or infinite"),
+        (outside_keypoints, "outside the 200x150 image"),
+        (ragged_keypoints, "59 values of v for 60 of u"),
+        (foreign_descriptors, "descriptors are sift-root (128) but the query's are surf (128)"),
+        (descriptors_of_another_size, "but the query's are sift-root (64)"),
+        (too_few_descriptor_bytes, "descriptors have 28 bytes, but 60 keypoints"),
+    ],
+)
+def test_keypoints_that_do_not_fit(
+    configure: Callable[..., Matcher], make: Callable[[float], Features], said: str
+) -> None:
+    matcher = configure({"inputs.keypoints": True})
+    matcher.prime(keypoints=good_keypoints)
+    before, at = len(matcher.log), matcher.tick()
+    matcher.peer.send(at, keypoints=make(at))
+    assert_refused(matcher, at, said, before, keypoints=good_keypoints)
+
+
+def test_zero_one_and_a_hundred_thousand_keypoints(configure: Callable[..., Matcher]) -> None:
+    # Lossless, because best effort may lose a part of a message of more than a megabyte.
+    matcher = configure({"inputs.keypoints": True, "intake.mode": "lossless"})
+    matcher.prime(keypoints=good_keypoints)
+    expected = {0: Matches.NO_KEYPOINTS_QUERY, 1: Matches.FEW}
+    for count, status in expected.items():
+        at = matcher.tick()
+        matcher.peer.send(at, keypoints=keypoints_message(POINTS[:count], at))
+        assert matcher.peer.output("matches", at).status == status
+        pose = matcher.peer.output("relative_pose", at)
+        assert pose.status in (RelativePose.FEW, RelativePose.LOST)
+        assert len(matcher.peer.output("features", at).u) == count
+    before, at = len(matcher.log), matcher.tick()
+    many = np.random.default_rng(4).uniform((1, 1), (198, 148), (100_000, 2))
+    message = keypoints_message(many, at)
+    scores = np.random.default_rng(5).uniform(0, 1, 100_000).astype(np.float32)
+    message.scores = array.array("f", scores.tobytes())
+    matcher.peer.send(at, keypoints=message)
+    kept = matcher.peer.output("features", at)
+    assert len(kept.u) == 300
+    assert min(kept.scores) == pytest.approx(np.sort(scores)[-300])
+    matcher.wait_for_log("100000 keypoints came, the best 300 are used", before)
+    assert matcher.peer.output("matches", at).status != Matches.ERROR
+
+
+def test_the_same_mistake_does_not_flood_the_log(matcher: Matcher) -> None:
+    before = len(matcher.log)
+    for _ in range(30):
+        at = matcher.tick()
+        matcher.peer.send(at, image=unknown_encoding(at))
+        assert matcher.peer.output("matches", at).status == Matches.ERROR
+    assert 1 <= matcher.log[before:].count("frame refused") <= 5

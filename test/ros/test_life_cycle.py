@@ -1,0 +1,178 @@
+"""Life cycle of the process: bring up, tear down, in the middle of a match, and interrupts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+from matcher_process import (
+    Matcher,
+    camera_info,
+    image_message,
+    picture,
+)
+from rosgraph_msgs.msg import Clock
+
+from superglue_ros.msg import Matches
+
+pytestmark = pytest.mark.ros
+
+
+def test_up_down_and_interrupt(start: Callable[..., Matcher]) -> None:
+    matcher = start()
+    assert matcher.state() == "unconfigured"
+    assert matcher.configure()
+    assert matcher.state() == "inactive"
+    assert matcher.activate()
+    assert matcher.state() == "active"
+    at = matcher.prime()
+    first = matcher.peer.output("features", at).frame.id
+    assert matcher.deactivate()
+    assert matcher.state() == "inactive"
+    assert matcher.cleanup()
+    assert matcher.state() == "unconfigured"
+    assert matcher.configure()
+    assert matcher.activate()
+    at = matcher.prime()
+    assert matcher.peer.output("features", at).frame.id > first  # ids go on counting
+    assert matcher.stop() == 0
+
+
+def test_autostart_namespace_remapping_and_sim_time(start: Callable[..., Matcher]) -> None:
+    """One process for all that is said at its start."""
+    topics = {"image": "/rig/front/image_raw", "camera_info": "/rig/front/camera_info"}
+    remap = [part for name, to in topics.items() for part in ("-r", f"{name}:={to}")]
+    matcher = start(
+        {
+            "autostart": True,
+            "use_sim_time": True,
+            "robot": "kim",
+            "geometry.treshold_px": 1.0,
+            "qos_overrides./rig/front/image_raw.subscription.reliability": "reliable",
+        },
+        arguments=("-r", "__ns:=/kim", *remap),
+        namespace="/kim",
+        topics=topics,
+    )
+    at = matcher.prime()
+    matches = matcher.peer.output("matches", at)
+    assert matches.query.robot == "kim"
+    assert matcher.state() == "active"
+    matcher.wait_for_log("geometry.treshold_px is unknown and has no effect: did you mean")
+    reliability = matcher.get("qos_overrides./rig/front/image_raw.subscription.reliability")
+    assert reliability.string_value == "reliable"
+    # The clock goes back though the stamps have not yet.
+    clock = matcher.peer.publisher("/clock", Clock)
+    for seconds in (at, at - 60.0):
+        clock.publish(Clock(clock=camera_info(seconds).header.stamp))
+    matcher.wait_for_log("the clock jumped backwards by 60.000 s: all keyframes are dropped")
+    before = matches.query.id
+    matcher.peer.send(at - 59.9)
+    after = matcher.peer.output("features", at - 59.9).frame.id
+    assert after > before
+    matcher.peer.send(at - 59.8)
+    assert matcher.peer.output("matches", at - 59.8).reference.id == after
+    assert "time jumped backwards to" not in matcher.log  # one reset, not two
+    assert matcher.stop() == 0
+
+
+def test_values_out_of_range_at_start_are_mended_in_place(start: Callable[..., Matcher]) -> None:
+    matcher = start({"geometry.seed": -3})
+    assert not matcher.configure()
+    assert matcher.state() == "unconfigured"
+    assert "geometry.seed out of range" in matcher.wait_for_log("cannot be configured")
+    assert matcher.set(geometry__seed=3)[0].successful
+    assert matcher.configure()
+    assert matcher.stop() == 0
+
+
+def test_bad_weights_are_named_and_can_be_mended(
+    configure: Callable[..., Matcher], shared: Matcher, tmp_path: Path
+) -> None:
+    wrong = tmp_path / "weights.pth"
+    wrong.write_bytes(b"these are no weights")
+    configure({"front_end.name": "sift", "front_end.weights": ""}, activate=False)
+    assert shared.cleanup()
+    before = len(shared.log)
+    for path, said in ((wrong, "weights.pth"), (tmp_path / "absent.pth", "absent.pth")):
+        results = shared.set_parameters(
+            {"front_end.name": "superpoint", "front_end.weights": str(path)}
+        )
+        assert all(result.successful for result in results)
+        assert not shared.configure()
+        assert shared.state() == "unconfigured"
+        assert "cannot be configured" in shared.wait_for_log(said, before)
+        diagnosis = shared.peer.wait(
+            lambda said=said: [
+                s
+                for array in shared.peer.received["/diagnostics"]
+                for s in array.status
+                if said in s.message
+            ],
+            "diagnostics about the weights",
+        )
+        assert diagnosis[-1].level == b"\2"
+    shared.set_parameters({"front_end.name": "sift", "front_end.weights": ""})
+    assert shared.configure()
+
+
+def test_deactivation_in_the_middle_of_matches(configure: Callable[..., Matcher]) -> None:
+    """Frames pour in while the node goes down and up: nothing hangs, what is in hand is counted."""
+    matcher = configure({"intake.mode": "lossless"})
+    matcher.prime()
+    for _ in range(3):
+        for _ in range(10):
+            matcher.peer.send(matcher.tick(), shift=3)
+        assert matcher.deactivate()
+        published = len(matcher.peer.received["features"])
+        assert matcher.activate()
+        # Inactive means silent: what came in the meantime was finished before the answer.
+        assert len(matcher.peer.received["features"]) - published <= 1
+        at = matcher.prime()
+        assert matcher.peer.output("matches", at).status == Matches.OK
+
+
+def test_interrupt_in_the_middle_of_matches(start: Callable[..., Matcher]) -> None:
+    matcher = start({"autostart": True, "intake.mode": "lossless"})
+    matcher.prime()
+    for _ in range(20):
+        matcher.peer.send(matcher.tick(), shift=3)
+    assert matcher.stop() == 0
+
+
+def test_lossless_matches_every_frame_in_order(configure: Callable[..., Matcher]) -> None:
+    matcher = configure({"intake.mode": "lossless", "intake.warn_at": 1})
+    matcher.prime()
+    stamps = [matcher.tick() for _ in range(40)]
+    for at in stamps:
+        matcher.peer.send(at, shift=2)
+    status = matcher.peer.output("status", stamps[-1])
+    assert (status.dropped, status.refused) == (0, 0)
+    assert status.received == status.matched
+    ids = [matcher.peer.output("features", at).frame.id for at in stamps]
+    assert ids == list(range(ids[0], ids[0] + len(ids)))
+
+
+def test_latest_drops_and_counts(configure: Callable[..., Matcher]) -> None:
+    matcher = configure({"intake.mode": "latest"})
+    matcher.prime()
+    received = matcher.peer.received["status"][-1].received
+    image, stamps = picture(2), [matcher.tick() for _ in range(60)]
+    messages = [(image_message(image, at), camera_info(at)) for at in stamps]
+    for (image_, info), at in zip(messages, stamps, strict=True):
+        matcher.peer.send(at, image=image_, camera_info=info)
+    # The newest that arrived always wins, so the last set to arrive is always matched.
+    status = matcher.peer.wait(
+        lambda: [
+            s
+            for s in matcher.peer.received["status"]
+            if s.received - received >= 30 and s.received == s.matched + s.dropped + s.refused
+        ],
+        "a settled count",
+    )[-1]
+    assert status.dropped > 0
+    assert status.matched < status.received
