@@ -22,6 +22,7 @@ from superglue_ros.superpoint import (
     sample_descriptors,
     select_keypoints,
 )
+from superglue_ros.superpoint_engine import SuperPointEngine
 from superglue_ros.types import Features, FloatArray
 from superglue_ros.weights import load_superpoint
 
@@ -51,11 +52,17 @@ class SuperPointFrontEnd:
     """SuperPoint on the image shrunk to ``max_size``; keypoints in pixels of the original."""
 
     def __init__(
-        self, network: SuperPoint, kind: str, config: FrontEndConfig, device: torch.device
+        self,
+        network: SuperPoint,
+        kind: str,
+        config: FrontEndConfig,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self.detector = kind
         self.descriptor_dim = network.config.descriptor_dim
-        self._network = network.to(device, memory_format=torch.channels_last).eval()
+        self._exact_sampling = network.config.exact_sampling
+        self._engine = SuperPointEngine(network, device, dtype)
         self._config = config
         self._device = device
 
@@ -69,7 +76,7 @@ class SuperPointFrontEnd:
         config = self._config
         resized = resize(image, config.max_size)
         height, width = resized.image.shape
-        logits, dense = self._network(self._tensor(resized.image))
+        logits, dense = self._engine.maps(to_tensor(resized.image, self._device))
         scores = keypoint_probability(logits)[:, :height, :width]
         if config.nms_radius:
             scores = non_maximum_suppression(scores, config.nms_radius)
@@ -83,12 +90,9 @@ class SuperPointFrontEnd:
     def describe(self, image: GreyImage, keypoints: FloatArray) -> Features:
         """See :class:`FrontEnd`."""
         resized = resize(image, self._config.max_size)
-        _, dense = self._network(self._tensor(resized.image))
+        _, dense = self._engine.maps(to_tensor(resized.image, self._device))
         pixels = torch.from_numpy(resized.to_resized(keypoints)).to(self._device)
         return self._features(image, keypoints, pixels.new_ones(len(pixels)), pixels, dense)
-
-    def _tensor(self, image: GreyImage) -> torch.Tensor:
-        return to_tensor(image, self._device).contiguous(memory_format=torch.channels_last)
 
     def _features(
         self,
@@ -98,8 +102,7 @@ class SuperPointFrontEnd:
         pixels: torch.Tensor,
         dense: torch.Tensor,
     ) -> Features:
-        exact = self._network.config.exact_sampling
-        descriptors = sample_descriptors(pixels[None], dense, exact)[0]
+        descriptors = sample_descriptors(pixels[None], dense, self._exact_sampling)[0]
         height, width = image.shape
         return Features(
             keypoints,

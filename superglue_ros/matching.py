@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from superglue_ros.config import Config, MatcherConfig
-from superglue_ros.engine import MatchingEngine
+from superglue_ros.superglue_engine import SuperGlueEngine
 from superglue_ros.errors import DescriptorKindError, FeaturesError
 from superglue_ros.superglue import SuperGlue
 from superglue_ros.types import Correspondences, Features, FloatArray
@@ -85,7 +85,7 @@ class SuperGlueMatcher:
     ) -> None:
         self.descriptor_kind = descriptor_kind
         self._descriptor_dim = network.config.descriptor_dim
-        self._engine = MatchingEngine(network, device, dtype)
+        self._engine = SuperGlueEngine(network, device, dtype)
         self._config = config
 
     def configure(self, config: MatcherConfig) -> None:
@@ -93,7 +93,7 @@ class SuperGlueMatcher:
         self._config = config
 
     def prepare(self, features: Features) -> Tensor:
-        """See :class:`Matcher`; the tokens (N, D) of :meth:`MatchingEngine.prepare`."""
+        """See :class:`Matcher`; the tokens (N, D) of :meth:`SuperGlueEngine.prepare`."""
         check_kind(features, self.descriptor_kind, self._descriptor_dim)
         return self._engine.prepare(
             _tensor(features.keypoints),

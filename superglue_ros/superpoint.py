@@ -94,17 +94,31 @@ def non_maximum_suppression(scores: Tensor, radius: int) -> Tensor:
 
     Maxima suppressed only by pixels that are themselves suppressed come back, in two rounds.
     """
-
-    def max_pool(x: Tensor) -> Tensor:
-        return F.max_pool2d(x, kernel_size=2 * radius + 1, stride=1, padding=radius)
-
     zeros = torch.zeros_like(scores)
-    is_max = scores == max_pool(scores)
+    is_max = scores == _window_maximum(scores, radius)
     for _ in range(2):
-        near_max = max_pool(is_max.to(scores.dtype)) > 0
+        near_max = _window_maximum(is_max.to(scores.dtype), radius) > 0
         rest = torch.where(near_max, zeros, scores)
-        is_max = is_max | ((rest == max_pool(rest)) & ~near_max)
+        is_max = is_max | ((rest == _window_maximum(rest, radius)) & ~near_max)
     return torch.where(is_max, scores, zeros)
+
+
+def _window_maximum(x: Tensor, radius: int) -> Tensor:
+    """Maximum of the (2 radius + 1) square around every pixel of (B, H, W)."""
+    size = 2 * radius + 1
+    if x.is_cuda:
+        return F.max_pool2d(x, kernel_size=size, stride=1, padding=radius)
+    # torch compares all pixels of the square on a CPU; doubling a window along each axis needs
+    # 2 log2(size) comparisons instead of size^2.
+    for axis in (1, 2):
+        x = F.pad(x, (0, 0, radius, radius) if axis == 1 else (radius, radius), value=-torch.inf)
+        width = 1
+        while width < size:
+            step = min(width, size - width)
+            kept = x.shape[axis] - step
+            x = torch.maximum(x.narrow(axis, 0, kept), x.narrow(axis, step, kept))
+            width += step
+    return x
 
 
 def select_keypoints(

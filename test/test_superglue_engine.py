@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from superglue_ros.engine import MatchingEngine
+from superglue_ros.superglue_engine import SuperGlueEngine
 from superglue_ros.sinkhorn import log_sinkhorn
 from superglue_ros.superglue import SuperGlue, SuperGlueConfig, initialise_as_optimal_matching
 
@@ -57,7 +57,7 @@ def reference(network: SuperGlue, a: dict, b: dict) -> torch.Tensor:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_equals_the_network(variant):
     network = random_network(VARIANTS[variant])
-    engine = MatchingEngine(network, CPU)
+    engine = SuperGlueEngine(network, CPU)
     dim = network.config.descriptor_dim
     a, b = random_set(23, dim, 1), random_set(17, dim, 2)
     ((k, result),) = engine.match([engine.prepare(**a, size=SIZE)], engine.prepare(**b, size=SIZE))
@@ -68,7 +68,7 @@ def test_equals_the_network(variant):
 @pytest.mark.parametrize("counts", [(20, 20, 20), (20, 7, 20, 1, 7), (15, 9)])
 def test_a_window_gives_what_its_pairs_give(counts):
     network = random_network(VARIANTS["full"])
-    engine = MatchingEngine(network, CPU)
+    engine = SuperGlueEngine(network, CPU)
     keyframes = [random_set(count, 16, seed) for seed, count in enumerate(counts)]
     frame = random_set(20, 16, 99)
     prepared = [engine.prepare(**keyframe, size=SIZE) for keyframe in keyframes]
@@ -84,7 +84,7 @@ def test_a_window_gives_what_its_pairs_give(counts):
 
 def test_calls_do_not_disturb_each_other():
     network = random_network(VARIANTS["full"])
-    engine = MatchingEngine(network, CPU)
+    engine = SuperGlueEngine(network, CPU)
     small, large = (
         [engine.prepare(**random_set(count, 16, seed), size=SIZE) for seed in (1, 2)]
         for count in (9, 31)
@@ -96,7 +96,7 @@ def test_calls_do_not_disturb_each_other():
 
 def test_no_references_give_nothing():
     network = random_network(VARIANTS["full"])
-    engine = MatchingEngine(network, CPU)
+    engine = SuperGlueEngine(network, CPU)
     assert list(engine.match([], engine.prepare(**random_set(5, 16, 0), size=SIZE))) == []
     assert engine.prepare(**random_set(0, 16, 0), size=SIZE).shape == (0, 16)
 
@@ -104,7 +104,7 @@ def test_no_references_give_nothing():
 def test_optimal_matching_start_is_the_layer_on_raw_descriptors():
     network = SuperGlue(VARIANTS["full"]).eval()
     initialise_as_optimal_matching(network, scale=12.0)
-    engine = MatchingEngine(network, CPU)
+    engine = SuperGlueEngine(network, CPU)
     a, b = random_set(12, 16, 3), random_set(10, 16, 4)
     ((_, result),) = engine.match([engine.prepare(**a, size=SIZE)], engine.prepare(**b, size=SIZE))
     cosine = a["descriptors"] @ b["descriptors"].T
@@ -113,7 +113,7 @@ def test_optimal_matching_start_is_the_layer_on_raw_descriptors():
 
 def test_bfloat16_is_near():
     network = random_network(VARIANTS["full"])
-    engine = MatchingEngine(network, CPU, torch.bfloat16)
+    engine = SuperGlueEngine(network, CPU, torch.bfloat16)
     a, b = random_set(23, 16, 1), random_set(17, 16, 2)
     ((_, result),) = engine.match([engine.prepare(**a, size=SIZE)], engine.prepare(**b, size=SIZE))
     difference = (result.exp() - reference(network, a, b).exp())[:, :-1, :-1].abs().max()

@@ -62,7 +62,7 @@ class _Group:
         return self.middle + len(self.members) * self.query_length
 
 
-class MatchingEngine:
+class SuperGlueEngine:
     """Fast inference of one trained network.
 
     ``dtype`` is that of the layers' products and attention; residual stream, final scores and
