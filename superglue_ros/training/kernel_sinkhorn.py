@@ -35,7 +35,7 @@ def sinkhorn(
     if bool((row_max.amax() - z.detach().amin()) > MAX_RANGE):
         return log_sinkhorn(scores.float(), dustbin, iterations, mask0, mask1)
     u, v = _Scaling.apply((z - row_max).exp(), log_a.exp(), log_b.exp(), iterations)
-    return z - row_max + u.log().unsqueeze(2) + v.log().unsqueeze(1)
+    return z - row_max + _log(u).unsqueeze(2) + _log(v).unsqueeze(1)
 
 
 class _Scaling(torch.autograd.Function):
@@ -72,6 +72,12 @@ class _Scaling(torch.autograd.Function):
             grad_u = torch.zeros_like(grad_u)
         grad_kernel = torch.stack(left, dim=2) @ torch.stack(right, dim=1)
         return grad_kernel, None, None, None
+
+
+def _log(x: Tensor) -> Tensor:
+    """Logarithm whose gradient stays finite where padding makes it -inf."""
+    positive = x > 0
+    return torch.where(positive, x, torch.ones_like(x)).log().masked_fill(~positive, -torch.inf)
 
 
 def _times(matrix: Tensor, vector: Tensor) -> Tensor:
