@@ -278,6 +278,8 @@ def matches_to_message(matches: Matches) -> MatchesMessage:
     message.inlier = _array("B", matches.inlier)
     message.sigma_px = _array("f", matches.sigma_px)
     message.track_ids = _array("q", matches.track_ids)
+    message.merged_from = _array("q", matches.merged_from)
+    message.merged_into = _array("q", matches.merged_into)
     return message
 
 

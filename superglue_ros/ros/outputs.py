@@ -15,7 +15,7 @@ from superglue_ros.ros.qos import output_profile, overridable
 from superglue_ros.types import Frame, FrameId
 from superglue_ros.visualisation import draw_matches
 
-_TOPICS: dict[str, type] = {
+TOPICS: dict[str, type] = {
     "matches": Matches,
     "relative_pose": RelativePose,
     "features": Features,
@@ -34,7 +34,7 @@ class Outputs:
             topic: node.create_lifecycle_publisher(
                 kind, topic, output_profile(), qos_overriding_options=overridable()
             )
-            for topic, kind in _TOPICS.items()
+            for topic, kind in TOPICS.items()
         }
         self._images: OrderedDict[FrameId, Any] = OrderedDict()
 

@@ -1,0 +1,304 @@
+"""Messages to types and back: values, units and errors."""
+
+from __future__ import annotations
+
+import array
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from matcher_process import (
+    HEIGHT,
+    WIDTH,
+    camera_info,
+    compressed_message,
+    image_message,
+    picture,
+)
+from rclpy.serialization import deserialize_message, serialize_message
+from scipy.spatial.transform import Rotation
+
+from superglue_ros.errors import CalibrationError, FeaturesError, ImageError
+from superglue_ros.msg import Features as FeaturesMessage
+from superglue_ros.msg import Matches as MatchesMessage
+from superglue_ros.msg import RelativePose as RelativePoseMessage
+from superglue_ros.ros import convert
+from superglue_ros.types import (
+    Features,
+    FrameId,
+    Matches,
+    MatchKind,
+    MatchStatus,
+    PoseMethod,
+    PoseStatus,
+    RelativePose,
+)
+
+FRAME = FrameId(id=7, stamp_ns=12_345_678_901, frame_id="cam", robot="kim", camera_index=2)
+LIMIT = 10_000_000
+
+
+def over_the_wire(message):  # type: ignore[no-untyped-def]
+    return deserialize_message(serialize_message(message), type(message))
+
+
+def test_padded_rows_are_cut() -> None:
+    padded = np.pad(picture(), ((0, 0), (0, 24)))
+    message = image_message(padded, 1.0)
+    message.width = WIDTH
+    np.testing.assert_array_equal(convert.image_to_grey(message, LIMIT), picture())
+
+
+def test_colours_are_weighted_as_rec_601() -> None:
+    for encoding, order in (("rgb8", slice(None)), ("bgr8", slice(None, None, -1))):
+        rgb = np.zeros((4, 6, 3), np.uint8)
+        rgb[:] = (200, 100, 50)
+        message = image_message(np.ascontiguousarray(rgb[:, :, order]), 1.0, encoding)
+        grey = convert.image_to_grey(message, LIMIT)
+        assert grey.shape == (4, 6)
+        assert abs(int(grey[0, 0]) - (0.299 * 200 + 0.587 * 100 + 0.114 * 50)) <= 1
+
+
+def test_sixteen_bits_in_both_byte_orders() -> None:
+    values = picture().astype(np.uint16) * 257
+    for big, data in ((0, values), (1, values.byteswap())):
+        message = image_message(data, 1.0, "mono16")
+        message.is_bigendian = big
+        grey = convert.image_to_grey(message, LIMIT)
+        assert np.abs(grey.astype(int) - picture()).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "encoding", ["bayer_rggb8", "bayer_grbg8", "yuv422_yuy2", "mono8", "8UC1", "rgba8", "bgr16"]
+)
+def test_every_encoding_gives_a_grey_image_of_its_size(encoding: str) -> None:
+    size = convert._BYTES_PER_PIXEL[encoding]
+    message = image_message(np.full((8, 10 * size), 90, np.uint8), 1.0, encoding)
+    message.width = 10
+    assert convert.image_to_grey(message, LIMIT).shape == (8, 10)
+
+
+@given(st.binary(max_size=300))
+@settings(max_examples=50, deadline=None)
+def test_no_bytes_crash_the_decoder(data: bytes) -> None:
+    message = compressed_message(picture(), 1.0)
+    message.data = array.array("B", data)
+    with pytest.raises(ImageError):
+        convert.compressed_to_grey(message, LIMIT)
+
+
+def test_a_compressed_picture_larger_than_the_limit_is_refused() -> None:
+    with pytest.raises(ImageError, match="more than 100 pixels"):
+        convert.compressed_to_grey(compressed_message(picture(), 1.0), 100)
+
+
+def test_depth_units() -> None:
+    millimetres = np.array([[0, 1000], [2500, 65535]], np.uint16)
+    depth = convert.depth_to_metres(image_message(millimetres, 1.0, "16UC1"), 2, 2)
+    np.testing.assert_allclose(depth, [[0, 1], [2.5, 65.535]], rtol=1e-6)
+    metres = np.array([[np.nan, 1.5]], np.float32)
+    depth = convert.depth_to_metres(image_message(metres, 1.0, "32FC1"), 2, 1)
+    np.testing.assert_array_equal(depth, metres)
+    big = image_message(millimetres.byteswap(), 1.0, "16UC1")
+    big.is_bigendian = 1
+    np.testing.assert_allclose(convert.depth_to_metres(big, 2, 2)[1, 0], 2.5)
+
+
+def test_depth_that_does_not_fit_is_refused() -> None:
+    depth = np.zeros((4, 4), np.uint16)
+    with pytest.raises(ImageError, match="register the depth"):
+        convert.depth_to_metres(image_message(depth, 1.0, "16UC1"), 8, 8)
+    with pytest.raises(ImageError, match="16UC1"):
+        convert.depth_to_metres(image_message(depth, 1.0, "rgb8"), 4, 4)
+
+
+def test_camera_of_a_rectified_image_follows_p() -> None:
+    message = camera_info(1.0)
+    message.d = [0.3, 0.1, 0.0, 0.0, 0.0]
+    message.p[0] = 150.0
+    raw = convert.camera_info_to_camera(message, WIDTH, HEIGHT, rectified=False)
+    rectified = convert.camera_info_to_camera(message, WIDTH, HEIGHT, rectified=True)
+    assert raw is not None
+    assert rectified is not None
+    assert (raw.matrix[0, 0], raw.distorted) == (200, True)
+    assert (rectified.matrix[0, 0], rectified.distorted) == (150, False)
+
+
+def test_binning_and_region_of_interest_decide_the_size() -> None:
+    message = camera_info(1.0, width=400, height=300)
+    message.binning_x = message.binning_y = 2
+    camera = convert.camera_info_to_camera(message, 200, 150, rectified=False)
+    assert camera is not None
+    assert camera.matrix[0, 0] == pytest.approx(100)
+    with pytest.raises(CalibrationError, match="200x150 but the image is 400x300"):
+        convert.camera_info_to_camera(message, 400, 300, rectified=False)
+
+
+def test_uncalibrated_is_none() -> None:
+    message = camera_info(1.0)
+    message.k = [0.0] * 9
+    assert convert.camera_info_to_camera(message, WIDTH, HEIGHT, rectified=False) is None
+
+
+def features(count: int = 5, dim: int = 4) -> Features:
+    rng = np.random.default_rng(1)
+    return Features(
+        rng.uniform(0, 90, (count, 2)).astype(np.float32),
+        rng.uniform(0, 1, count).astype(np.float32),
+        100,
+        100,
+        "kind",
+        rng.normal(size=(count, dim)).astype(np.float32),
+        rng.uniform(0.5, 2, count).astype(np.float32),
+        rng.integers(-1, 2**60, count),
+    )
+
+
+@pytest.mark.parametrize(("descriptors", "tolerance"), [("float32", 0), ("float16", 2e-3)])
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_features_there_and_back(descriptors: str, tolerance: float, count: int) -> None:
+    sent = features(count)
+    message = over_the_wire(convert.features_to_message(sent, FRAME, True, descriptors))
+    assert message.rectified
+    assert convert.frame_id_from_message(message.frame) == FRAME
+    assert convert.stamp_to_ns(message.header.stamp) == FRAME.stamp_ns
+    got, cut = convert.features_from_message(message, 100, 100, 1000)
+    assert cut == 0
+    for name in ("keypoints", "scores", "sigma_px", "track_ids"):
+        np.testing.assert_array_equal(getattr(got, name), getattr(sent, name))
+    np.testing.assert_allclose(got.descriptors, sent.descriptors, atol=tolerance, rtol=tolerance)
+    assert got.detector == "kind"
+
+
+def test_features_without_descriptors() -> None:
+    message = convert.features_to_message(features(), FRAME, False)
+    assert (message.descriptor_dim, len(message.descriptors)) == (0, 0)
+    got, _ = convert.features_from_message(message, 100, 100, 1000)
+    assert got.descriptors is None
+
+
+@given(hnp.arrays(np.float32, st.integers(0, 30), elements=st.floats(0, 1, width=32)))
+@settings(deadline=None)
+def test_the_best_keypoints_are_kept_in_their_order(scores: np.ndarray) -> None:
+    count = len(scores)
+    message = FeaturesMessage(width=50, height=50)
+    message.u = array.array("f", np.arange(count, dtype=np.float32).tobytes())
+    message.v = message.u
+    message.scores = array.array("f", scores.tobytes())
+    got, cut = convert.features_from_message(message, 50, 50, 10)
+    assert len(got) == min(count, 10)
+    assert len(got) + cut == count
+    assert (np.diff(got.keypoints[:, 0]) > 0).all()
+    left_out = np.delete(scores, got.keypoints[:, 0].astype(int))
+    assert not len(left_out) or left_out.max() <= got.scores.min()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"width": 640}, "keypoints are of a 640x100 image"),
+        ({"scores": [0.5]}, "1 values of scores for 5 of u"),
+        ({"descriptor_dim": 3}, "5 keypoints of 3 values of 4 bytes take 60"),
+        ({"descriptor_type": 9}, "descriptor_type 9 is unknown"),
+    ],
+)
+def test_features_that_contradict_themselves(change: dict[str, object], said: str) -> None:
+    message = convert.features_to_message(features(), FRAME, False, "float32")
+    for name, value in change.items():
+        setattr(message, name, value)
+    with pytest.raises(FeaturesError, match=said):
+        convert.features_from_message(message, 100, 100, 1000)
+
+
+def matches(count: int) -> Matches:
+    rng = np.random.default_rng(2)
+    points = rng.uniform(0, 90, (2, count, 2)).astype(np.float32)
+    return Matches(
+        FrameId(3, 1_000_000_000, "ref"), FRAME, MatchKind.LOOP, MatchStatus.FEW,
+        np.arange(count, dtype=np.int32), np.arange(count, dtype=np.int32)[::-1],
+        points[0], points[1], rng.uniform(0, 1, count).astype(np.float32),
+        rng.integers(0, 2, count).astype(bool), np.ones(count, np.float32),
+        rng.integers(-1, 2**60, count), True,
+        np.array([5], np.int64), np.array([2], np.int64),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("count", [0, 6])
+def test_matches(count: int) -> None:
+    sent = matches(count)
+    message = over_the_wire(convert.matches_to_message(sent))
+    assert message.header.frame_id == "cam"
+    assert convert.stamp_to_ns(message.header.stamp) == FRAME.stamp_ns
+    assert convert.frame_id_from_message(message.reference) == sent.reference
+    assert convert.frame_id_from_message(message.query) == FRAME
+    assert (message.kind, message.status) == (MatchesMessage.LOOP, MatchesMessage.FEW)
+    assert message.rectified
+    np.testing.assert_array_equal(message.index_ref, sent.index_ref)
+    np.testing.assert_array_equal(message.index_query, sent.index_query)
+    np.testing.assert_array_equal(np.column_stack((message.u_ref, message.v_ref)), sent.points_ref)
+    np.testing.assert_array_equal(
+        np.column_stack((message.u_query, message.v_query)), sent.points_query
+    )
+    np.testing.assert_array_equal(message.scores, sent.scores)
+    np.testing.assert_array_equal(message.inlier, sent.inlier)
+    np.testing.assert_array_equal(message.track_ids, sent.track_ids)
+    assert (list(message.merged_from), list(message.merged_into)) == ([5], [2])
+
+
+def test_enumerations_are_those_of_the_messages() -> None:
+    for kind in MatchKind:
+        assert getattr(MatchesMessage, kind.name) == kind
+    for status in MatchStatus:
+        assert getattr(MatchesMessage, status.name) == status
+    for method in PoseMethod:
+        assert getattr(RelativePoseMessage, method.name) == method
+    for pose_status in PoseStatus:
+        assert getattr(RelativePoseMessage, pose_status.name) == pose_status
+
+
+def test_relative_pose() -> None:
+    rotation = Rotation.from_rotvec([0.1, -0.2, 0.3]).as_matrix()
+    covariance = np.diag([1.0, 2, 3, 4, 5, 6])
+    pose = RelativePose(
+        FrameId(3, 1_000_000_000, "ref"), FRAME, PoseStatus.PLANAR, PoseMethod.HOMOGRAPHY,
+        rotation, np.array([0.6, 0.0, 0.8]), covariance, False, 40, 30, 1.5, 0.4, 0.02,
+    )  # fmt: skip
+    message = over_the_wire(convert.pose_to_message(pose))
+    assert message.header.frame_id == "ref"  # the reference's frame, the query's stamp
+    assert convert.stamp_to_ns(message.header.stamp) == FRAME.stamp_ns
+    assert (message.status, message.method) == (
+        RelativePoseMessage.PLANAR, RelativePoseMessage.HOMOGRAPHY,
+    )  # fmt: skip
+    assert (message.num_matches, message.num_inliers) == (40, 30)
+    q = message.pose.pose.orientation
+    np.testing.assert_allclose(Rotation.from_quat([q.x, q.y, q.z, q.w]).as_matrix(), rotation)
+    np.testing.assert_allclose(np.reshape(message.pose.covariance, (6, 6)), covariance)
+
+
+@given(hnp.arrays(np.float64, 3, elements=st.floats(-4, 4)))
+@settings(deadline=None)
+def test_quaternions_at_every_angle(vector: np.ndarray) -> None:
+    rotation = Rotation.from_rotvec(vector)
+    found = convert.quaternion(rotation.as_matrix())
+    assert np.linalg.norm(found) == pytest.approx(1)
+    assert found[3] >= 0
+    assert (Rotation.from_quat(found) * rotation.inv()).magnitude() < 1e-7
+
+
+def test_descriptors_take_the_fast_path() -> None:
+    """2048 descriptors of 256 values are converted in milliseconds, not in tens of them."""
+    many = features(2048, 256)
+    best = min(_seconds_of(many) for _ in range(5))
+    assert best < 0.05
+
+
+def _seconds_of(many: Features) -> float:
+    started = time.perf_counter()
+    convert.features_to_message(many, FRAME, False, "float32")
+    return time.perf_counter() - started

@@ -1,0 +1,93 @@
+"""What is written about the node agrees with its code."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+from superglue_ros.config import Config, leaves
+from superglue_ros.msg import MatcherStatus, Matches, RelativePose
+from superglue_ros.ros import reference
+from superglue_ros.ros.node_config import NodeConfig
+from superglue_ros.ros.outputs import TOPICS
+from superglue_ros.ros.parameters import settings_from_flat
+
+ROOT = Path(__file__).resolve().parents[2]
+AGAIN = "run: scripts/run python -m superglue_ros.ros.reference"
+
+
+def flat(values: dict[str, object], prefix: str = "") -> dict[str, object]:
+    found: dict[str, object] = {}
+    for key, value in values.items():
+        name = prefix + key
+        found |= flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return found
+
+
+def test_the_configuration_file_is_current() -> None:
+    assert (ROOT / "config/matcher.yaml").read_text(encoding="utf-8") == reference.yaml_text(), (
+        AGAIN
+    )
+
+
+def test_the_configuration_file_holds_every_default_and_nothing_else() -> None:
+    document = yaml.safe_load((ROOT / "config/matcher.yaml").read_text(encoding="utf-8"))
+    values = flat(document["/**"]["ros__parameters"])
+    expected = {name: item.default for name, item, _ in [*leaves(NodeConfig), *leaves(Config)]}
+    assert values == expected
+    settings = settings_from_flat(values)
+    assert (settings.core, settings.node) == (Config(), NodeConfig())
+
+
+def test_every_line_of_the_configuration_file_is_commented() -> None:
+    lines = (ROOT / "config/matcher.yaml").read_text(encoding="utf-8").splitlines()
+    settings = [
+        (before, line)
+        for before, line in pairwise(lines)
+        if ":" in line and not line.strip().startswith("#") and not line.rstrip().endswith(":")
+    ]
+    assert len(settings) > 40
+    for before, line in settings:
+        assert before.strip().startswith("#"), line
+    assert max(map(len, lines)) <= 100
+
+
+def test_the_table_in_the_documentation_is_current() -> None:
+    page = (ROOT / "docs/node.md").read_text(encoding="utf-8")
+    assert page == reference.with_table(page), AGAIN
+
+
+def test_the_documentation_names_every_topic() -> None:
+    page = (ROOT / "docs/node.md").read_text(encoding="utf-8")
+    for topic in [*TOPICS, "image", "image/compressed", "camera_info", "keypoints", "depth"]:
+        assert f"| `{topic}` |" in page
+
+
+def constants(message: type) -> dict[str, str]:
+    """Constants of a message by name, with the comment that stands beside each in its file."""
+    path = ROOT / "msg" / f"{message.__name__}.msg"
+    found = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("uint8 ") and "=" in line:
+            definition, _, comment = line.partition("#")
+            found[definition.split()[1].split("=")[0]] = comment.strip()
+    return found
+
+
+@pytest.mark.parametrize("message", [Matches, RelativePose])
+def test_every_status_is_explained_where_it_is_defined(message: type) -> None:
+    for name, comment in constants(message).items():
+        assert hasattr(message, name)
+        assert len(comment) > 3, name
+
+
+def test_every_count_of_the_status_is_in_the_documentation() -> None:
+    page = (ROOT / "docs/node.md").read_text(encoding="utf-8")
+    for field in MatcherStatus.get_fields_and_field_types():
+        if field in ("received", "matched", "dropped", "refused", "unsynchronised", "resets"):
+            assert field in page

@@ -1,0 +1,105 @@
+"""Synchronisation by stamp with every message accounted for, also over time jumps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+from hypothesis import given
+from hypothesis import strategies as st
+from sensor_msgs.msg import CameraInfo
+
+from superglue_ros.ros.convert import stamp_to_ns
+from superglue_ros.ros.synchroniser import Synchroniser
+
+
+def message(milliseconds: int) -> CameraInfo:
+    found = CameraInfo()
+    found.header.stamp.sec = milliseconds // 1000
+    found.header.stamp.nanosec = milliseconds % 1000 * 1_000_000
+    return found
+
+
+class Sets:
+    """Collects the stamps, in milliseconds, of complete sets."""
+
+    def __init__(self, slop: float | None = None, queue: int = 5, inputs: int = 2) -> None:
+        self.found: list[tuple[int, ...]] = []
+        self.synchroniser = Synchroniser(inputs, self._store, slop=slop, queue=queue)
+
+    def _store(self, messages: Any) -> None:
+        self.found.append(tuple(stamp_to_ns(m.header.stamp) // 1_000_000 for m in messages))
+
+    def add(self, index: int, *milliseconds: int) -> None:
+        for stamp in milliseconds:
+            self.synchroniser.add(index, message(stamp))
+
+
+def test_equal_stamps_meet_in_any_order() -> None:
+    sets = Sets()
+    sets.add(0, 10, 20, 30)
+    sets.add(1, 20, 30)
+    sets.add(1, 40)
+    sets.add(0, 40)
+    assert sets.found == [(20, 20), (30, 30), (40, 40)]
+
+
+def test_approximate_stamps_meet_within_the_slop() -> None:
+    sets = Sets(slop=0.005)
+    sets.add(0, 100, 200)
+    sets.add(1, 103, 210, 300)
+    sets.add(0, 297)
+    assert sets.found == [(100, 103), (297, 300)]
+
+
+def test_what_never_meets_is_counted() -> None:
+    sets = Sets(queue=3)
+    sets.add(0, 1, 2, 3, 4, 5)  # two fall out of the queue
+    sets.add(1, 4)
+    assert sets.found == [(4, 4)]
+    assert sets.synchroniser.unsynchronised == 2
+    sets.synchroniser.clear()
+    assert sets.synchroniser.unsynchronised == 4
+    sets.add(1, 5)
+    assert sets.found == [(4, 4)]
+
+
+@pytest.mark.parametrize("slop", [None, 0.005])
+def test_a_full_queue_of_old_futures_does_not_block_after_a_jump(slop: float | None) -> None:
+    sets = Sets(slop=slop, queue=3)
+    sets.add(0, 90_000, 90_100, 90_200)  # a bag's end, without partners
+    sets.add(1, 89_000)
+    for stamp in (1_000, 1_100, 1_200, 1_300):  # it starts again
+        sets.add(0, stamp)
+        sets.add(1, stamp)
+    assert sets.found == [(s, s) for s in (1_000, 1_100, 1_200, 1_300)]
+    assert sets.synchroniser.unsynchronised == 4
+
+
+def test_the_first_message_after_a_jump_is_kept_when_the_other_input_jumps_later() -> None:
+    sets = Sets()
+    sets.add(0, 90_000)
+    sets.add(1, 90_000)
+    sets.add(0, 1_000)
+    sets.add(1, 1_000)
+    assert sets.found == [(90_000, 90_000), (1_000, 1_000)]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 1), st.integers(0, 12)), max_size=60),
+    st.integers(1, 4),
+    st.booleans(),
+)
+def test_every_message_is_in_a_set_or_waits_or_is_counted(
+    arrivals: list[tuple[int, int]], queue: int, approximate: bool
+) -> None:
+    sets = Sets(slop=0.002 if approximate else None, queue=queue)
+    for index, stamp in arrivals:
+        sets.add(index, stamp)
+    sets.synchroniser.clear()
+    assert len(arrivals) == 2 * len(sets.found) + sets.synchroniser.unsynchronised
+    for first, second in sets.found:
+        assert abs(first - second) < (2 if approximate else 1)
