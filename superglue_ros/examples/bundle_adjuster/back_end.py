@@ -16,7 +16,7 @@ import numpy as np
 from superglue_ros.examples.bundle_adjuster import loops
 from superglue_ros.examples.bundle_adjuster.config import BackEndConfig
 from superglue_ros.examples.bundle_adjuster.optimiser import Adjustment, adjust, keep_in_place
-from superglue_ros.examples.bundle_adjuster.placement import along, resect
+from superglue_ros.examples.bundle_adjuster.placement import USABLE, along, resect
 from superglue_ros.examples.bundle_adjuster.scene import (
     Array,
     Edge,
@@ -62,7 +62,7 @@ class BundleAdjuster:
         self._observe(matches, camera)
         if matches.query not in self.scene.poses:
             return False
-        if relative.status in (PoseStatus.VALID, PoseStatus.PLANAR, PoseStatus.ROTATION_ONLY):
+        if relative.status in USABLE:
             self.scene.edges.append(_edge(relative))
         triangulate_new(self.scene, matches.query, camera.focal, self.config)
         return True

@@ -10,7 +10,7 @@ from superglue_ros.examples.bundle_adjuster.scene import Array, Scene, inverse, 
 from superglue_ros.types import BoolArray, FrameId, PoseStatus, RelativePose
 
 _MIN_INLIER_SHARE = 0.5
-_USABLE = (PoseStatus.VALID, PoseStatus.PLANAR, PoseStatus.ROTATION_ONLY)
+USABLE = (PoseStatus.VALID, PoseStatus.PLANAR, PoseStatus.ROTATION_ONLY)
 
 
 def resect(
@@ -41,7 +41,7 @@ def along(scene: Scene, relative: RelativePose) -> Array | None:
 
     A translation of unknown length gets that of the last step: a camera moves on as it moved.
     """
-    if relative.status not in _USABLE or relative.reference not in scene.poses:
+    if relative.status not in USABLE or relative.reference not in scene.poses:
         return None
     length = 1.0 if relative.scale_known else _last_step(scene, relative.reference)
     step = pose_of(relative.rotation, length * relative.translation)
