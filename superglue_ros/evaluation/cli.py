@@ -7,9 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from superglue_ros.bag_sequences import BagSequence
 from superglue_ros.config import Config, from_mapping, load, to_mapping
 from superglue_ros.errors import ConfigError
 from superglue_ros.evaluation import homography, pose
+from superglue_ros.evaluation.bag import BagProtocol
+from superglue_ros.evaluation.bag_run import BagOptions, run_bag
 from superglue_ros.evaluation.compare import compare, cross_table, markdown
 from superglue_ros.evaluation.estimators import POSE_ESTIMATORS, PoseEstimatorConfig
 from superglue_ros.evaluation.images import listed_images
@@ -22,11 +27,14 @@ from superglue_ros.evaluation.make_pairs import (
 from superglue_ros.evaluation.methods import FRONT_ENDS, MATCHERS, MethodSpec
 from superglue_ros.evaluation.pairs import read_pairs, write_pairs
 from superglue_ros.evaluation.pictures import report_homography, report_pose
+from superglue_ros.evaluation.report import number
 from superglue_ros.evaluation.results import Results
 from superglue_ros.evaluation.run import PairEvaluation, run
+from superglue_ros.evaluation.trajectories import FORMATS, read_ground_truth, trajectory_errors
 from superglue_ros.homographies import HomographyRecipe
 from superglue_ros.photometric import PhotometricRecipe
 from superglue_ros.sequences import open_sequence
+from superglue_ros.trajectories import Trajectory, pose_from_quaternion
 
 
 def add_subcommands(subparsers: argparse._SubParsersAction) -> None:
@@ -37,8 +45,10 @@ def add_subcommands(subparsers: argparse._SubParsersAction) -> None:
     commands = parser.add_subparsers(dest="evaluation", required=True, metavar="WHAT")
     _add_homography(commands)
     _add_pose(commands)
+    _add_bag(commands)
     _add_make_pairs(commands)
     _add_compare(commands)
+    _add_trajectory(commands)
 
 
 def _add_homography(commands: argparse._SubParsersAction) -> None:
@@ -80,6 +90,40 @@ def _add_pose(commands: argparse._SubParsersAction) -> None:
     )
     _add_method_options(parser, max_keypoints=1024, max_size=640)
     parser.set_defaults(run=_pose)
+
+
+def _add_bag(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("bag", help="replay a rosbag2 and judge every frame")
+    parser.add_argument("bag", type=Path, help="rosbag2 directory, .mcap or .db3 file")
+    parser.add_argument("--image", default="", help="image topic (default: the only one)")
+    parser.add_argument("--camera-info", default="", help="calibration topic")
+    parser.add_argument("--depth", default="", help="depth topic; also gives metric scale")
+    parser.add_argument("--ground-truth-topic", default="", help="pose or odometry topic")
+    parser.add_argument("--ground-truth", type=Path, help="TUM, EuRoC or KITTI file")
+    parser.add_argument("--ground-truth-format", choices=FORMATS, default="")
+    parser.add_argument(
+        "--camera-in-body",
+        type=float,
+        nargs=7,
+        metavar=("TX", "TY", "TZ", "QX", "QY", "QZ", "QW"),
+        help="pose of the camera in the body whose poses the ground truth holds",
+    )
+    parser.add_argument("--min-baseline", type=float, default=0.05, help="[m], see the docs")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--live", action="store_true", help="through the node, over DDS, lossless")
+    how.add_argument("--recorded", type=Path, help="bag with what a node published")
+    parser.add_argument("--domain-id", type=int, help="ROS domain of --live (default: random)")
+    _add_method_options(parser, max_keypoints=1024, max_size=640)
+    parser.set_defaults(run=_bag)
+
+
+def _add_trajectory(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("trajectory", help="ATE and RPE of a trajectory file, by evo")
+    parser.add_argument("estimate", type=Path, help="TUM file")
+    parser.add_argument("truth", type=Path, help="TUM or EuRoC file")
+    parser.add_argument("--scale", action="store_true", help="align the scale too (monocular)")
+    parser.set_defaults(run=_trajectory)
 
 
 def _add_make_pairs(commands: argparse._SubParsersAction) -> None:
@@ -244,6 +288,48 @@ def _pose(args: argparse.Namespace) -> int:
     )
     results = _run(evaluation, spec, args)
     _print_pose(results)
+    return 0
+
+
+def _bag(args: argparse.Namespace) -> int:
+    spec = method_spec(args)
+    sequence = BagSequence(
+        args.bag, args.image, args.camera_info, args.depth, args.ground_truth_topic, grey=True
+    )
+    body_camera = None
+    if args.camera_in_body:
+        values = np.array(args.camera_in_body)
+        body_camera = pose_from_quaternion(values[:3], values[3:])
+    truth = None
+    if args.ground_truth:
+        stamps = np.array([item.stamp_ns for item in sequence], np.int64)
+        truth = read_ground_truth(args.ground_truth, args.ground_truth_format, stamps, body_camera)
+    elif body_camera is not None and sequence.trajectory is not None:
+        poses = sequence.trajectory.poses @ body_camera
+        truth = Trajectory(sequence.trajectory.stamps_ns, poses)
+    options = BagOptions(
+        args.live, args.recorded, bool(args.depth), args.domain_id, not args.no_pictures
+    )
+    protocol = BagProtocol(args.min_baseline)
+    results = run_bag(sequence, spec, truth, protocol, options, args.output, args.label, args.seed)
+    s = results.summary
+    auc = " / ".join(number(s["auc"][t]) for t in ("5", "10", "20"))
+    print(
+        f"{results.label} ({results.config['mode']}): valid poses {s['valid_share']:.1f}% of "
+        f"{s['frames']} frames, AUC@5/10/20 {auc} over {s['judged_pairs']} pairs, "
+        f"matches {s['matches_sha256'][:12]}"
+    )
+    return 0
+
+
+def _trajectory(args: argparse.Namespace) -> int:
+    errors = trajectory_errors(
+        read_ground_truth(args.estimate), read_ground_truth(args.truth), args.scale
+    )
+    print(
+        f"ATE {errors['ate_m']:.4f} m, RPE {errors['rpe_m']:.4f} m and {errors['rpe_deg']:.3f} deg "
+        f"per frame over {errors['poses']} poses (scale {errors['scale']:.4f})"
+    )
     return 0
 
 
