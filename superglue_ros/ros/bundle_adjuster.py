@@ -1,0 +1,159 @@
+"""The example back-end as a node: an adapter between topics and the bundle adjuster.
+
+In: ``matches``, ``relative_pose``, ``camera_info`` (the last one holds). Out: ``path``
+(nav_msgs/Path, all poses as they are estimated now), ``odometry`` (nav_msgs/Odometry, the newest
+pose) and ``landmarks`` (sensor_msgs/PointCloud2), in ``world_frame``: x forward, y left, z up of
+the first camera. The unit is the metre if the matcher knows the scale, else the first baseline. The
+orientation is that of the camera's optical frame. No TF is published.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+import rclpy
+from geometry_msgs.msg import PoseStamped
+from nav_msgs.msg import Odometry, Path
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from sensor_msgs.msg import CameraInfo, PointCloud2, PointField
+
+from superglue_ros.config import from_flat, leaves
+from superglue_ros.errors import SuperglueError
+from superglue_ros.examples.bundle_adjuster.back_end import BundleAdjuster
+from superglue_ros.examples.bundle_adjuster.config import BackEndConfig
+from superglue_ros.geometry.camera import Camera
+from superglue_ros.msg import Matches, RelativePose
+from superglue_ros.ros import convert
+from superglue_ros.ros.consumer import PairBuffer, matches_from_message, pose_from_message
+from superglue_ros.ros.parameters import descriptor
+from superglue_ros.ros.qos import output_profile
+from superglue_ros.types import FrameId
+
+NODE_NAME = "bundle_adjuster"
+_INPUT_DEPTH = 1000  # optimising takes longer than a frame; nothing may be lost meanwhile
+
+# x forward, y left, z up, from optical axes.
+_WORLD_FROM_OPTICAL = np.array([[0.0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
+
+
+class BundleAdjusterNode(Node):
+    """See the module."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(NODE_NAME, **kwargs)
+        settings = {
+            name: self.declare_parameter(name, item.default, descriptor(item, kind)).value
+            for name, item, kind in leaves(BackEndConfig)
+        }
+        self._world = self.declare_parameter("world_frame", "map").value
+        self._config: BackEndConfig = from_flat(BackEndConfig, settings)
+        self._back_end = BundleAdjuster(self._config)
+        self._pairs = PairBuffer()
+        self._camera: Camera | None = None
+        self._newest_ns = -1
+        profile = output_profile()
+        self._path = self.create_publisher(Path, "path", profile)
+        self._odometry = self.create_publisher(Odometry, "odometry", profile)
+        self._landmarks = self.create_publisher(PointCloud2, "landmarks", profile)
+        inputs = output_profile()
+        inputs.depth = _INPUT_DEPTH
+        self.create_subscription(Matches, "matches", self._take_matches, inputs)
+        self.create_subscription(RelativePose, "relative_pose", self._take_pose, inputs)
+        self.create_subscription(
+            CameraInfo, "camera_info", self._take_camera, rclpy.qos.qos_profile_sensor_data
+        )
+
+    def _take_camera(self, message: CameraInfo) -> None:
+        if self._camera is None:
+            self._camera = self._refusing(
+                lambda: convert.camera_info_to_camera(message, message.width, message.height, False)
+            )
+
+    def _take_matches(self, message: Matches) -> None:
+        if message.status != Matches.ERROR:
+            self._take(self._refusing(lambda: matches_from_message(message)))
+
+    def _take_pose(self, message: RelativePose) -> None:
+        self._take(self._refusing(lambda: pose_from_message(message)))
+
+    def _refusing(self, convert_message: Any) -> Any:
+        """What was converted; None, and a warning, where that was refused."""
+        try:
+            return convert_message()
+        except (SuperglueError, ValueError) as error:
+            self.get_logger().warning(f"message refused: {error}", throttle_duration_sec=5.0)
+            return None
+
+    def _take(self, half: Any) -> None:
+        pair = None if half is None else self._pairs.add(half)
+        if pair is None:
+            return
+        if self._camera is None:
+            self.get_logger().warning(
+                "no calibration on camera_info yet: pairs are dropped", throttle_duration_sec=5.0
+            )
+            return
+        matches, relative = pair
+        if matches.query.stamp_ns < self._newest_ns:
+            self.get_logger().info("time jumped backwards: the map begins anew")
+            self._back_end = BundleAdjuster(self._config)
+        self._newest_ns = matches.query.stamp_ns
+        if self._back_end.add(matches, relative, self._camera):
+            self._back_end.optimise(self._camera)
+            self._publish(matches.query)
+
+    def _publish(self, newest: FrameId) -> None:
+        scene = self._back_end.scene
+        path = Path()
+        path.header = convert.header_of(newest)
+        path.header.frame_id = self._world
+        for frame, pose in sorted(scene.poses.items(), key=lambda entry: entry[0].stamp_ns):
+            stamped = PoseStamped()
+            stamped.header = convert.header_of(frame)
+            stamped.header.frame_id = self._world
+            stamped.pose = _pose_message(pose)
+            path.poses.append(stamped)
+        self._path.publish(path)
+        odometry = Odometry(header=path.header, child_frame_id=newest.frame_id)
+        odometry.pose.pose = _pose_message(scene.poses[newest])
+        self._odometry.publish(odometry)
+        points = scene.points(scene.landmarks) @ _WORLD_FROM_OPTICAL[:3, :3].T
+        self._landmarks.publish(_cloud(path.header, points.astype(np.float32)))
+
+
+def _pose_message(pose: np.ndarray) -> Any:
+    in_world = _WORLD_FROM_OPTICAL @ pose
+    return convert.pose_of(in_world[:3, :3], in_world[:3, 3])
+
+
+def _cloud(header: Any, points: np.ndarray) -> PointCloud2:
+    """(N, 3) float32 points as an unordered cloud."""
+    cloud = PointCloud2(header=header, height=1, width=len(points), is_dense=True)
+    cloud.fields = [
+        PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1)
+        for i, name in enumerate("xyz")
+    ]
+    cloud.point_step, cloud.row_step = 12, 12 * len(points)
+    cloud.data = points.astype("<f4").tobytes()
+    return cloud
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until it is interrupted (exit code 0)."""
+    rclpy.init(args=args)
+    node = BundleAdjusterNode()
+    try:
+        rclpy.spin(node)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

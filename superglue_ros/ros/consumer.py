@@ -1,0 +1,120 @@
+"""The matcher's messages back into core types, for nodes that consume them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from superglue_ros.errors import FeaturesError
+from superglue_ros.geometry.rotation import nearest
+from superglue_ros.msg import Matches as MatchesMessage
+from superglue_ros.msg import RelativePose as RelativePoseMessage
+from superglue_ros.ros.convert import frame_id_from_message
+from superglue_ros.trajectories import pose_from_quaternion
+from superglue_ros.types import (
+    FrameId,
+    Matches,
+    MatchKind,
+    MatchStatus,
+    PoseMethod,
+    PoseStatus,
+    RelativePose,
+)
+
+
+def matches_from_message(message: MatchesMessage) -> Matches:
+    """Raises :class:`FeaturesError` on arrays of unequal length or an unknown kind."""
+    columns = {
+        name: _column(message, name, kind)
+        for name, kind in (
+            ("index_ref", np.int32),
+            ("index_query", np.int32),
+            ("u_ref", np.float32),
+            ("v_ref", np.float32),
+            ("u_query", np.float32),
+            ("v_query", np.float32),
+            ("scores", np.float32),
+            ("inlier", np.uint8),
+            ("sigma_px", np.float32),
+            ("track_ids", np.int64),
+        )
+    }
+    lengths = {name: len(column) for name, column in columns.items()}
+    if len(set(lengths.values())) != 1:
+        raise FeaturesError(f"arrays of Matches differ in length: {lengths}")
+    merged_from = _column(message, "merged_from", np.int64)
+    merged_into = _column(message, "merged_into", np.int64)
+    if len(merged_from) != len(merged_into):
+        raise FeaturesError(
+            f"merged_from has {len(merged_from)} values, merged_into {len(merged_into)}"
+        )
+    return Matches(
+        frame_id_from_message(message.reference),
+        frame_id_from_message(message.query),
+        MatchKind(message.kind),
+        MatchStatus(message.status),
+        columns["index_ref"],
+        columns["index_query"],
+        np.stack([columns["u_ref"], columns["v_ref"]], axis=1),
+        np.stack([columns["u_query"], columns["v_query"]], axis=1),
+        columns["scores"],
+        columns["inlier"].astype(bool),
+        columns["sigma_px"],
+        columns["track_ids"],
+        message.rectified,
+        merged_from,
+        merged_into,
+    )
+
+
+def pose_from_message(message: RelativePoseMessage) -> RelativePose:
+    """``T_ref_query`` with its covariance and verdict."""
+    position, orientation = message.pose.pose.position, message.pose.pose.orientation
+    pose = pose_from_quaternion(
+        np.array([position.x, position.y, position.z]),
+        np.array([orientation.x, orientation.y, orientation.z, orientation.w]),
+    )
+    return RelativePose(
+        frame_id_from_message(message.reference),
+        frame_id_from_message(message.query),
+        PoseStatus(message.status),
+        PoseMethod(message.method),
+        nearest(pose[:3, :3]),
+        pose[:3, 3],
+        np.array(message.pose.covariance, np.float64).reshape(6, 6),
+        message.scale_known,
+        message.num_matches,
+        message.num_inliers,
+        message.inlier_threshold_px,
+        message.median_epipolar_px,
+        message.median_parallax_rad,
+    )
+
+
+class PairBuffer:
+    """Brings the two messages of a pair of frames together, whichever comes first.
+
+    At most ``limit`` halves wait; the oldest is given up for a newer one.
+    """
+
+    def __init__(self, limit: int = 1000) -> None:
+        self._limit = limit
+        self._waiting: OrderedDict[tuple[FrameId, FrameId, type], Any] = OrderedDict()
+
+    def add(self, half: Matches | RelativePose) -> tuple[Matches, RelativePose] | None:
+        """The complete pair, if ``half`` was the missing one."""
+        other = RelativePose if isinstance(half, Matches) else Matches
+        partner = self._waiting.pop((half.reference, half.query, other), None)
+        if partner is None:
+            self._waiting[half.reference, half.query, type(half)] = half
+            if len(self._waiting) > self._limit:
+                self._waiting.popitem(last=False)
+            return None
+        return (half, partner) if isinstance(half, Matches) else (partner, half)
+
+
+def _column(message: Any, name: str, kind: type) -> NDArray[Any]:
+    return np.array(getattr(message, name), kind)
