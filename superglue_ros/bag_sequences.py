@@ -95,8 +95,9 @@ class BagSequence:
     """A bag as a sequence of frames.
 
     ``image`` names the image topic, raw or compressed; "" takes the only one there is. Empty names
-    of the others are found likewise, or go without. Raises :class:`DataError` that lists the bag's
-    topics where one is missing or ambiguous.
+    of the others are found likewise, or go without. ``grey`` gives grey images, converted as the
+    node does it. Raises :class:`DataError` that lists the bag's topics where one is missing or
+    ambiguous.
     """
 
     def __init__(
@@ -106,8 +107,10 @@ class BagSequence:
         camera_info: str = "",
         depth: str = "",
         ground_truth: str = "",
+        grey: bool = False,
     ) -> None:
         self.path = Path(path)
+        self._grey = grey
         self.name = self.path.name
         with BagReader(self.path) as bag:
             self.topics = resolve_topics(bag, image, camera_info, depth, ground_truth)
@@ -127,7 +130,7 @@ class BagSequence:
             for name, _, message in bag.messages(names):
                 stamp_ns = stamp_of(message)
                 if name == self.topics.image:
-                    waiting.append((stamp_ns, image_of(message)))
+                    waiting.append((stamp_ns, (grey_of if self._grey else image_of)(message)))
                 else:
                     depths.append((stamp_ns, depth_of(message)))
                 while waiting and self._is_due(waiting, depths):
@@ -199,10 +202,28 @@ def stamp_of(message: Any) -> int:
 def image_of(message: Any) -> NDArray[np.uint8]:
     """A raw or compressed image message as grey (H, W) or BGR (H, W, 3) uint8."""
     grey = getattr(message, "encoding", "") in ("mono8", "8UC1", "mono16")
+    return _decoded(message, "mono8" if grey else "bgr8")
+
+
+def grey_of(message: Any) -> NDArray[np.uint8]:
+    """A raw or compressed image message as grey (H, W) uint8, to the bit as the node makes it."""
+    if hasattr(message, "encoding"):
+        return _decoded(message, "mono8")
+    # A JPEG's own luminance, which differs by a rounding from that of its decoded colours.
+    flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
+    data = np.frombuffer(message.data, np.uint8)
+    grey = cv2.imdecode(data, flags) if len(data) else None
+    if grey is None:
+        raise DataError(f"a compressed image of the bag cannot be decoded ({len(data)} bytes)")
+    return np.asarray(grey, np.uint8)
+
+
+def _decoded(message: Any, encoding: str) -> NDArray[np.uint8]:
     try:
-        image = message_to_cvimage(_without_padding(message), "mono8" if grey else "bgr8")
-    except (ImageError, ImageConversionError, cv2.error, ValueError) as error:
-        raise DataError(f"an image of the bag cannot be decoded: {error}") from error
+        image = message_to_cvimage(_without_padding(message), encoding)
+    except (ImageError, ImageConversionError, cv2.error, ValueError, AssertionError) as error:
+        # rosbags-image asserts that OpenCV could decode a compressed image.
+        raise DataError(f"an image of the bag cannot be decoded: {error!r}") from error
     return np.asarray(image, np.uint8)
 
 

@@ -89,8 +89,11 @@ class Child:
 
     def log_end(self) -> str:
         """The last lines of its log."""
-        lines = self.log.read_text(errors="replace").splitlines()
-        return "\n".join(lines[-_LAST_LINES:]) or "(empty)"
+        return "\n".join(self.log_lines()[-_LAST_LINES:]) or "(empty)"
+
+    def log_lines(self) -> list[str]:
+        """All it wrote so far."""
+        return self.log.read_text(errors="replace").splitlines()
 
     def stop(self, patience: float = 20.0) -> int:
         """Interrupt it, and if that does not end it, end it; returns its exit code."""

@@ -11,7 +11,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from superglue_ros.bag_sequences import COMPRESSED, BagSequence, SequenceTopics, write_bag
 from superglue_ros.bags import BagReader
 from superglue_ros.demo.pictures import draw_results
-from superglue_ros.demo.processes import Children
+from superglue_ros.demo.processes import Child, Children, ProcessError
 from superglue_ros.demo.report import print_summary
 from superglue_ros.demo.results import TOPICS, read_results, summarise
 from superglue_ros.errors import ConfigError
@@ -67,11 +67,10 @@ def run_bag(
     sequence: BagSequence, options: DemoOptions, console: Console, name: str = ""
 ) -> dict[str, Any]:
     """Play a bag to the node, record what it says, compare and draw; returns the summary."""
-    _require_ros()
     options.output.mkdir(parents=True, exist_ok=True)
     _remove_old_pictures(options.output)
     started = time.monotonic()
-    _play_and_record(sequence, options, console)
+    play_and_record(sequence, options, console)
     seconds = time.monotonic() - started
     results = read_results(options.output / OUTPUT_BAG, sequence.trajectory, sequence.camera)
     summary = {
@@ -86,7 +85,17 @@ def run_bag(
     return summary
 
 
-def _play_and_record(sequence: BagSequence, options: DemoOptions, console: Console) -> None:
+def play_and_record(
+    sequence: BagSequence,
+    options: DemoOptions,
+    console: Console,
+    recorded: Sequence[str] = TOPICS,
+) -> None:
+    """Play a bag to a node of its own and record what that publishes into ``OUTPUT_BAG``.
+
+    Needs a ROS environment; raises :class:`ConfigError` or :class:`ProcessError`.
+    """
+    _require_ros()
     domain = options.domain_id if options.domain_id is not None else 1 + secrets.randbelow(100)
     env = {**os.environ, "ROS_DOMAIN_ID": str(domain)}
     topics = sequence.topics
@@ -99,7 +108,7 @@ def _play_and_record(sequence: BagSequence, options: DemoOptions, console: Conso
             "player",
             "superglue_ros.ros.bag_player",
             str(sequence.path),
-            *("--topics", *played, "--frames", topics.image, "--wait-for", *played, *TOPICS),
+            *("--topics", *played, "--frames", topics.image, "--wait-for", *played, *recorded),
             f"--max-in-flight={_IN_FLIGHT}",
             f"--rate={options.rate}",
             f"--patience={_PATIENCE_SECONDS}",
@@ -108,7 +117,7 @@ def _play_and_record(sequence: BagSequence, options: DemoOptions, console: Conso
             "recorder",
             "superglue_ros.ros.bag_recorder",
             str(options.output / OUTPUT_BAG),
-            *TOPICS,
+            *recorded,
             "--overwrite",
             f"--patience={_PATIENCE_SECONDS}",
             *("--ros-args", "-p", "use_sim_time:=true"),
@@ -121,6 +130,7 @@ def _play_and_record(sequence: BagSequence, options: DemoOptions, console: Conso
             while player.exit_code is None:
                 node.check_running()
                 recorder.check_running()
+                _check_started(node)
                 line = player.line(timeout=0.2)
                 if line is not None and line.startswith("{"):
                     progress.update(task, completed=json.loads(line)["answered"])
@@ -160,6 +170,13 @@ def _node_arguments(sequence: BagSequence, options: DemoOptions) -> list[str]:
         if given:
             arguments += ["-r", f"{own}:={given}"]
     return arguments
+
+
+def _check_started(node: Child) -> None:
+    """Raise where the node could not configure itself: it stays up, to be corrected by hand."""
+    errors = [line for line in node.log_lines() if "cannot be" in line]
+    if errors:
+        raise ProcessError(f"the node did not start: {errors[0]}\n{node.log} tells more")
 
 
 def _require_ros() -> None:
