@@ -34,4 +34,4 @@ bench: build ## Time and memory against public implementations, into bench_outpu
 	@$(RUN) superglue-ros bench $(ARGS)
 
 clean: ## Remove everything that the other targets made
-	rm -rf .venv .venv-* build install log demo_output bench_output .cache
+	rm -rf .venv .venv-* build build-* install install-* log log-* demo_output bench_output .cache

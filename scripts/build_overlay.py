@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Build the ROS package into ``install/`` with colcon, if anything it is built from changed.
 
-Runs inside the environment of ``scripts/run``. The install is one of symbolic links, so the
+Runs inside the environment of ``scripts/run``; beside a ROS distribution, the folders end in its
+name. The install is one of symbolic links, so the
 Python code, launch and configuration files in it are the working tree's; only messages,
 executables and new or removed files need a build.
 """
@@ -16,7 +17,9 @@ from pathlib import Path
 
 from stamps import ROOT, fingerprint, is_current, one_at_a_time
 
-STAMP = ROOT / "install/superglue_ros.stamp"
+SUFFIX = os.environ["SUPERGLUE_ROS_SUFFIX"]
+BUILD, INSTALL, LOG = (ROOT / f"{name}{SUFFIX}" for name in ("build", "install", "log"))
+STAMP = INSTALL / "superglue_ros.stamp"
 CONTENTS = ("CMakeLists.txt", "package.xml", "setup.cfg", "msg/*.msg", "srv/*.srv")
 LINKED = ("superglue_ros", "launch", "config", "rviz")
 
@@ -24,7 +27,7 @@ LINKED = ("superglue_ros", "launch", "config", "rviz")
 def environment() -> str:
     """Return what tells one ROS environment from another: its prefixes, less our own overlay."""
     prefixes = os.environ["AMENT_PREFIX_PATH"].split(os.pathsep)
-    return repr([sys.prefix, *(p for p in prefixes if not p.startswith(str(ROOT / "install")))])
+    return repr([sys.prefix, *(p for p in prefixes if not p.startswith(str(INSTALL)))])
 
 
 def linked_files() -> list[str]:
@@ -39,10 +42,11 @@ def linked_files() -> list[str]:
 
 def build() -> None:
     """Run colcon; its output is shown only if it fails."""
-    print("Building the messages into install/ ...", flush=True)
+    print(f"Building the messages into {INSTALL.name}/ ...", flush=True)
     result = subprocess.run(
         [
-            *("colcon", "--log-base", "log", "build", "--symlink-install"),
+            *("colcon", "--log-base", LOG, "build", "--symlink-install"),
+            *("--build-base", BUILD, "--install-base", INSTALL),
             *("--paths", ".", "--event-handlers", "console_direct+", "status-", "--cmake-args"),
             *(
                 f"-DPython3_EXECUTABLE={sys.executable}",
@@ -69,8 +73,8 @@ def main() -> None:
         if is_current(STAMP, current):
             return
         if STAMP.exists() and STAMP.read_text().split("\n")[0] != place:
-            shutil.rmtree(ROOT / "build", ignore_errors=True)
-            shutil.rmtree(ROOT / "install", ignore_errors=True)
+            shutil.rmtree(BUILD, ignore_errors=True)
+            shutil.rmtree(INSTALL, ignore_errors=True)
         build()
         STAMP.write_text(current)
 

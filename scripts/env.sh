@@ -1,13 +1,14 @@
 # Sourced, by bash or any POSIX shell: puts the shell into the environment the project runs in.
 #
 # With a ROS distribution sourced, that is the distribution plus `.venv-<distribution>`;
-# otherwise `.venv`, which holds ROS itself. On top lies `install/`, the colcon overlay with the
-# generated messages. The repository comes before the overlay on PYTHONPATH, so the Python code
+# otherwise `.venv`, which holds ROS itself. On top lies `install/` (`install-<distribution>/`), the
+# colcon overlay with the generated messages. The repository comes before the overlay on PYTHONPATH, so the Python code
 # that runs is always the working tree's; `superglue_ros/__init__.py` extends the package's path
 # so that `superglue_ros.msg` is found in the overlay.
 #
 # Set by the caller: SUPERGLUE_ROS_ROOT, the repository.
-# Sets: SUPERGLUE_ROS_VENV, SUPERGLUE_ROS_DISTRIBUTION (empty: none sourced), and the usual ones.
+# Sets: SUPERGLUE_ROS_DISTRIBUTION (empty: none sourced), SUPERGLUE_ROS_SUFFIX (of the folders that
+# belong to it: "" or "-<distribution>"), SUPERGLUE_ROS_VENV, and the usual variables.
 
 # shellcheck shell=sh
 
@@ -35,12 +36,13 @@ _superglue_ros_prepend() {
 }
 
 SUPERGLUE_ROS_DISTRIBUTION=$(_superglue_ros_distribution)
-SUPERGLUE_ROS_VENV=$SUPERGLUE_ROS_ROOT/.venv${SUPERGLUE_ROS_DISTRIBUTION:+-$SUPERGLUE_ROS_DISTRIBUTION}
-export SUPERGLUE_ROS_ROOT SUPERGLUE_ROS_VENV SUPERGLUE_ROS_DISTRIBUTION
+SUPERGLUE_ROS_SUFFIX=${SUPERGLUE_ROS_DISTRIBUTION:+-$SUPERGLUE_ROS_DISTRIBUTION}
+SUPERGLUE_ROS_VENV=$SUPERGLUE_ROS_ROOT/.venv$SUPERGLUE_ROS_SUFFIX
+export SUPERGLUE_ROS_ROOT SUPERGLUE_ROS_DISTRIBUTION SUPERGLUE_ROS_SUFFIX SUPERGLUE_ROS_VENV
 
 _site=$(cd "$SUPERGLUE_ROS_VENV/lib" 2>/dev/null && echo python3.* || true)
 _site=lib/$_site/site-packages
-_overlay=$SUPERGLUE_ROS_ROOT/install/superglue_ros
+_overlay=$SUPERGLUE_ROS_ROOT/install$SUPERGLUE_ROS_SUFFIX/superglue_ros
 
 if [ -z "$SUPERGLUE_ROS_DISTRIBUTION" ]; then
     # The environment is an ament prefix of its own. These are the library folders that the

