@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,13 @@ from superglue_ros.bag_sequences import BagSequence
 from superglue_ros.config import Config, from_mapping, load, to_mapping
 from superglue_ros.errors import ConfigError
 from superglue_ros.evaluation import homography, pose
+from superglue_ros.evaluation.ablation import (
+    VARIANTS,
+    trained_files,
+    variant,
+    write_knock_outs,
+)
+from superglue_ros.evaluation.attention_report import attention_report
 from superglue_ros.evaluation.bag import BagProtocol
 from superglue_ros.evaluation.bag_run import BagOptions, run_bag
 from superglue_ros.evaluation.compare import compare, cross_table, markdown
@@ -30,6 +38,7 @@ from superglue_ros.evaluation.pictures import report_homography, report_pose
 from superglue_ros.evaluation.report import number
 from superglue_ros.evaluation.results import Results
 from superglue_ros.evaluation.run import PairEvaluation, run
+from superglue_ros.evaluation.stage_times import timing_report
 from superglue_ros.evaluation.trajectories import FORMATS, read_ground_truth, trajectory_errors
 from superglue_ros.homographies import HomographyRecipe
 from superglue_ros.photometric import PhotometricRecipe
@@ -49,6 +58,47 @@ def add_subcommands(subparsers: argparse._SubParsersAction) -> None:
     _add_make_pairs(commands)
     _add_compare(commands)
     _add_trajectory(commands)
+    _add_ablation(commands)
+    _add_attention(commands)
+    _add_timing(commands)
+
+
+def _add_ablation(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("ablation", help="table 4: SuperGlue without its parts")
+    _add_pose_options(parser)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--checkpoints",
+        type=Path,
+        help=f"folder of trained {', '.join(v.key for v in VARIANTS)} (.safetensors)",
+    )
+    source.add_argument(
+        "--knock-out",
+        action="store_true",
+        help="switch parts of --superglue off, without training again",
+    )
+    _add_method_options(parser, max_keypoints=1024, max_size=640)
+    parser.set_defaults(run=_ablation)
+
+
+def _add_attention(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("attention", help="attention rays and spans (figures 7, 12, 16)")
+    parser.add_argument("--pairs", type=Path, required=True, help="*_pairs_with_gt.txt")
+    parser.add_argument("--images", type=Path, required=True, help="folder the names start from")
+    parser.add_argument("--count", type=int, default=100, help="pairs of the span (paper: 100)")
+    parser.add_argument("--show", type=int, default=0, help="pair whose rays are drawn")
+    _add_method_options(parser, max_keypoints=512, max_size=640)
+    parser.set_defaults(run=_attention)
+
+
+def _add_timing(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("timing", help="time by stage over keypoints (figure 11)")
+    parser.add_argument("--superglue", default="", help="weights, or full: the paper's size")
+    parser.add_argument("--keypoints", type=int, nargs="+", default=[128, 256, 512, 1024, 2048])
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.set_defaults(run=_timing)
 
 
 def _add_homography(commands: argparse._SubParsersAction) -> None:
@@ -70,6 +120,12 @@ def _add_homography(commands: argparse._SubParsersAction) -> None:
 
 def _add_pose(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("pose", help="relative pose estimation (tables 2, 3 and 6)")
+    _add_pose_options(parser)
+    _add_method_options(parser, max_keypoints=1024, max_size=640)
+    parser.set_defaults(run=_pose)
+
+
+def _add_pose_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pairs", type=Path, required=True, help="*_pairs_with_gt.txt")
     parser.add_argument("--images", type=Path, required=True, help="folder the names start from")
     parser.add_argument(
@@ -88,8 +144,6 @@ def _add_pose(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--rotation-only", action="store_true", help="judge the rotation alone (no baseline)"
     )
-    _add_method_options(parser, max_keypoints=1024, max_size=640)
-    parser.set_defaults(run=_pose)
 
 
 def _add_bag(commands: argparse._SubParsersAction) -> None:
@@ -261,7 +315,11 @@ def _judge_and_release(
 
 
 def _pose(args: argparse.Namespace) -> int:
-    spec = method_spec(args)
+    _print_pose(_evaluate_pose(args, method_spec(args)))
+    return 0
+
+
+def _evaluate_pose(args: argparse.Namespace, spec: MethodSpec) -> Results:
     cases = pose.pose_cases(read_pairs(args.pairs), args.images)
     estimator = PoseEstimatorConfig(
         args.estimator,
@@ -286,8 +344,49 @@ def _pose(args: argparse.Namespace) -> int:
         partial(pose.summarise, seed=args.seed),
         partial(report_pose, protocol=protocol),
     )
-    results = _run(evaluation, spec, args)
-    _print_pose(results)
+    return _run(evaluation, spec, args)
+
+
+def _ablation(args: argparse.Namespace) -> int:
+    spec = method_spec(args)
+    output: Path = args.output
+    output.mkdir(parents=True, exist_ok=True)
+    if args.knock_out:
+        files = write_knock_outs(spec.config.matcher.weights, output / "weights")
+        missing: list[str] = []
+    else:
+        files, missing = trained_files(args.checkpoints)
+    if not files:
+        raise ConfigError(f"{args.checkpoints} holds no variant: {', '.join(missing)}")
+    # One extraction serves all variants.
+    args.feature_cache = args.feature_cache or output / "features"
+    rows = [("mutual", "NN + mutual", replace(spec, matcher="mutual"))]
+    for key, file in files.items():
+        matcher = replace(spec.config.matcher, weights=str(file))
+        config = replace(spec.config, matcher=matcher)
+        rows.append((key, variant(key).title, replace(spec, matcher="superglue", config=config)))
+    folders = []
+    for key, title, one in rows:
+        args.output, args.label = output / key, title
+        _print_pose(_evaluate_pose(args, one))
+        folders.append(output / key)
+    print(markdown(compare(folders, output)), end="")
+    for key in missing:
+        print(f"no weights for {key}: train it with the network settings {variant(key).changes}")
+    return 0
+
+
+def _attention(args: argparse.Namespace) -> int:
+    spec = method_spec(args)
+    cases = pose.pose_cases(read_pairs(args.pairs), args.images)[: args.count]
+    for kind, mean in attention_report(cases, spec, args.output, args.show).items():
+        print(f"{kind}-attention span [px] per layer: {' '.join(f'{v:.0f}' for v in mean)}")
+    return 0
+
+
+def _timing(args: argparse.Namespace) -> int:
+    table = timing_report(args.superglue, args.keypoints, args.device, args.repeat, args.output)
+    print(markdown(table), end="")
     return 0
 
 
