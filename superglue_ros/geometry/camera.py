@@ -117,7 +117,7 @@ class Camera:
         gives to a pixel, which far from the image centre is not 1 / focal.
         """
         _, jacobian = self._distort(np.asarray(rays, np.float64).reshape(-1, 2))
-        area = np.abs(np.linalg.det(jacobian)) if len(jacobian) else np.ones(0)
+        area = np.abs(lens.determinant(jacobian))
         return np.asarray(sigma_px, np.float64) / (self.focal * np.sqrt(np.maximum(area, 1e-4)))
 
     def _distort(self, plane: Array) -> tuple[Array, Array]:

@@ -32,6 +32,8 @@ CELLS_ACROSS = 4
 # The a-posteriori scale leans on the noise declared beforehand as on this many residuals.
 _PRIOR_COUNT = 5.0
 _LEAST_SCALE_PX = 0.05
+# Standard deviation of what the matches say nothing of: radians, or baselines, or metres.
+_UNKNOWN = np.pi
 
 
 def noise_scale(residuals: Array, expected: float, limit: float) -> float:
@@ -82,9 +84,21 @@ def parameter_covariance(fit: Fit[Any], cells: NDArray[np.int64], systematic: fl
         shared = np.zeros((int(index.max(initial=-1)) + 1, p, 2))
         np.add.at(shared, index, push)
         spread += systematic**2 * np.einsum("cpd,cqd->pq", shared, shared)
+    values, vectors = np.linalg.eigh(normal)
+    known = values > 1e-12 * max(float(values[-1]), 1e-300)
+    inverse = (vectors[:, known] / values[known]) @ vectors[:, known].T
+    unknown = vectors[:, ~known]
+    covariance = inverse @ spread @ inverse + _UNKNOWN**2 * unknown @ unknown.T
+    return np.asarray((covariance + covariance.T) / 2)
+
+
+def leverage(fit: Fit[Any]) -> Array:
+    """Share (K,) in [0, 1] that each match has in its own prediction: the diagonal of the hat."""
+    jacobian = fit.linearisation.jacobian
+    weighted = jacobian * fit.prior[:, None, None]
+    normal = np.einsum("kmp,kmq->pq", weighted, jacobian)
     inverse = np.linalg.pinv(normal, hermitian=True)
-    covariance = inverse @ spread @ inverse
-    return (covariance + covariance.T) / 2
+    return np.asarray(np.einsum("kmp,pq,kmq->k", weighted, inverse, jacobian))
 
 
 def image_cells(points: Array, width: int) -> NDArray[np.int64]:

@@ -58,7 +58,7 @@ def undistort_rational(points: Array, coefficients: Array) -> Array:
         error = points - distorted
         if np.abs(error).max(initial=0.0) < _TOLERANCE:
             break
-        determinant = _determinant(jacobian)
+        determinant = determinant(jacobian)
         # Past the fold the derivative turns over and Newton runs away: fall back to a plain step.
         safe = determinant > 0.05
         step = error.copy()
@@ -66,7 +66,8 @@ def undistort_rational(points: Array, coefficients: Array) -> Array:
         estimate = estimate + np.clip(step, -0.5, 0.5)
     distorted, jacobian = rational(estimate, coefficients)
     wrong = ~(np.abs(points - distorted).max(axis=1, initial=0.0) < 1e-7)
-    wrong |= ~(_determinant(jacobian) > 0)
+    # Inside the fold both eigenvalues are positive; beyond it the image is mirrored once or twice.
+    wrong |= ~((determinant(jacobian) > 0) & (jacobian[:, 0, 0] + jacobian[:, 1, 1] > 0))
     estimate[wrong] = np.nan
     return estimate
 
@@ -111,5 +112,6 @@ def _bend(angle: Array, coefficients: Array) -> tuple[Array, Array]:
     return value, slope
 
 
-def _determinant(matrices: Array) -> Array:
+def determinant(matrices: Array) -> Array:
+    """Determinants (N,) of (N, 2, 2)."""
     return matrices[:, 0, 0] * matrices[:, 1, 1] - matrices[:, 0, 1] * matrices[:, 1, 0]

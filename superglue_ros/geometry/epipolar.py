@@ -92,10 +92,12 @@ def depths(
     return (bb * at - ab * bt) / determinant, (ab * at - aa * bt) / determinant
 
 
-def in_front(rays_ref: Array, rays_query: Array, rotation: Array, translation: Array) -> Array:
+def in_front(
+    rays_ref: Array, rays_query: Array, rotation: Array, translation: Array
+) -> NDArray[np.bool_]:
     """Whether (K,) each match has its point in front of both cameras (cheirality)."""
     z_ref, z_query = depths(rays_ref, rays_query, rotation, translation)
-    return np.asarray((z_ref > 0) & (z_query > 0))
+    return np.logical_and(z_ref > 0, z_query > 0)
 
 
 def decompose_essential(

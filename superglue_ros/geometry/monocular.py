@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from superglue_ros.config import GeometryConfig
 from superglue_ros.geometry import covariance, robust
+from superglue_ros.geometry import epipolar as epipolar_geometry
 from superglue_ros.geometry.degeneracy import Model, gric, log10_false_alarms
 from superglue_ros.geometry.homography import fit_planes
 from superglue_ros.geometry.least_squares import Fit, minimise
@@ -21,30 +22,30 @@ from superglue_ros.geometry.views import (
     TwoViewGeometry,
     Views,
     epipolar_inliers,
-    no_pose,
     pose_of,
 )
 from superglue_ros.types import BoolArray, PoseMethod, PoseStatus
 
 Array = NDArray[np.float64]
 
+# One match may have this much of a parameter to itself.
+_MOST_LEVERAGE = 0.4
+
 
 def monocular_pose(views: Views, config: GeometryConfig) -> TwoViewGeometry:
     """The pose of whichever model explains the matches best, with its status and covariance."""
     pairs = views.pairs
     pose = robust.robust_relative_pose(pairs.ref, pairs.query, *views.focals, config)
-    if pose is None:
-        return no_pose(len(pairs), config)
-    start = Motion(*pose)
+    # Without parallax there may be no essential matrix, and a rotation all the same.
+    start = Motion(*pose) if pose else Motion(np.eye(3), np.array([0.0, 0.0, 1.0]))
     model = partial(epipolar, pairs=views.weighted())
     residuals = model(start).residuals[:, 0]
     scale = covariance.noise_scale(residuals, views.expected_px, config.threshold_px)
     # Systematic errors must pass neither for structure nor for evidence.
     noise = float(np.hypot(scale, config.systematic_px / 2))
     general = minimise(start, model, Motion.moved, views.prior, scale)
+    views = replace(views, prior=_trusted(general, views))
     inliers = epipolar_inliers(general.state, pairs, config)
-    if inliers.sum() < config.min_inliers:
-        return replace(no_pose(len(pairs), config), inliers=inliers)
     turn = _fit_rotation(general.state, views, scale, config)
     planes = _fit_planes(views, inliers, scale, config)
     starts = [general.state, *(fit.state for fit in planes)]
@@ -71,6 +72,25 @@ def monocular_pose(views: Views, config: GeometryConfig) -> TwoViewGeometry:
     if alarms > -config.min_significance:
         result = replace(result, status=PoseStatus.REJECTED)
     return result
+
+
+def _trusted(fit: Fit[Motion], views: Views) -> Array:
+    """The prior weights (K,), zero for matches that would bend the fit to their will.
+
+    A mismatch that happens to lie near its epipolar line has a point behind a camera, or so near to
+    one that it alone decides a parameter: its residual then vanishes and no robust cost sees it.
+    """
+    pairs, motion = views.pairs, fit.state
+    front = epipolar_geometry.in_front(pairs.ref, pairs.query, motion.rotation, motion.translation)
+    near = fit.u2 < 1
+    far = epipolar_geometry.parallax(pairs.ref, pairs.query, motion.rotation)
+    prior = np.where(front | (far <= 2 * (pairs.sigma_ref + pairs.sigma_query)), views.prior, 0.0)
+    for _ in range(3):
+        leverage = covariance.leverage(replace(fit, prior=np.where(near, prior, 0.0)))
+        if not (leverage > _MOST_LEVERAGE).any():
+            break
+        prior = np.where(leverage > _MOST_LEVERAGE, 0.0, prior)
+    return prior
 
 
 def _fit_rotation(start: Motion, views: Views, scale: float, config: GeometryConfig) -> Fit[Motion]:

@@ -33,11 +33,11 @@ def robust_relative_pose(
         pose, _ = _poselib().estimate_relative_pose(
             query, ref, _pinhole(focal_query), _pinhole(focal_ref), _ransac_options(config), {}
         )
-        return _checked(np.asarray(pose.R), np.asarray(pose.t))
+        return _unit(_checked(np.asarray(pose.R), np.asarray(pose.t)))
     essential = _opencv_essential(ref, query, focal_ref, focal_query, config)
     if essential is None or essential.shape != (3, 3):
         return None
-    return _checked(*decompose_essential(essential, rays_ref, rays_query))
+    return _unit(_checked(*decompose_essential(essential, rays_ref, rays_query)))
 
 
 def robust_homography(
@@ -136,6 +136,12 @@ def _checked(rotation: Array, translation: Array) -> Pose | None:
     if not (np.isfinite(rotation).all() and np.isfinite(translation).all()):
         return None
     return rotation, translation
+
+
+def _unit(pose: Pose | None) -> Pose | None:
+    """The pose with its translation scaled to unit length; None where it has no direction."""
+    length = 0.0 if pose is None else float(np.linalg.norm(pose[1]))
+    return None if pose is None or length == 0 else (pose[0], pose[1] / length)
 
 
 def _poselib() -> Any:

@@ -31,6 +31,8 @@ Array = NDArray[np.float64]
 _LEAST_DEPTHS = 8
 # Least weight of a match: a matcher's confidence is not that well calibrated.
 _LEAST_WEIGHT = 0.05
+# A rotation less certain than this (radians, about its worst axis) is none.
+_MOST_ROTATION_SIGMA = 0.5
 
 
 def estimate_two_view(
@@ -124,9 +126,10 @@ def estimate_stereo(
 
 
 def _verdict(result: TwoViewGeometry, config: GeometryConfig) -> TwoViewGeometry:
-    """REJECTED where too few of the matches agree."""
+    """REJECTED where too few of the matches agree, or they leave the rotation open."""
     needed = max(config.min_inliers, config.min_inlier_share * len(result.inliers))
-    if result.status is PoseStatus.FEW or result.inliers.sum() >= needed:
+    turn = float(np.sqrt(np.linalg.eigvalsh(result.covariance[3:, 3:])[-1]))
+    if result.inliers.sum() >= needed and turn < _MOST_ROTATION_SIGMA:
         return result
     return replace(result, status=PoseStatus.REJECTED)
 

@@ -158,7 +158,12 @@ def pose_of(
 
 
 def epipolar_inliers(motion: Motion, pairs: RayPairs, config: GeometryConfig) -> BoolArray:
-    """Within the threshold of the epipolar constraint, and in front of both cameras."""
+    """Within the threshold of the epipolar constraint, and in front of both cameras.
+
+    Far points, with less parallax than the threshold, count as in front: noise decides their sign.
+    """
     distance = np.abs(epipolar_model(motion, pairs).residuals[:, 0])
     front = epipolar.in_front(pairs.ref, pairs.query, motion.rotation, motion.translation)
-    return np.logical_and(distance <= config.threshold_px, front)
+    parallax = epipolar.parallax(pairs.ref, pairs.query, motion.rotation)
+    far = parallax <= config.threshold_px * (pairs.sigma_ref + pairs.sigma_query)
+    return np.logical_and(distance <= config.threshold_px, np.logical_or(front, far))

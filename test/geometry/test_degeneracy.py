@@ -1,5 +1,7 @@
 """Model selection and the test against chance, on simulated residuals."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -28,5 +30,5 @@ def test_an_agreement_of_few_is_chance_and_one_of_many_is_not():
 
 def test_false_alarms_fall_with_every_inlier():
     values = [log10_false_alarms(100, k, Model.GENERAL, 0.01) for k in range(20, 101, 10)]
-    assert all(later < earlier for earlier, later in zip(values, values[1:], strict=False))
+    assert all(later < earlier for earlier, later in pairwise(values))
     assert values[-1] == pytest.approx(np.log10(950 * 75287520) - 190, abs=1e-6)

@@ -50,7 +50,7 @@ def test_derivatives_are_those_of_finite_differences(model, motion, size):
         step[parameter] = 1e-6
         ahead, behind = (model(motion.moved(s), data).residuals for s in (step, -step))
         numeric = (ahead - behind) / 2e-6
-        # The whitening of transfer errors is held fixed, which costs a little away from the optimum.
+        # The whitening of transfer errors is held fixed: it matters far from the optimum.
         scale = np.abs(numeric).max()
         tolerance = 0.3 if size == 3 else 1e-3
         np.testing.assert_allclose(jacobian[:, :, parameter], numeric, atol=tolerance * scale)
