@@ -16,7 +16,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from superglue_ros.msg import Features as FeaturesMessage
 from superglue_ros.ros.node_config import NodeConfig
-from superglue_ros.ros.qos import input_profile, overridable
+from superglue_ros.ros.qos import LOSSLESS_DEPTH, input_profile, overridable
 from superglue_ros.ros.synchroniser import Synchroniser
 
 
@@ -76,6 +76,7 @@ class CameraInputs:
         self._never_meet_warned = False
         self.silent = False
         compressed = config.image_transport == "compressed"
+        lossless = config.intake.mode == "lossless"
         names = {"image": CompressedImage if compressed else Image}
         if config.inputs.camera_info == "synchronised":
             names["camera_info"] = CameraInfo
@@ -89,7 +90,8 @@ class CameraInputs:
             self._joined,
             self._complete,
             slop=config.sync.slop if config.sync.mode == "approximate" else None,
-            queue=config.sync.queue,
+            # Lossless: a burst of one input must not drive out what waits for the other.
+            queue=LOSSLESS_DEPTH if lossless else config.sync.queue,
         )
         for index, (item, kind) in enumerate(zip(self._inputs, names.values(), strict=True)):
             topic = f"{item.name}/compressed" if compressed and index == 0 else item.name

@@ -52,7 +52,7 @@ class SyncConfig:
     )
     queue: int = setting(
         10,
-        "Messages of each input kept while their partners are awaited.",
+        "Messages of each input that wait for their partners; 1000 where intake.mode is lossless.",
         low=1,
         high=1000,
         fixed=True,

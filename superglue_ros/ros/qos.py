@@ -16,7 +16,7 @@ from rclpy.qos import (
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 SENSOR_DEPTH = 5
-LOSSLESS_DEPTH = 1000  # bridges the time in which the receiving thread is held up, not the networks
+LOSSLESS_DEPTH = 1000  # bridges bursts; what waits for the networks waits in the intake
 OUTPUT_DEPTH = 100
 
 

@@ -1,6 +1,6 @@
 """Writes what must agree with the code: ``config/matcher.yaml`` and the table in ``docs/node.md``.
 
-Run ``scripts/run python -m superglue_ros.ros.reference`` after a change of a setting; a test compares.
+Run ``scripts/run python -m superglue_ros.ros.reference`` after a setting changed; a test compares.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TABLE_BEGIN = "<!-- parameters: written by superglue_ros.ros.reference -->"
 TABLE_END = "<!-- end of parameters -->"
 
 _YAML_HEAD = """\
-# Parameters of the matcher node: every one, with its default. Pass your own copy to the launch file:
+# All parameters of the matcher node, with their defaults. Pass your own copy to the launch file:
 #   ros2 launch superglue_ros matcher.launch.py params_file:=my_matcher.yaml
 # Those marked [fixed] can only be changed while the node is unconfigured; the others take effect on
 # the next frame (ros2 param set /matcher NAME VALUE).
