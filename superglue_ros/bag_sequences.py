@@ -6,7 +6,7 @@ Poses are those of the camera's optical frame in a fixed world, whatever message
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,6 +137,15 @@ class BagSequence:
                     yield self._item(*waiting.popleft(), depths)
         for stamp_ns, image in waiting:
             yield self._item(stamp_ns, image, depths)
+
+    def images_at(self, stamps_ns: Collection[int]) -> dict[int, NDArray[np.uint8]]:
+        """The images with these stamps; no other is decoded."""
+        found = {}
+        with BagReader(self.path) as bag:
+            for _, _, message in bag.messages([self.topics.image]):
+                if (stamp_ns := stamp_of(message)) in stamps_ns:
+                    found[stamp_ns] = image_of(message)
+        return found
 
     def _is_due(self, waiting: deque[Any], depths: deque[Any]) -> bool:
         """Whether no better depth can come for the oldest waiting image."""

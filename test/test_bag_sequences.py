@@ -95,6 +95,15 @@ def test_topics_can_be_renamed_and_left_out(tmp_path: Path) -> None:
     assert len(named.trajectory) == 2
 
 
+def test_single_images_are_found_by_stamp(tmp_path: Path) -> None:
+    write_bag(Memory(), tmp_path / "bag")
+    frames = {item.stamp_ns: item.image for item in Memory()}
+    wanted = sorted(frames)[1]
+    found = BagSequence(tmp_path / "bag").images_at({wanted, 12345})
+    assert list(found) == [wanted]
+    np.testing.assert_array_equal(found[wanted], frames[wanted])
+
+
 def test_distant_depth_is_unknown_not_wrapped(tmp_path: Path) -> None:
     class Far(Memory):
         def __iter__(self) -> Iterator[SequenceItem]:

@@ -8,20 +8,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from superglue_ros.bag_sequences import BagSequence
 from superglue_ros.demo.results import PairResult, Results
 from superglue_ros.plots import plot_over_time
-from superglue_ros.sequences import ImageSequence
 from superglue_ros.visualisation import draw_matches, write_picture
 
 PAIRS_SHOWN = 4
 _MAX_ERROR_PX = 5.0
 
 
-def draw_results(results: Results, sequence: ImageSequence, folder: Path, title: str) -> list[Path]:
+def draw_results(results: Results, sequence: BagSequence, folder: Path, title: str) -> list[Path]:
     """Write all pictures into ``folder`` as PNG; returns their paths."""
     paths = []
     shown = _pairs_to_show(results.pairs)
-    images = _images(sequence, shown)
+    stamps = {frame.stamp_ns for p in shown for frame in (p.matches.reference, p.matches.query)}
+    images = sequence.images_at(stamps)
     for number, pair in enumerate(shown, start=1):
         ref = images.get(pair.matches.reference.stamp_ns)
         query = images.get(pair.matches.query.stamp_ns)
@@ -51,13 +52,6 @@ def _pairs_to_show(pairs: tuple[PairResult, ...]) -> list[PairResult]:
 
 def _seconds_between(pair: PairResult) -> float:
     return (pair.matches.query.stamp_ns - pair.matches.reference.stamp_ns) * 1e-9
-
-
-def _images(sequence: ImageSequence, pairs: list[PairResult]) -> dict[int, NDArray[np.uint8]]:
-    wanted = {p.matches.reference.stamp_ns for p in pairs} | {
-        p.matches.query.stamp_ns for p in pairs
-    }
-    return {item.stamp_ns: item.image for item in sequence if item.stamp_ns in wanted}
 
 
 def _caption(pair: PairResult) -> list[str]:

@@ -7,22 +7,31 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 
+from superglue_ros.bag_sequences import BagSequence, write_bag
 from superglue_ros.demo.pictures import draw_results
 from superglue_ros.demo.results import PairResult, Results
 from superglue_ros.sequences import SequenceItem
 from superglue_ros.types import FrameId, Matches, MatchKind, MatchStatus, PoseStatus
 
 
-class Grey:
-    name = "grey"
+@pytest.fixture
+def bag(tmp_path: Path) -> BagSequence:
+    """Nine grey frames, ten a second."""
 
-    def __len__(self) -> int:
-        return 9
+    class Grey:
+        name = "grey"
 
-    def __iter__(self) -> Iterator[SequenceItem]:
-        image = np.full((120, 160), 90, np.uint8)
-        return (SequenceItem(i * 10**8, image, None, None, None) for i in range(9))
+        def __len__(self) -> int:
+            return 9
+
+        def __iter__(self) -> Iterator[SequenceItem]:
+            image = np.full((120, 160), 90, np.uint8)
+            return (SequenceItem(i * 10**8, image, None, None, None) for i in range(9))
+
+    write_bag(Grey(), tmp_path / "bag")
+    return BagSequence(tmp_path / "bag")
 
 
 def result(ref: int, query: int, error_px: float | None) -> PairResult:
@@ -38,9 +47,9 @@ def result(ref: int, query: int, error_px: float | None) -> PairResult:
     return PairResult(matches, PoseStatus.VALID, 0.5, np.nan, 2.0, errors)
 
 
-def test_pairs_are_spread_over_the_run(tmp_path: Path) -> None:
+def test_pairs_are_spread_over_the_run(bag: BagSequence, tmp_path: Path) -> None:
     pairs = tuple(result(query - 1, query, 0.1) for query in range(1, 9))
-    paths = draw_results(Results(pairs, (), None), Grey(), tmp_path, "grey")
+    paths = draw_results(Results(pairs, (), None), bag, tmp_path, "grey")
     assert [path.name for path in paths] == [
         *(f"{kind}_{n}.png" for n in (1, 2, 3, 4) for kind in ("matches", "epipolar_error")),
         "errors_over_time.png",
@@ -52,7 +61,7 @@ def test_pairs_are_spread_over_the_run(tmp_path: Path) -> None:
     assert cv2.imread(str(paths[0])).shape == (120, 160 + 8 + 160, 3)
 
 
-def test_no_truth_and_no_pairs(tmp_path: Path) -> None:
-    paths = draw_results(Results((result(0, 1, None),), (), None), Grey(), tmp_path, "grey")
+def test_no_truth_and_no_pairs(bag: BagSequence, tmp_path: Path) -> None:
+    paths = draw_results(Results((result(0, 1, None),), (), None), bag, tmp_path, "grey")
     assert [path.name for path in paths] == ["matches_1.png", "errors_over_time.png"]
-    assert draw_results(Results((), (), None), Grey(), tmp_path, "grey") == []
+    assert draw_results(Results((), (), None), bag, tmp_path, "grey") == []
