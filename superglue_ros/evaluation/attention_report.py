@@ -39,13 +39,12 @@ def attention_report(
     collected = []
     pictures: list[Picture] = []
     for index, case in enumerate(track(cases, len(cases), "attention")):
-        images = case.image(0), case.image(1)
-        features = [
-            method.extract(image, key) for image, key in zip(images, case.keys, strict=True)
-        ]
-        if not len(features[0]) or not len(features[1]):
+        image0, image1 = case.image(0), case.image(1)
+        features0 = method.extract(image0, case.keys[0])
+        features1 = method.extract(image1, case.keys[1])
+        if not len(features0) or not len(features1):
             continue
-        found = method.match(*features)
+        found = method.match(features0, features1)
         keep = found.scores > threshold
         matches = type(found)(found.index_ref[keep], found.index_query[keep], found.scores[keep])
         collected.append(att.spans(network, features0, features1, matches))
