@@ -123,7 +123,7 @@ class GeometryConfig:
         high=45.0,
     )
     systematic_px: float = setting(
-        1.5,
+        1.0,
         "Error that neighbouring matches share and no number of them averages out, for the "
         "covariance: calibration, rolling shutter, poor synchronisation [px].",
         low=0.0,

@@ -58,9 +58,8 @@ def undistort_rational(points: Array, coefficients: Array) -> Array:
         error = points - distorted
         if np.abs(error).max(initial=0.0) < _TOLERANCE:
             break
-        determinant = determinant(jacobian)
         # Past the fold the derivative turns over and Newton runs away: fall back to a plain step.
-        safe = determinant > 0.05
+        safe = determinant(jacobian) > 0.05
         step = error.copy()
         step[safe] = np.linalg.solve(jacobian[safe], error[safe][:, :, None])[:, :, 0]
         estimate = estimate + np.clip(step, -0.5, 0.5)
