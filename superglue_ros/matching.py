@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from superglue_ros.config import Config, MatcherConfig
-from superglue_ros.superglue_engine import SuperGlueEngine
 from superglue_ros.errors import DescriptorKindError, FeaturesError
 from superglue_ros.superglue import SuperGlue
+from superglue_ros.superglue_engine import SuperGlueEngine
 from superglue_ros.types import Correspondences, Features, FloatArray
 from superglue_ros.weights import load_superglue
 
@@ -85,7 +85,7 @@ class SuperGlueMatcher:
     ) -> None:
         self.descriptor_kind = descriptor_kind
         self._descriptor_dim = network.config.descriptor_dim
-        self._engine = SuperGlueEngine(network, device, dtype)
+        self.engine = SuperGlueEngine(network, device, dtype)
         self._config = config
 
     def configure(self, config: MatcherConfig) -> None:
@@ -95,7 +95,7 @@ class SuperGlueMatcher:
     def prepare(self, features: Features) -> Tensor:
         """See :class:`Matcher`; the tokens (N, D) of :meth:`SuperGlueEngine.prepare`."""
         check_kind(features, self.descriptor_kind, self._descriptor_dim)
-        return self._engine.prepare(
+        return self.engine.prepare(
             _tensor(features.keypoints),
             _tensor(features.scores),
             _tensor(features.descriptors),
@@ -107,7 +107,7 @@ class SuperGlueMatcher:
         matches = [Correspondences.empty() for _ in references]
         # An empty set has nothing to attend to: its pairs have no matches and skip the network.
         filled = [i for i, reference in enumerate(references) if len(reference) and len(query)]
-        assignments = self._engine.match(
+        assignments = self.engine.match(
             [references[i] for i in filled], query, self._config.sinkhorn_iterations
         )
         for k, assignment in assignments:

@@ -168,6 +168,12 @@ class SuperGlueEngine:
 
         Yields (k, log assignment (1, M_k + 1, N + 1)) in no particular order.
         """
+        for k, scores in self.scores(references, query):
+            yield k, sinkhorn(scores, self._dustbin, iterations)
+
+    @torch.inference_mode()
+    def scores(self, references: Sequence[Tensor], query: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """As :meth:`match`, but the scores (1, M_k, N) of eq. 7."""
         groups = _pack(references, len(query))
         if not groups:
             return
@@ -183,8 +189,7 @@ class SuperGlueEngine:
             a = projected[group.start : group.middle].unflatten(0, (-1, group.length))
             b = projected[group.middle : group.stop].unflatten(0, (-1, len(query)))
             for row, k in enumerate(group.members):
-                scores = a[row : row + 1] @ b[row : row + 1].transpose(1, 2)
-                yield k, sinkhorn(scores, self._dustbin, iterations)
+                yield k, a[row : row + 1] @ b[row : row + 1].transpose(1, 2)
 
     def _propagate(self, layer: _Layer, x: Tensor, groups: Sequence[_Group]) -> None:
         """Update the packed tokens ``x`` (T, D) in place (eq. 3-5)."""

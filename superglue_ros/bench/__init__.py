@@ -1,0 +1,1 @@
+"""Time and memory of the networks and the node, against public implementations."""

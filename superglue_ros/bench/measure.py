@@ -1,0 +1,258 @@
+"""What is measured, one function per table of the report; all return plain rows."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from superglue_ros.bench.floor import Rates, floor_seconds
+from superglue_ros.bench.inputs import full_superglue, room_features
+from superglue_ros.bench.peers import (
+    LightGluePeer,
+    TransformersSuperGlue,
+    TransformersSuperPoint,
+    available,
+    plain_superpoint,
+)
+from superglue_ros.bench.timing import paired
+from superglue_ros.config import Config, FrontEndConfig, MatcherConfig
+from superglue_ros.fast_sinkhorn import transport
+from superglue_ros.frontends import SuperPointFrontEnd, make_front_end
+from superglue_ros.image import to_tensor
+from superglue_ros.matching import SuperGlueMatcher, match_pair, mutual_assignment
+from superglue_ros.sinkhorn import log_sinkhorn
+from superglue_ros.superglue import SuperGlue
+from superglue_ros.types import Correspondences, Features
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class PairRow:
+    """One pair of equally large sets; seconds are medians, ratios medians of paired rounds."""
+
+    keypoints: int
+    seconds: float
+    prepare_seconds: float
+    transport_seconds: float
+    log_domain_seconds: float
+    transport_iterations: int
+    floor_seconds: float
+    transformers_seconds: float | None
+    ratio_vs_transformers: float | None
+    lightglue_seconds: float | None
+    matches: int
+    same_as_transformers: bool | None
+    score_difference: float | None
+
+
+@dataclass(frozen=True)
+class WindowRow:
+    """One frame against a window of prepared keyframes, with and without its extraction."""
+
+    keyframes: int
+    keypoints: int
+    match_seconds: float
+    frame_seconds: float
+    match_over_one: float
+    frame_over_one: float
+
+
+@dataclass(frozen=True)
+class ExtractRow:
+    """SuperPoint on one image."""
+
+    name: str
+    width: int
+    height: int
+    seconds: float
+    transformers_seconds: float | None
+    ratio_vs_transformers: float | None
+
+
+@dataclass(frozen=True)
+class AgreementRow:
+    """The engine against the plain network in the log domain, on one pair of frames."""
+
+    keypoints: int
+    matches: int
+    same_indices: bool
+    score_difference: float
+
+
+def pair_row(
+    images: Sequence[NDArray[np.uint8]], count: int, rates: Rates, rounds: int, log: bool
+) -> PairRow:
+    """Time one pair of ``count`` keypoints each, taking turns with the public implementations."""
+    reference, query = room_features(list(images[:2]), count)
+    network = full_superglue(reference.descriptor_dim)
+    matcher = _matcher(network, reference.detector)
+    contenders: dict[str, Callable[[], object]] = {
+        "ours": lambda: match_pair(matcher, reference, query)
+    }
+    theirs = TransformersSuperGlue(network) if available("transformers") else None
+    if theirs is not None:
+        contenders["transformers"] = lambda: theirs.match(reference, query)
+    if available("lightglue"):
+        lightglue = LightGluePeer()
+        contenders["lightglue"] = lambda: lightglue.match(reference, query)
+    times = paired(contenders, rounds)
+
+    prepared = matcher.prepare(reference), matcher.prepare(query)
+    ((_, scores),) = matcher.engine.scores([prepared[0]], prepared[1])
+    dustbin = network.dustbin.data
+    parts: dict[str, Callable[[], object]] = {
+        "prepare": lambda: matcher.prepare(query),
+        "transport": lambda: transport(scores, dustbin),
+    }
+    if log:
+        parts["log domain"] = lambda: log_sinkhorn(scores, dustbin)
+    with torch.inference_mode():
+        part_times = paired(parts, rounds)
+        iterations = transport(scores, dustbin).iterations
+    found = match_pair(matcher, reference, query)
+    same, difference = (None, None)
+    if theirs is not None:
+        same, difference = compare(found, *theirs.match(reference, query))
+    return PairRow(
+        count,
+        times.median("ours"),
+        part_times.median("prepare"),
+        part_times.median("transport"),
+        part_times.median("log domain") if log else float("nan"),
+        iterations,
+        floor_seconds(network.config, count, count, rates),
+        times.median("transformers") if theirs else None,
+        times.ratio("transformers", "ours") if theirs else None,
+        times.median("lightglue") if "lightglue" in contenders else None,
+        len(found),
+        same,
+        difference,
+    )
+
+
+def compare(
+    found: Correspondences, indices: torch.Tensor, scores: torch.Tensor
+) -> tuple[bool, float]:
+    """Whether ``found`` holds the index pairs of ``indices`` (M,), and the largest difference."""
+    other, theirs = indices.numpy(), scores.numpy()
+    rows = np.flatnonzero(other >= 0)
+    mine = dict(zip(found.index_ref.tolist(), found.index_query.tolist(), strict=True))
+    same = mine == dict(zip(rows.tolist(), other[rows].tolist(), strict=True))
+    difference = float(np.abs(theirs[found.index_ref] - found.scores).max(initial=0.0))
+    return same, difference
+
+
+def window_rows(
+    images: Sequence[NDArray[np.uint8]], count: int, sizes: Sequence[int], rounds: int
+) -> list[WindowRow]:
+    """One frame against windows of different size, taking turns; keyframes come prepared."""
+    features = room_features(list(images), count)
+    query = features[0]
+    matcher = _matcher(full_superglue(query.descriptor_dim), query.detector)
+    keyframes = [matcher.prepare(f) for f in features[1:]]
+    keyframes = [keyframes[i % len(keyframes)] for i in range(max(sizes))]
+    front_end = make_front_end(Config(front_end=FrontEndConfig(max_keypoints=count)), CPU)
+
+    def match(window: int) -> Callable[[], object]:
+        return lambda: matcher.match(keyframes[:window], matcher.prepare(query))
+
+    contenders = {str(k): match(k) for k in sizes} | {
+        "extract": lambda: front_end.extract(images[0])
+    }
+    times = paired(contenders, rounds)
+    extract, one = times.median("extract"), times.median(str(sizes[0]))
+    return [
+        WindowRow(
+            k,
+            count,
+            times.median(str(k)),
+            times.median(str(k)) + extract,
+            times.ratio(str(k), str(sizes[0])),
+            (times.median(str(k)) + extract) / (one + extract),
+        )
+        for k in sizes
+    ]
+
+
+def extract_rows(image: NDArray[np.uint8], count: int, rounds: int) -> list[ExtractRow]:
+    """The package's SuperPoint, and the original's architecture beside ``transformers``."""
+    height, width = image.shape
+    options = FrontEndConfig(max_keypoints=count)
+    own = make_front_end(Config(front_end=options), CPU)
+    network = plain_superpoint()
+    plain = SuperPointFrontEnd(network, "plain", options, CPU)
+    contenders: dict[str, Callable[[], object]] = {
+        "own": lambda: own.extract(image),
+        "plain": lambda: plain.extract(image),
+    }
+    theirs = TransformersSuperPoint(network, count) if available("transformers") else None
+    if theirs is not None:
+        tensor = to_tensor(image, CPU)
+        contenders["transformers"] = lambda: theirs.extract(tensor)
+    times = paired(contenders, rounds)
+    return [
+        ExtractRow("package's weights", width, height, times.median("own"), None, None),
+        ExtractRow(
+            "original architecture",
+            width,
+            height,
+            times.median("plain"),
+            times.median("transformers") if theirs else None,
+            times.ratio("transformers", "plain") if theirs else None,
+        ),
+    ]
+
+
+def agreement_rows(network: SuperGlue, kind: str, frames: Sequence[Features]) -> list[AgreementRow]:
+    """Consecutive frames through the engine and through the network it was compiled from."""
+    matcher = _matcher(network, kind)
+    rows = []
+    for reference, query in pairwise(frames):
+        found = match_pair(matcher, reference, query)
+        expected = reference_match(network, reference, query)
+        mine = dict(zip(found.index_ref.tolist(), found.index_query.tolist(), strict=True))
+        theirs = dict(zip(expected.index_ref.tolist(), expected.index_query.tolist(), strict=True))
+        scores = dict(zip(expected.index_ref.tolist(), expected.scores.tolist(), strict=True))
+        differences = [
+            abs(scores[i] - score)
+            for i, score in zip(found.index_ref.tolist(), found.scores.tolist(), strict=True)
+            if i in scores
+        ]
+        rows.append(
+            AgreementRow(len(query), len(found), mine == theirs, max(differences, default=0.0))
+        )
+    return rows
+
+
+@torch.inference_mode()
+def reference_match(
+    network: SuperGlue, reference: Features, query: Features, threshold: float = 0.2
+) -> Correspondences:
+    """Matches of the plain network with Sinkhorn in the log domain."""
+    sets = {
+        f"{name}{i}": torch.from_numpy(np.asarray(getattr(f, name)))[None]
+        for i, f in enumerate((reference, query))
+        for name in ("keypoints", "scores", "descriptors")
+    }
+    sizes = [torch.tensor([[f.width, f.height]], dtype=torch.float32) for f in (reference, query)]
+    assignment = network(**sets, size0=sizes[0], size1=sizes[1])
+    return mutual_assignment(assignment, threshold)[0]
+
+
+def peak_memory_mib(count: int, implementation: str) -> float | None:
+    """Peak resident memory of a fresh process that matches one pair; None where it fails."""
+    command = [sys.executable, "-m", "superglue_ros.bench.memory", str(count), implementation]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return float(done.stdout.split()[-1]) if done.returncode == 0 else None
+
+
+def _matcher(network: SuperGlue, kind: str) -> SuperGlueMatcher:
+    return SuperGlueMatcher(network, kind, MatcherConfig(), CPU)

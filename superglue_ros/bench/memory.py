@@ -1,0 +1,44 @@
+"""Peak memory of one pair, in a process of its own: ``python -m superglue_ros.bench.memory N WHO``.
+
+Prints the peak resident memory in MiB, the interpreter and torch included. ``WHO`` is ``ours``,
+``transformers`` or ``none`` (what the process takes before it matches).
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+
+import torch
+
+from superglue_ros.bench.inputs import full_superglue
+from superglue_ros.bench.peers import TransformersSuperGlue
+from superglue_ros.config import MatcherConfig
+from superglue_ros.matching import SuperGlueMatcher, match_pair
+from superglue_ros.types import Features
+
+
+def random_features(count: int, seed: int) -> Features:
+    """Features of no image at all: memory does not depend on what they are."""
+    generator = torch.Generator().manual_seed(seed)
+    keypoints = torch.rand(count, 2, generator=generator) * torch.tensor([639.0, 479.0])
+    descriptors = torch.randn(count, 256, generator=generator)
+    scores = torch.rand(count, generator=generator)
+    descriptors = torch.nn.functional.normalize(descriptors, dim=1)
+    return Features(keypoints.numpy(), scores.numpy(), 640, 480, "random", descriptors.numpy())
+
+
+def main(count: int, implementation: str) -> None:
+    """Match one pair and print the peak."""
+    network = full_superglue()
+    reference, query = random_features(count, 0), random_features(count, 1)
+    if implementation == "transformers":
+        TransformersSuperGlue(network).match(reference, query)
+    elif implementation == "ours":
+        matcher = SuperGlueMatcher(network, "random", MatcherConfig(), torch.device("cpu"))
+        match_pair(matcher, reference, query)
+    print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f}")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2])

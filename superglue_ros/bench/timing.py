@@ -1,0 +1,54 @@
+"""Paired timings: contenders take turns, so that what else the machine does hits all of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Seconds of every contender in every round, in the order of the rounds."""
+
+    seconds: Mapping[str, list[float]]
+
+    def median(self, name: str) -> float:
+        """Median time of one contender in seconds."""
+        return float(np.median(self.seconds[name]))
+
+    def best(self, name: str) -> float:
+        """Shortest time of one contender in seconds: the least disturbed round."""
+        return min(self.seconds[name])
+
+    def ratio(self, slow: str, fast: str) -> float:
+        """How many times as long ``slow`` takes: median of the ratios of the single rounds."""
+        return float(np.median(np.divide(self.seconds[slow], self.seconds[fast])))
+
+
+def paired(contenders: Mapping[str, Callable[[], object]], rounds: int) -> Paired:
+    """Time every contender once per round, after one round that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(rounds + 1):
+        names = list(contenders)
+        for name in names if turn % 2 else reversed(names):
+            elapsed = _once(contenders[name])
+            if turn:
+                seconds[name].append(elapsed)
+    return Paired(seconds)
+
+
+def _once(work: Callable[[], object]) -> float:
+    _wait()
+    started = time.perf_counter()
+    work()
+    _wait()
+    return time.perf_counter() - started
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
