@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+
 from superglue_ros.training.cache import Shard, write_shard
 from superglue_ros.training.labels import HOMOGRAPHY, label_matches, project_homography
 
@@ -70,7 +71,7 @@ def synthetic_shard(
     )
 
 
-@pytest.fixture()
+@pytest.fixture
 def cache(tmp_path: Path) -> Path:
     folder = tmp_path / "cache"
     for i in range(2):

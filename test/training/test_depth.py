@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from superglue_ros.errors import DataError
 from superglue_ros.training.depth import check_depth, overlap, project_depth, sample_depth
 

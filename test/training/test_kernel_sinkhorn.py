@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from superglue_ros.sinkhorn import log_sinkhorn
 from superglue_ros.training.kernel_sinkhorn import MAX_RANGE, sinkhorn
 

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+
 from superglue_ros.training.loss import confidence_loss, match_quality, matching_loss
 
 P = torch.tensor(

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+
 from superglue_ros.training.optimisation import (
     MovingAverage,
     OptimiserConfig,

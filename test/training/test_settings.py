@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from superglue_ros.errors import ConfigError
 from superglue_ros.training.detector_labels import LabelRecipe
 from superglue_ros.training.recipes import CacheRecipe, SuperGlueRecipe, SuperPointRecipe

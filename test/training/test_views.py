@@ -1,6 +1,7 @@
 import cv2
 import numpy as np
 import pytest
+
 from superglue_ros.errors import DataError
 from superglue_ros.homographies import HomographyRecipe
 from superglue_ros.photometric import PhotometricRecipe
