@@ -7,10 +7,6 @@ import unittest
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-pytest.importorskip("launch_testing", reason="launch_testing is not installed")
-
 import launch_testing
 from launch.actions import IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
@@ -24,10 +20,7 @@ sys.path.insert(0, str(HERE.parent / "ros"))
 
 from matcher_process import Peer  # noqa: E402
 
-pytestmark = pytest.mark.ros
 
-
-@pytest.mark.launch_test
 def generate_test_description() -> LaunchDescription:
     arguments = {"params_file": str(HERE / "quick.yaml"), "autostart": "false"}
     source = PythonLaunchDescriptionSource(str(HERE.parents[1] / "launch" / "matcher.launch.py"))
