@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from superglue_ros.training.labels import (
+    HOMOGRAPHY,
     INDOOR,
     LabelThresholds,
     Projection,
@@ -21,7 +22,7 @@ def known(points: np.ndarray) -> Projection:
     return Projection(np.asarray(points, float), none, none)
 
 
-def labels_of(points0, points1, thresholds=LabelThresholds()):
+def labels_of(points0, points1, thresholds=HOMOGRAPHY):
     points0, points1 = np.array(points0, float), np.array(points1, float)
     return label_matches(points0, points1, known(points0), known(points1), thresholds)
 

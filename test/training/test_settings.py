@@ -39,7 +39,10 @@ def test_nested_lists_mappings_and_defaults():
     [
         ({"stage": []}, r"unknown setting stage: known are"),
         ({"output": "o"}, r"stages is missing"),
-        ({**MINIMAL, "stages": [{"name": "a", "steps": "many", "caches": {}}]}, r"stages\[0\]\.steps must be int"),
+        (
+            {**MINIMAL, "stages": [{"name": "a", "steps": "many", "caches": {}}]},
+            r"stages\[0\]\.steps must be int",
+        ),
         ({**MINIMAL, "loss": {"form": "median"}}, r"loss\.form must be one of sum, mean, balanced"),
         ({**MINIMAL, "optimiser": {"clip": -1.0}}, r"optimiser\.clip = -1\.0 is outside"),
         ({**MINIMAL, "optimiser": {"clip": float("nan")}}, r"optimiser\.clip = nan is outside"),

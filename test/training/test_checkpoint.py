@@ -1,0 +1,55 @@
+import errno
+import os
+
+import pytest
+import torch
+
+from superglue_ros.errors import DataError, WeightsError
+from superglue_ros.training.checkpoint import load_checkpoint, save_checkpoint, write_atomically
+
+ARCHITECTURE = {"width": 8, "layers": 1}
+
+
+def test_what_is_saved_is_read(tmp_path):
+    path = tmp_path / "run" / "last.ckpt"
+    save_checkpoint(path, {"architecture": ARCHITECTURE, "w": torch.arange(3)})
+    assert load_checkpoint(path, ARCHITECTURE)["w"].tolist() == [0, 1, 2]
+    assert os.listdir(path.parent) == ["last.ckpt"]
+
+
+def test_a_full_disk_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / "last.ckpt"
+    save_checkpoint(path, {"architecture": ARCHITECTURE, "step": 1})
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DataError, match=r"last\.ckpt cannot be written \(No space left"):
+        save_checkpoint(path, {"architecture": ARCHITECTURE, "step": 2})
+    monkeypatch.undo()
+    assert load_checkpoint(path, ARCHITECTURE)["step"] == 1
+    assert os.listdir(tmp_path) == ["last.ckpt"]
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"cannot be written"):
+        write_atomically(tmp_path / "file" / "x.ckpt", b"data")
+
+
+def test_another_architecture_is_refused_with_what_differs(tmp_path):
+    path = tmp_path / "last.ckpt"
+    save_checkpoint(path, {"architecture": ARCHITECTURE})
+    with pytest.raises(WeightsError, match=r"width is 8, the recipe says 16"):
+        load_checkpoint(path, {"width": 16, "layers": 1})
+
+
+def test_damaged_and_foreign_files_are_refused(tmp_path):
+    path = tmp_path / "last.ckpt"
+    path.write_bytes(b"not a checkpoint")
+    with pytest.raises(WeightsError, match=r"cannot be read"):
+        load_checkpoint(path, ARCHITECTURE)
+    torch.save({"weights": torch.ones(1)}, path)
+    with pytest.raises(WeightsError, match=r"no checkpoint of this trainer"):
+        load_checkpoint(path, ARCHITECTURE)
