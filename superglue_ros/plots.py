@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -31,27 +32,32 @@ def save(figure: Figure, path: Path) -> None:
 def plot_over_time(
     path: Path,
     title: str,
-    seconds: NDArray,
-    curves: Mapping[str, Mapping[str, NDArray]],
+    curves: Mapping[str, Mapping[str, tuple[NDArray, NDArray]]],
 ) -> None:
-    """One plot per entry of ``curves``: axis label to (curve label to values (N,)).
+    """One plot per entry of ``curves``: axis label to (curve label to (seconds (N,), values (N,))).
 
     NaN and infinite values are gaps; a dotted line marks the median of what is finite, and the
-    legend gives it.
+    legend gives it. Curves without finite values are left out.
     """
     figure, axes = new_figure(len(curves))
     for axis, (label, lines) in zip(axes, curves.items(), strict=True):
-        for index, (name, values) in enumerate(lines.items()):
+        for index, (name, (seconds, values)) in enumerate(lines.items()):
             finite = np.where(np.isfinite(values), values, np.nan)
-            colour = f"C{index}"
-            if np.isfinite(values).any():
-                median = float(np.nanmedian(finite))
-                axis.axhline(median, color=colour, linestyle=":", linewidth=1)
-                name = f"{name}, median {median:.3g}"
-            axis.plot(seconds, finite, ".-", color=colour, linewidth=1, markersize=4, label=name)
+            if np.isnan(finite).all():
+                continue
+            median = float(np.nanmedian(finite))
+            style: dict[str, Any] = {"color": f"C{index}", "linewidth": 1}
+            axis.axhline(median, linestyle=":", **style)
+            axis.plot(
+                seconds, finite, ".-", markersize=4, label=f"{name}, median {median:.3g}", **style
+            )
         axis.set_ylabel(label)
         axis.set_ylim(bottom=0)
-        axis.legend(fontsize=8, loc="upper right", framealpha=0.6)
+        if axis.lines:
+            # Above the plot: over the curves it would hide what it explains.
+            axis.legend(
+                fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=4, frameon=False
+            )
     axes[-1].set_xlabel("time [s]")
     figure.suptitle(title)
     save(figure, path)

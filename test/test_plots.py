@@ -34,5 +34,6 @@ def test_gaps_and_infinities_do_not_stop_a_plot(tmp_path: Path) -> None:
 
 
 def test_nothing_finite(tmp_path: Path) -> None:
-    plot_over_time(tmp_path / "p.png", "none", np.arange(3.0), {"x": {"a": np.full(3, np.nan)}})
+    curves = {"x": {"a": (np.arange(3.0), np.full(3, np.nan))}}
+    plot_over_time(tmp_path / "p.png", "none", curves)
     assert (tmp_path / "p.png").stat().st_size > 1000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,13 @@ from numpy.typing import NDArray
 from superglue_ros.bag_sequences import BagSequence
 from superglue_ros.demo.results import PairResult, Results
 from superglue_ros.plots import plot_over_time
+from superglue_ros.types import MatchKind
 from superglue_ros.visualisation import draw_matches, write_picture
 
 PAIRS_SHOWN = 4
 _MAX_ERROR_PX = 5.0
+_OLD_KEYFRAMES = (MatchKind.LOOP, MatchKind.RELOCALISE)
+_Curve = tuple[NDArray, NDArray]
 
 
 def draw_results(results: Results, sequence: BagSequence, folder: Path, title: str) -> list[Path]:
@@ -66,18 +70,34 @@ def _caption(pair: PairResult) -> list[str]:
 
 
 def _plot(path: Path, pairs: tuple[PairResult, ...], title: str) -> None:
+    """Pairs with the newest keyframes apart from those with old ones (loops)."""
     start = pairs[0].matches.query.stamp_ns
-    seconds = np.array([(p.matches.query.stamp_ns - start) * 1e-9 for p in pairs])
-    rotation = np.array([p.rotation_error_deg for p in pairs])
-    direction = np.array([p.direction_error_deg for p in pairs])
-    curves: dict[str, dict[str, NDArray]] = {}
-    if np.isfinite(rotation).any():
-        curves["rotation error [deg]"] = {"rotation": rotation}
-    if np.isfinite(direction).any():
-        curves["direction error [deg]"] = {"direction": direction}
-    curves["matches"] = {
-        "matches": np.array([float(len(p.matches)) for p in pairs]),
-        "inliers": np.array([float(p.matches.inlier.sum()) for p in pairs]),
+    kinds = {
+        "keyframe": [p for p in pairs if p.matches.kind not in _OLD_KEYFRAMES],
+        "loop": [p for p in pairs if p.matches.kind in _OLD_KEYFRAMES],
     }
-    curves["parallax [deg]"] = {"parallax": np.array([p.parallax_deg for p in pairs])}
-    plot_over_time(path, f"{title}: relative pose to the keyframe", seconds, curves)
+
+    def curves(name: str, value: Callable[[PairResult], float]) -> dict[str, _Curve]:
+        return {
+            f"{name}{kind}": (
+                np.array([(p.matches.query.stamp_ns - start) * 1e-9 for p in chosen]),
+                np.array([value(p) for p in chosen], np.float64),
+            )
+            for kind, chosen in kinds.items()
+            if any(math.isfinite(value(p)) for p in chosen)
+        }
+
+    plots = {
+        "rotation error [deg]": curves("", lambda p: p.rotation_error_deg),
+        "direction error [deg]": curves("", lambda p: p.direction_error_deg),
+        "matches": {
+            **curves("matches, ", lambda p: len(p.matches)),
+            **curves("inliers, ", lambda p: int(p.matches.inlier.sum())),
+        },
+        "parallax [deg]": curves("", lambda p: p.parallax_deg),
+    }
+    plot_over_time(
+        path,
+        f"{title}: frames against keyframes",
+        {label: lines for label, lines in plots.items() if lines},
+    )

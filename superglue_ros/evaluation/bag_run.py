@@ -205,18 +205,20 @@ def _report(
     def column(name: str) -> NDArray[np.float64]:
         return np.array([float(row[name]) for row in paired], np.float64)
 
+    def curve(name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        return (stamps - start) / 1e9, column(name)
+
     pictures = []
     if paired:
         plot_over_time(
             folder / "frames.png",
             f"{results.label} along {sequence.name}",
-            (stamps - start) / 1e9,
             {
-                "count": {name: column(name) for name in ("keypoints", "matches", "inliers")},
-                "epipolar [px]": {"median of the matches": column("epipolar_px")},
+                "count": {name: curve(name) for name in ("keypoints", "matches", "inliers")},
+                "epipolar [px]": {"median of the matches": curve("epipolar_px")},
                 "error [deg]": {
-                    "rotation": column("rotation_error_deg"),
-                    "direction": column("direction_error_deg"),
+                    "rotation": curve("rotation_error_deg"),
+                    "direction": curve("direction_error_deg"),
                 },
             },
         )
