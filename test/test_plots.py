@@ -13,24 +13,16 @@ from superglue_ros.plots import plot_over_time
 def test_gaps_and_infinities_do_not_stop_a_plot(tmp_path: Path) -> None:
     seconds = np.arange(5.0)
     values = np.array([1.0, np.nan, 2.0, np.inf, 3.0])
-    path = tmp_path / "p.png"
-    plot_over_time(
-        path,
-        "errors",
-        seconds,
-        {"error [deg]": {"a": values, "b": values * 2}, "n": {"c": seconds}},
-    )
-    image = cv2.imread(str(path))
+    curves = {
+        "error [deg]": {"a": (seconds, values), "b": (seconds[:3], 2 * values[:3])},
+        "n": {"c": (seconds, seconds)},
+    }
+    for name in ("p.png", "q.png"):
+        plot_over_time(tmp_path / name, "errors", curves)
+    image = cv2.imread(str(tmp_path / "p.png"))
     assert image is not None
     assert (image < 128).any(axis=2).sum() > 500  # axes and text are drawn
-    again = tmp_path / "q.png"
-    plot_over_time(
-        again,
-        "errors",
-        seconds,
-        {"error [deg]": {"a": values, "b": values * 2}, "n": {"c": seconds}},
-    )
-    assert path.read_bytes() == again.read_bytes()
+    assert (tmp_path / "p.png").read_bytes() == (tmp_path / "q.png").read_bytes()
 
 
 def test_nothing_finite(tmp_path: Path) -> None:
