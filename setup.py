@@ -10,10 +10,14 @@ PACKAGE = ElementTree.parse(HERE / "package.xml").getroot()
 SHARE = "share/superglue_ros"
 
 
-def shared_files(folder: str) -> tuple[str, list[str]]:
-    """Return where the files of a top-level folder go, and the files."""
-    files = sorted(path for path in (HERE / folder).glob("*") if path.is_file())
-    return f"{SHARE}/{folder}", [path.relative_to(HERE).as_posix() for path in files]
+def shared_files(folder: str) -> list[tuple[str, list[str]]]:
+    """Return where the files of a top-level folder go, and the files, by sub-folder."""
+    files: dict[str, list[str]] = {}
+    for path in sorted((HERE / folder).rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            name = path.relative_to(HERE)
+            files.setdefault(f"{SHARE}/{name.parent.as_posix()}", []).append(name.as_posix())
+    return list(files.items())
 
 
 setup(
@@ -22,6 +26,10 @@ setup(
     maintainer=PACKAGE.findtext("maintainer"),
     data_files=[
         (SHARE, ["package.xml"]),
-        *(shared_files(folder) for folder in ("config", "launch", "rviz", "msg", "srv")),
+        *(
+            entry
+            for folder in ("config", "launch", "rviz", "msg", "srv")
+            for entry in shared_files(folder)
+        ),
     ],
 )
