@@ -141,14 +141,15 @@ class CameraInputs:
         self, item: _Input, kind: type, topic: str, callback: Callable[[Any], None]
     ) -> None:
         item.topic = self._node.resolve_topic_name(topic)
+        lossless = self._config.intake.mode == "lossless"
         # The profile is passed explicitly: the Subscriber's own default is reliable, which never
         # matches a best-effort camera.
         item.subscriber = Subscriber(
             self._node,
             kind,
             topic,
-            qos_profile=input_profile(self._config.intake.mode == "lossless"),
-            qos_overriding_options=overridable(),
+            qos_profile=input_profile(lossless),
+            qos_overriding_options=overridable("lossless" if lossless else None),
             event_callbacks=SubscriptionEventCallbacks(
                 incompatible_qos=functools.partial(self._incompatible, item)
             ),
@@ -188,9 +189,10 @@ class CameraInputs:
         if item.incompatible == policy:
             return
         item.incompatible = policy
+        kind = "subscription" + "_lossless" * (self._config.intake.mode == "lossless")
         self._node.get_logger().warning(
             f"a publisher of {item.topic} offers a {policy} that does not fit: nothing comes from "
-            f"it. Set qos_overrides.{item.topic}.subscription.{policy} to what the publisher offers"
+            f"it. Set qos_overrides.{item.topic}.{kind}.{policy} to what the publisher offers"
         )
 
     def _silent_warning(self, item: _Input, since: float) -> str:

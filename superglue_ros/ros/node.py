@@ -13,6 +13,7 @@ import itertools
 import logging
 import signal
 import sys
+import threading
 import traceback
 from concurrent.futures import Future
 from typing import Any
@@ -26,6 +27,7 @@ from rclpy.duration import Duration
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from rclpy.signals import SignalHandlerOptions
 
 from superglue_ros.errors import ConfigError, SuperglueError
 from superglue_ros.pipeline import Pipeline
@@ -316,21 +318,29 @@ class MatcherNode(LifecycleNode):
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node until it is interrupted (exit code 0)."""
-    rclpy.init(args=args)
-    node = MatcherNode()
+    """Run the node until SIGINT or SIGTERM (exit code 0)."""
+    # rclpy's handler, which shuts the context down, goes on to this one. Python's own would raise
+    # KeyboardInterrupt wherever the main thread happens to be, also while it cleans up.
+    interrupted = threading.Event()
+    signal.signal(signal.SIGINT, lambda *_: interrupted.set())
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.ALL)
+    if interrupted.is_set():
+        rclpy.shutdown()
+        return 0
     executor = SingleThreadedExecutor()
-    executor.add_node(node)
     try:
-        if node.get_parameter("autostart").value:
-            node.start()
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
+        node = MatcherNode()
+        executor.add_node(node)
+        try:
+            if node.get_parameter("autostart").value:
+                node.start()
+            executor.spin()
+        finally:
+            node.destroy_node()
+    except (ExternalShutdownException, RuntimeError):
+        if rclpy.ok():  # otherwise the interrupt came in the middle of a call into rcl
+            raise
     finally:
-        # A second interrupt, as launch and a terminal both send one, must not cut this short.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        node.destroy_node()
         executor.shutdown()
         rclpy.try_shutdown()
     return 0

@@ -1,7 +1,8 @@
 """Quality of service of the node's topics; every profile can be overridden by parameter.
 
-``qos_overrides.<topic>.<subscription|publisher>.<history|depth|reliability|durability>``. A new
-profile is made for every use: rclpy writes the overrides into the one it is given.
+``qos_overrides.<topic>.<subscription|publisher>.<history|depth|reliability|durability>``, for
+lossless inputs ``subscription_lossless``. A new profile is made for every use: rclpy writes the
+overrides into the one it is given.
 """
 
 from __future__ import annotations
@@ -44,13 +45,18 @@ def output_profile() -> QoSProfile:
     )
 
 
-def overridable() -> QoSOverridingOptions:
-    """Declares the override parameters with the topic."""
+def overridable(entity: str | None = None) -> QoSOverridingOptions:
+    """Declares the override parameters with the topic; ``entity`` is added to their name.
+
+    They keep the profile of their first use for as long as the process lives: what has another
+    profile needs another name.
+    """
     return QoSOverridingOptions(
+        entity_id=entity,
         policy_kinds=(
             QoSPolicyKind.HISTORY,
             QoSPolicyKind.DEPTH,
             QoSPolicyKind.RELIABILITY,
             QoSPolicyKind.DURABILITY,
-        )
+        ),
     )

@@ -74,7 +74,7 @@ def test_an_incompatible_publisher_is_named(configure: Callable[..., Matcher]) -
     publisher = matcher.peer.node.create_publisher(Image, "image", best_effort)
     try:
         line = matcher.wait_for_log("offers a reliability that does not fit", before)
-        assert "qos_overrides./image.subscription.reliability" in line
+        assert "qos_overrides./image.subscription_lossless.reliability" in line
     finally:
         matcher.peer.node.destroy_publisher(publisher)
     matcher.prime()
