@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -36,6 +35,7 @@ class Child:
         self.name = name
         self.log = log
         self._lines: queue.Queue[str] = queue.Queue()
+        self._interrupted = False
         with log.open("wb") as file:
             # A session of its own: an interrupt from the terminal comes to the parent alone, which
             # then stops its children in order.
@@ -95,22 +95,31 @@ class Child:
         """All it wrote so far."""
         return self.log.read_text(errors="replace").splitlines()
 
+    def interrupt(self) -> None:
+        """Ask it to end, once: a second interrupt would cut its tidying short."""
+        if self.exit_code is None and not self._interrupted:
+            self._interrupted = True
+            self._process.send_signal(signal.SIGINT)
+
     def stop(self, patience: float = 20.0) -> int:
         """Interrupt it, and if that does not end it, end it; returns its exit code."""
-        for number, seconds in ((signal.SIGINT, patience), (signal.SIGTERM, 5.0)):
-            if self.exit_code is not None:
-                break
-            self._process.send_signal(number)
-            end = time.monotonic() + seconds
-            while self.exit_code is None and time.monotonic() < end:
-                time.sleep(0.02)
-        if self.exit_code is None:
-            self._process.kill()
+        self.interrupt()
+        if not self._ended_within(patience):
+            self._process.terminate()
+            if not self._ended_within(5.0):
+                self._process.kill()
         return self._process.wait()
+
+    def _ended_within(self, seconds: float) -> bool:
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
 
 
 class Children:
-    """Starts processes, and stops all of them, the last one first, when the block is left."""
+    """Starts processes, and stops all of them when the block is left."""
 
     def __init__(self, log_folder: Path, env: dict[str, str]) -> None:
         self._folder = log_folder
@@ -132,7 +141,9 @@ class Children:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for child in reversed(self._children):
+        for child in self._children:
+            child.interrupt()
+        for child in self._children:
             child.stop(patience=20.0 if kind is None else 5.0)
 
 
