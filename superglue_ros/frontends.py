@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from superglue_ros.config import Config, FrontEndConfig
 from superglue_ros.image import resize, to_tensor
+from superglue_ros.precision import superpoint_dtype
 from superglue_ros.superpoint import (
     SuperPoint,
     keypoint_probability,
@@ -223,7 +224,8 @@ def make_front_end(config: Config, device: torch.device) -> FrontEnd:
     """The front-end that ``config.front_end`` names."""
     if config.front_end.name == "superpoint":
         loaded = load_superpoint(config.front_end.weights)
-        return SuperPointFrontEnd(loaded.network, loaded.kind, config.front_end, device)
+        dtype = superpoint_dtype(loaded.network, config.precision, device)
+        return SuperPointFrontEnd(loaded.network, loaded.kind, config.front_end, device, dtype)
     if config.front_end.name == "sift":
         return SiftFrontEnd(config.front_end)
     return OrbFrontEnd(config.front_end)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from superglue_ros.config import Config, MatcherConfig
 from superglue_ros.errors import DescriptorKindError, FeaturesError
+from superglue_ros.precision import superglue_dtype
 from superglue_ros.superglue import SuperGlue
 from superglue_ros.superglue_engine import SuperGlueEngine
 from superglue_ros.types import Correspondences, Features, FloatArray
@@ -196,7 +197,10 @@ def make_matcher(config: Config, device: torch.device) -> Matcher:
     """The matcher that ``config.matcher`` names."""
     if config.matcher.name == "superglue":
         loaded = load_superglue(config.matcher.weights)
-        return SuperGlueMatcher(loaded.network, loaded.descriptor_kind, config.matcher, device)
+        dtype = superglue_dtype(loaded.network, config.precision, device)
+        return SuperGlueMatcher(
+            loaded.network, loaded.descriptor_kind, config.matcher, device, dtype
+        )
     return NearestNeighbourMatcher(config.matcher, device)
 
 

@@ -27,9 +27,11 @@ from superglue_ros.fast_sinkhorn import transport
 from superglue_ros.frontends import SuperPointFrontEnd, make_front_end
 from superglue_ros.image import to_tensor
 from superglue_ros.matching import SuperGlueMatcher, match_pair, mutual_assignment
+from superglue_ros.precision import superglue_dtype, superpoint_dtype
 from superglue_ros.sinkhorn import log_sinkhorn
 from superglue_ros.superglue import SuperGlue
 from superglue_ros.types import Correspondences, Features
+from superglue_ros.weights import load_superglue, load_superpoint
 
 CPU = torch.device("cpu")
 
@@ -245,6 +247,21 @@ def reference_match(
     sizes = [torch.tensor([[f.width, f.height]], dtype=torch.float32) for f in (reference, query)]
     assignment = network(**sets, size0=sizes[0], size1=sizes[1])
     return mutual_assignment(assignment, threshold)[0]
+
+
+def precision_outcomes() -> dict[str, str]:
+    """For the package's networks in lower precision: what the parity check says, and the time."""
+    glue, point = load_superglue().network, load_superpoint().network
+    outcomes = {}
+    for name in ("bfloat16", "float16"):
+        for network, choose, title in (
+            (glue, superglue_dtype, "SuperGlue"),
+            (point, superpoint_dtype, "SuperPoint"),
+        ):
+            taken = choose(network, name, CPU)  # type: ignore[operator]
+            accepted = taken != torch.float32
+            outcomes[f"{title} in {name}"] = "accepted" if accepted else "refused"
+    return outcomes
 
 
 def peak_memory_mib(count: int, implementation: str) -> float | None:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from superglue_ros.config import MatcherConfig
 from superglue_ros.superglue import SuperGlue
 from superglue_ros.superpoint import SuperPoint, SuperPointConfig
 from superglue_ros.types import Features
@@ -36,6 +37,7 @@ class TransformersSuperGlue:
                 keypoint_encoder_sizes=list(config.keypoint_encoder),
                 gnn_layers_types=["self", "cross"] * config.layers,
                 num_attention_heads=config.heads,
+                matching_threshold=MatcherConfig().threshold,
             )
         ).eval()
         self._network.keypoint_detector = nn.Identity()

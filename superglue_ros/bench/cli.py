@@ -1,0 +1,124 @@
+"""``superglue-ros bench`` and ``superglue-ros export``."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from superglue_ros.bench import measure
+from superglue_ros.bench.floor import measure_rates
+from superglue_ros.bench.inputs import full_superglue, room_features, room_images
+from superglue_ros.bench.node import measure_node
+from superglue_ros.bench.peers import available
+from superglue_ros.bench.report import MemoryRow, Results, tables, write
+from superglue_ros.errors import ConfigError
+from superglue_ros.weights import load_superglue
+
+KEYPOINTS = (256, 512, 1024, 2048, 4096)
+WINDOWS = (1, 2, 4, 8)
+
+
+def add_subcommands(subparsers: argparse._SubParsersAction) -> None:
+    """Add ``bench`` and ``export``."""
+    bench = subparsers.add_parser("bench", help="time and memory against public implementations")
+    bench.add_argument("--output", type=Path, default=Path("bench_output"))
+    bench.add_argument(
+        "--document", type=Path, help="Markdown file whose tables to replace (docs/performance.md)"
+    )
+    bench.add_argument("--keypoints", type=int, nargs="+", default=list(KEYPOINTS))
+    bench.add_argument("--window-keypoints", type=int, default=1024)
+    bench.add_argument("--rounds", type=int, default=5, help="paired rounds up to 1024 keypoints")
+    bench.add_argument("--frames", type=int, default=20, help="frames of node and agreement, <= 60")
+    bench.add_argument("--threads", type=int, help="torch threads (default: torch's own)")
+    bench.add_argument("--skip-node", action="store_true")
+    bench.set_defaults(run=run_bench)
+
+
+def run_bench(args: argparse.Namespace) -> int:
+    """Measure everything, then write the report."""
+    if args.rounds < 1 or min(args.keypoints) < 1 or not 2 <= args.frames <= 60:
+        raise ConfigError("--rounds and --keypoints must be positive, --frames from 2 to 60")
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    console = Console(stderr=True)
+
+    @contextmanager
+    def step(title: str) -> Iterator[None]:
+        with console.status(title):
+            yield
+        console.print(f"[green]done[/green] {title}")
+
+    with step("rates of this machine"):
+        rates = measure_rates(measure.CPU)
+        images = room_images(max(args.frames, max(WINDOWS) + 1))
+    pairs = []
+    for count in args.keypoints:
+        with step(f"pairs of {count} keypoints"):
+            rounds = args.rounds if count <= 1024 else max(1, args.rounds * 1024 // count // 2)
+            pairs.append(measure.pair_row(images, count, rates, rounds, log=count <= 2048))
+    with step("windows of keyframes"):
+        windows = measure.window_rows(
+            images, args.window_keypoints, WINDOWS, max(2, args.rounds // 2)
+        )
+    with step("extraction"):
+        extraction = measure.extract_rows(images[0], args.window_keypoints, args.rounds)
+    memory = []
+    for count in [c for c in args.keypoints if c >= 1024]:
+        with step(f"memory of {count} keypoints"):
+            theirs = (
+                measure.peak_memory_mib(count, "transformers")
+                if available("transformers")
+                else None
+            )
+            memory.append(
+                MemoryRow(
+                    count,
+                    measure.peak_memory_mib(count, "none"),
+                    measure.peak_memory_mib(count, "ours"),
+                    theirs,
+                )
+            )
+    with step("agreement with the plain network"):
+        glue = load_superglue()
+        frames = room_features(images[: args.frames], 512)
+        agreement = measure.agreement_rows(glue.network, glue.descriptor_kind, frames)
+        agreement += measure.agreement_rows(full_superglue(), frames[0].detector, frames[:4])
+    with step("precisions"):
+        precisions = measure.precision_outcomes()
+    node = None
+    if not args.skip_node:
+        with step("the node"):
+            node = measure_node(args.output / "node", args.frames)
+    results = Results(
+        machine_name(),
+        f"Python {platform.python_version()}, torch {torch.__version__}",
+        torch.get_num_threads(),
+        rates,
+        pairs,
+        windows,
+        extraction,
+        memory,
+        agreement,
+        precisions,
+        {},
+        node,
+    )
+    write(results, args.output, args.document)
+    Console().print(tables(results), markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+def machine_name() -> str:
+    """Processor and architecture, as the system names them."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,254 @@
+"""The report of a benchmark run: ``summary.json``, a plot, and the tables of docs/performance.md."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.ticker import ScalarFormatter
+
+from superglue_ros.bench.floor import Rates
+from superglue_ros.bench.measure import AgreementRow, ExtractRow, PairRow, WindowRow
+from superglue_ros.bench.node import NodeRow
+from superglue_ros.plots import new_figure, save
+
+BEGIN = "<!-- tables: written by superglue-ros bench -->"
+END = "<!-- end of tables -->"
+
+
+@dataclass(frozen=True)
+class MemoryRow:
+    """Peak resident memory of a fresh process in MiB; None = it failed."""
+
+    keypoints: int
+    before: float | None
+    ours: float | None
+    transformers: float | None
+
+
+@dataclass(frozen=True)
+class Results:
+    """All that one run measured."""
+
+    machine: str
+    versions: str
+    threads: int
+    rates: Rates
+    pairs: Sequence[PairRow]
+    windows: Sequence[WindowRow]
+    extraction: Sequence[ExtractRow]
+    memory: Sequence[MemoryRow]
+    agreement: Sequence[AgreementRow]
+    precisions: dict[str, str]
+    onnx: dict[str, float]
+    node: NodeRow | None
+
+
+def summary(results: Results) -> dict[str, Any]:
+    """What ``summary.json`` holds: all rows, and the ratios by keypoints."""
+    return {
+        "ratio_vs_transformers": {
+            str(row.keypoints): row.ratio_vs_transformers for row in results.pairs
+        },
+        "ratio_to_floor": {str(r.keypoints): r.seconds / r.floor_seconds for r in results.pairs},
+        **asdict(results),
+    }
+
+
+def write(results: Results, output: Path, document: Path | None) -> None:
+    """Write ``summary.json`` and ``performance.png`` to ``output`` and the tables to ``document``.
+
+    In the document everything between the two marks is replaced; the plot goes beside it.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(_finite(summary(results)), indent=2)
+    (output / "summary.json").write_text(text + "\n", encoding="utf-8")
+    plot(results, output / "performance.png")
+    (output / "tables.md").write_text(tables(results), encoding="utf-8")
+    if document is None:
+        return
+    old = document.read_text(encoding="utf-8") if document.exists() else f"{BEGIN}\n{END}\n"
+    head, _, rest = old.partition(BEGIN)
+    _, _, tail = rest.partition(END)
+    body = f"{head}{BEGIN}\n\n{tables(results)}\n![time and ratio](performance.png)\n\n{END}{tail}"
+    document.parent.mkdir(parents=True, exist_ok=True)
+    document.write_text(body, encoding="utf-8")
+    plot(results, document.parent / "performance.png")
+
+
+def plot(results: Results, path: Path) -> None:
+    """Seconds per pair over keypoints, ours, the floor and the peers, and our multiple of them."""
+    figure, (times, ratios) = new_figure(2, row_height=3.0)
+    count = np.array([row.keypoints for row in results.pairs])
+    curves = {
+        "this package": [row.seconds for row in results.pairs],
+        "floor": [row.floor_seconds for row in results.pairs],
+        "transformers": [row.transformers_seconds for row in results.pairs],
+        "LightGlue": [row.lightglue_seconds for row in results.pairs],
+    }
+    for label, values in curves.items():
+        if any(value is not None for value in values):
+            seconds = [np.nan if value is None else value for value in values]
+            times.plot(count, seconds, "o--" if label == "floor" else "o-", label=label)
+    times.set(xscale="log", yscale="log", ylabel="seconds per pair")
+    times.legend(fontsize="small")
+    ratio = [
+        np.nan if r.ratio_vs_transformers is None else r.ratio_vs_transformers
+        for r in results.pairs
+    ]
+    ratios.plot(count, ratio, "o-", label="transformers / this package")
+    ratios.plot(
+        count,
+        [r.seconds / r.floor_seconds for r in results.pairs],
+        "o--",
+        label="this package / floor",
+    )
+    ratios.set(xlabel="keypoints per image", ylabel="ratio", ylim=(0, None))
+    ratios.set_xticks(count)
+    ratios.xaxis.set_major_formatter(ScalarFormatter())
+    ratios.minorticks_off()
+    ratios.legend(fontsize="small")
+    save(figure, path)
+
+
+def tables(results: Results) -> str:
+    """All tables as Markdown."""
+    rates = results.rates
+    parts = [
+        f"Measured on: {results.machine}; {results.threads} threads; {results.versions}. Rates of "
+        f"this run: matrix product {rates.linear / 1e9:.0f} GFLOP/s, attention "
+        f"{rates.attention / 1e9:.0f} GFLOP/s, memory {rates.stream / 1e9:.0f} GB/s.\n",
+        "### One pair, full network (9 x 2 layers, width 256), float32\n",
+        _table(
+            "keypoints|this package|frames per second|of it optimal transport|log domain|"
+            "transformers|ratio|LightGlue|floor|over floor|ns per keypoint pair|same matches",
+            [
+                [
+                    str(r.keypoints),
+                    _ms(r.seconds),
+                    f"{1 / r.seconds:.2f}",
+                    f"{_ms(r.transport_seconds)} ({r.transport_iterations} iterations)",
+                    _ms(r.log_domain_seconds),
+                    _ms(r.transformers_seconds),
+                    _number(r.ratio_vs_transformers),
+                    _ms(r.lightglue_seconds),
+                    _ms(r.floor_seconds),
+                    f"{r.seconds / r.floor_seconds:.2f}",
+                    f"{r.seconds / r.keypoints**2 * 1e9:.0f}",
+                    _same(r),
+                ]
+                for r in results.pairs
+            ],
+        ),
+        "### One frame against a window of keyframes\n",
+        _table(
+            "keyframes|keypoints|matching|over one|with extraction|over one",
+            [
+                [
+                    str(r.keyframes),
+                    str(r.keypoints),
+                    _ms(r.match_seconds),
+                    f"{r.match_over_one:.2f}",
+                    _ms(r.frame_seconds),
+                    f"{r.frame_over_one:.2f}",
+                ]
+                for r in results.windows
+            ],
+        ),
+        "### SuperPoint\n",
+        _table(
+            "network|image|this package|transformers|ratio",
+            [
+                [
+                    r.name,
+                    f"{r.width}x{r.height}",
+                    _ms(r.seconds),
+                    _ms(r.transformers_seconds),
+                    _number(r.ratio_vs_transformers),
+                ]
+                for r in results.extraction
+            ],
+        ),
+        "### Peak memory of a process that matches one pair\n",
+        _table(
+            "keypoints|before matching|this package|transformers",
+            [
+                [str(r.keypoints), _mib(r.before), _mib(r.ours), _mib(r.transformers)]
+                for r in results.memory
+            ],
+        ),
+        _agreement(results.agreement),
+    ]
+    if results.precisions:
+        parts += [
+            "### Other precisions and runtimes\n",
+            _table("variant|outcome", [[k, v] for k, v in results.precisions.items()]),
+        ]
+    if results.onnx:
+        parts.append(_table("ONNX Runtime|time", [[k, _ms(v)] for k, v in results.onnx.items()]))
+    if results.node is not None:
+        parts += ["### Node\n", _node(results.node)]
+    return "\n".join(parts)
+
+
+def _agreement(rows: Sequence[AgreementRow]) -> str:
+    if not rows:
+        return ""
+    same = sum(row.same_indices for row in rows)
+    return (
+        f"Against the plain network with Sinkhorn in the log domain, on {len(rows)} pairs of "
+        f"consecutive frames of the built-in sequence with the package's weights: the same index "
+        f"set in {same} of {len(rows)}, {sum(r.matches for r in rows)} matches, scores within "
+        f"{max(r.score_difference for r in rows):.1e}.\n"
+    )
+
+
+def _node(row: NodeRow) -> str:
+    return (
+        f"{row.frames} images of {row.width}x{row.height} to the node as a process of its own, over "
+        f"DDS: {1e3 * row.latency:.1f} ms from publishing the image to receiving its matches "
+        f"(median), of which the networks and the geometry take {1e3 * row.processing:.1f} ms; the "
+        f"node adds {1e3 * row.overhead:.1f} ms (median; 90th percentile "
+        f"{1e3 * row.overhead_p90:.1f} ms).\n"
+    )
+
+
+def _table(head: str, rows: Sequence[Sequence[str]]) -> str:
+    columns = head.split("|")
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def _ms(seconds: float | None) -> str:
+    if seconds is None or math.isnan(seconds):
+        return "-"
+    return f"{1e3 * seconds:.1f} ms" if seconds < 0.1 else f"{1e3 * seconds:.0f} ms"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _mib(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f} MiB"
+
+
+def _same(row: PairRow) -> str:
+    if row.same_as_transformers is None:
+        return "-"
+    verdict = "yes" if row.same_as_transformers else "no"
+    return f"{verdict}, scores within {row.score_difference:.0e}"
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: None stands for it."""
+    if isinstance(value, dict):
+        return {key: _finite(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
