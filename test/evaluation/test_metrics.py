@@ -151,7 +151,9 @@ def test_rotation_error_is_the_angle_between(angle, seed):
 
 def test_rotation_error_resolves_tiny_angles():
     turned = Rotation.from_rotvec([0, 1e-7, 0]).as_matrix()
-    assert metrics.rotation_error_deg(np.eye(3), turned) == pytest.approx(np.degrees(1e-7), rel=1e-5)
+    assert metrics.rotation_error_deg(np.eye(3), turned) == pytest.approx(
+        np.degrees(1e-7), rel=1e-5
+    )
 
 
 def test_direction_error_folds_the_sign_unless_told_otherwise():
