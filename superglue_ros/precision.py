@@ -1,8 +1,8 @@
 """Lower precisions behind a parity check: one that changes the result is refused.
 
-bfloat16 is several times as fast as float32 where the processor has matrix units for it, and
-slower than useless where it has not; float16 likewise. So nothing is assumed: ``auto`` measures. And
-a network in low precision may silently lose its matches: it is compared with float32 first.
+bfloat16 is several times as fast as float32 where the processor has matrix units for it, and slower
+where it has not; float16 likewise. So nothing is assumed: ``auto`` measures. And a network in low
+precision may silently lose its matches: it is compared with float32 first.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def superglue_dtype(network: SuperGlue, precision: str, device: torch.device) ->
                 found[seed, i, int(query[i])] = float(best[i])
         return found
 
-    return _choose("SuperGlue", precision, run)
+    return _choose("SuperGlue", precision, device, run)
 
 
 def superpoint_dtype(network: SuperPoint, precision: str, device: torch.device) -> torch.dtype:
@@ -80,11 +80,15 @@ def superpoint_dtype(network: SuperPoint, precision: str, device: torch.device) 
             tuple(xy): value for xy, value in zip(keypoints.tolist(), values.tolist(), strict=True)
         }
 
-    return _choose("SuperPoint", precision, run)
+    return _choose("SuperPoint", precision, device, run)
 
 
-def _choose(name: str, precision: str, run: Callable[[torch.dtype], Outcome]) -> torch.dtype:
+def _choose(
+    name: str, precision: str, device: torch.device, run: Callable[[torch.dtype], Outcome]
+) -> torch.dtype:
     candidates = CANDIDATES[precision]
+    if precision == "auto" and device.type == "cpu":
+        candidates = (torch.bfloat16,)  # float16 is emulated: even trying it takes minutes
     if not candidates:
         return torch.float32
     expected, shortest = _timed(run, torch.float32)

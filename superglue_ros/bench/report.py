@@ -1,4 +1,4 @@
-"""The report of a benchmark run: ``summary.json``, a plot, and the tables of docs/performance.md."""
+"""The report of a benchmark run: ``summary.json``, a plot, tables for docs/performance.md."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def plot(results: Results, path: Path) -> None:
     """Seconds per pair over keypoints, ours, the floor and the peers, and our multiple of them."""
     figure, (times, ratios) = new_figure(2, row_height=3.0)
     count = np.array([row.keypoints for row in results.pairs])
-    curves = {
+    curves: dict[str, list[float | None]] = {
         "this package": [row.seconds for row in results.pairs],
         "floor": [row.floor_seconds for row in results.pairs],
         "transformers": [row.transformers_seconds for row in results.pairs],
@@ -210,8 +210,8 @@ def _agreement(rows: Sequence[AgreementRow]) -> str:
 
 def _node(row: NodeRow) -> str:
     return (
-        f"{row.frames} images of {row.width}x{row.height} to the node as a process of its own, over "
-        f"DDS: {1e3 * row.latency:.1f} ms from publishing the image to receiving its matches "
+        f"{row.frames} images of {row.width}x{row.height}, {row.keypoints} keypoints, to the node as "
+        f"a process of its own, over DDS: {1e3 * row.latency:.1f} ms from publishing the image to receiving its matches "
         f"(median), of which the networks and the geometry take {1e3 * row.processing:.1f} ms; the "
         f"node adds {1e3 * row.overhead:.1f} ms (median; 90th percentile "
         f"{1e3 * row.overhead_p90:.1f} ms).\n"

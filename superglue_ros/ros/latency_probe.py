@@ -2,9 +2,9 @@
 
     python -m superglue_ros.ros.latency_probe --frames 20
 
-One frame of the built-in sequence at a time, with its calibration. For every answered frame one line
-of JSON goes to the standard output: ``latency`` from publishing the image to receiving its matches
-and ``processing``, the networks' and geometry's share of it as the node reports it [s].
+One frame of the built-in sequence at a time, with its calibration. For every answered frame one
+line of JSON goes to the standard output: ``latency`` from publishing the image to receiving its
+matches and ``processing``, the networks' and geometry's share of it as the node reports it [s].
 """
 
 from __future__ import annotations
