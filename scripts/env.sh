@@ -28,6 +28,7 @@ _superglue_ros_distribution() {
 
 # Prepend $2 to the colon-separated variable named $1, once.
 _superglue_ros_prepend() {
+    _value= # assigned by eval, which shellcheck does not follow
     eval "_value=\${$1:-}"
     case ":$_value:" in
         *":$2:"*) ;;
