@@ -91,11 +91,10 @@ def run_bag(
         output / "config.json",
         {
             "kind": "bag",
-            "label": label or spec.label,
+            "label": label or ("as recorded" if options.recorded else spec.label),
             "mode": _mode(options),
             "protocol": {**protocol.mapping(), "seed": seed},
-            "method": spec.fingerprint(),
-            "settings": to_mapping(config),
+            **_method(spec, config, options),
             "use_depth": options.use_depth,
             "data": _fingerprint(sequence, truth),
         },
@@ -163,6 +162,13 @@ def _mode(options: BagOptions) -> str:
     if options.recorded is not None:
         return "recorded"
     return "live" if options.live else "offline"
+
+
+def _method(spec: MethodSpec, config: Config, options: BagOptions) -> dict[str, Any]:
+    """What was run; of a recording only its place is known."""
+    if options.recorded is not None:
+        return {"method": {"recorded": str(options.recorded)}}
+    return {"method": spec.fingerprint(), "settings": to_mapping(config)}
 
 
 def _fingerprint(sequence: BagSequence, truth: Trajectory | None) -> dict[str, Any]:

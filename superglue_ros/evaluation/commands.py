@@ -1,0 +1,312 @@
+"""What the commands of ``superglue-ros evaluate`` do, and what they print."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from superglue_ros.bag_sequences import BagSequence
+from superglue_ros.config import Config, from_mapping, load, to_mapping
+from superglue_ros.errors import ConfigError
+from superglue_ros.evaluation import homography, pose
+from superglue_ros.evaluation.ablation import (
+    trained_files,
+    variant,
+    write_knock_outs,
+)
+from superglue_ros.evaluation.attention_report import attention_report
+from superglue_ros.evaluation.bag import BagProtocol
+from superglue_ros.evaluation.bag_run import BagOptions, run_bag
+from superglue_ros.evaluation.compare import compare, cross_table, markdown
+from superglue_ros.evaluation.estimators import PoseEstimatorConfig
+from superglue_ros.evaluation.images import listed_images
+from superglue_ros.evaluation.make_pairs import (
+    FrameRange,
+    pairs_by_gap,
+    pairs_by_overlap,
+    rectify,
+)
+from superglue_ros.evaluation.methods import MethodSpec
+from superglue_ros.evaluation.pairs import read_pairs, write_pairs
+from superglue_ros.evaluation.pictures import report_homography, report_pose
+from superglue_ros.evaluation.report import number
+from superglue_ros.evaluation.results import Results
+from superglue_ros.evaluation.run import PairEvaluation, run
+from superglue_ros.evaluation.stage_times import timing_report
+from superglue_ros.evaluation.trajectories import read_ground_truth, trajectory_errors
+from superglue_ros.homographies import HomographyRecipe
+from superglue_ros.photometric import PhotometricRecipe
+from superglue_ros.sequences import open_sequence
+from superglue_ros.trajectories import Trajectory, pose_from_quaternion
+
+
+def method_spec(args: argparse.Namespace) -> MethodSpec:
+    """The method that the options describe: the YAML file, overruled by single options."""
+    base = to_mapping(load(args.config) if args.config else Config())
+    overrides: dict[str, tuple[str, Any]] = {
+        "max_keypoints": ("front_end", args.max_keypoints),
+        "max_size": ("front_end", args.max_size),
+        "nms_radius": ("front_end", args.nms),
+        "threshold": ("front_end", args.detection_threshold),
+        "sinkhorn_iterations": ("matcher", args.sinkhorn_iterations),
+        "ratio": ("matcher", args.ratio),
+        "max_distance": ("matcher", args.max_distance),
+    }
+    for name, (section, value) in overrides.items():
+        if value is not None:
+            base[section][name] = value
+    for section, name, value in (
+        ("front_end", "weights", args.superpoint),
+        ("matcher", "weights", args.superglue),
+        ("matcher", "threshold", args.match_threshold),
+    ):
+        if value is not None:
+            base[section][name] = value
+    for name in ("device", "precision"):
+        if getattr(args, name) is not None:
+            base[name] = getattr(args, name)
+    front_end = args.front_end or ("aliked" if args.matcher == "lightglue" else "superpoint")
+    return MethodSpec(front_end, args.matcher, from_mapping(Config, base), args.keypoints)
+
+
+def homography_command(args: argparse.Namespace) -> int:
+    """Pairs with a known homography (tables 1 and 5)."""
+    spec = method_spec(args)
+    cases: list[Any]
+    if args.hpatches:
+        cases = list(homography.hpatches_cases(args.hpatches))
+    else:
+        photometric = PhotometricRecipe(probability=0.0 if args.no_photometric else 0.5)
+        paths = listed_images(args.images, args.image_list) if args.image_list else None
+        cases = list(
+            homography.synthetic_cases(
+                args.images, args.pairs, args.seed, HomographyRecipe(), photometric, paths
+            )
+        )
+    threshold = spec.config.matcher.threshold if spec.matcher == "superglue" else 0.0
+    protocol = homography.HomographyProtocol(confidence_threshold=threshold)
+    evaluation = PairEvaluation(
+        "homography",
+        cases,
+        homography.data_fingerprint(cases),
+        {**protocol.mapping(), "seed": args.seed},
+        partial(_judge_and_release, protocol=protocol),
+        partial(homography.summarise, seed=args.seed),
+        partial(report_homography, protocol=protocol),
+    )
+    results = _run(evaluation, spec, args)
+    _print_homography(results)
+    return 0
+
+
+def _run(evaluation: PairEvaluation[Any], spec: MethodSpec, args: argparse.Namespace) -> Results:
+    return run(
+        evaluation,
+        spec,
+        args.output,
+        args.overwrite,
+        args.label,
+        args.feature_cache,
+        not args.no_pictures,
+    )
+
+
+def _judge_and_release(
+    case: Any, prediction: Any, protocol: homography.HomographyProtocol
+) -> dict[str, Any]:
+    record = homography.judge(case, prediction, protocol)
+    case.release()
+    return record
+
+
+def pose_command(args: argparse.Namespace) -> int:
+    """Pairs with a known pose (tables 2, 3 and 6)."""
+    _print_pose(_evaluate_pose(args, method_spec(args)))
+    return 0
+
+
+def _evaluate_pose(args: argparse.Namespace, spec: MethodSpec) -> Results:
+    cases = pose.pose_cases(read_pairs(args.pairs), args.images)
+    estimator = PoseEstimatorConfig(
+        args.estimator,
+        args.estimator_threshold,
+        args.estimator_confidence,
+        args.estimator_iterations,
+        args.seed,
+    )
+    protocol = pose.PoseProtocol(
+        estimator,
+        spec.config.front_end.max_size,
+        args.epipolar_threshold,
+        spec.config.matcher.threshold if spec.matcher == "superglue" else 0.0,
+        args.rotation_only,
+    )
+    evaluation = PairEvaluation(
+        "pose",
+        cases,
+        pose.data_fingerprint(cases),
+        {**protocol.mapping(), "seed": args.seed},
+        partial(pose.judge, protocol=protocol),
+        partial(pose.summarise, seed=args.seed),
+        partial(report_pose, protocol=protocol),
+    )
+    return _run(evaluation, spec, args)
+
+
+def ablation_command(args: argparse.Namespace) -> int:
+    """SuperGlue without its parts (table 4)."""
+    spec = method_spec(args)
+    output: Path = args.output
+    output.mkdir(parents=True, exist_ok=True)
+    if args.knock_out:
+        files = write_knock_outs(spec.config.matcher.weights, output / "weights")
+        missing: list[str] = []
+    else:
+        files, missing = trained_files(args.checkpoints)
+    if not files:
+        raise ConfigError(f"{args.checkpoints} holds no variant: {', '.join(missing)}")
+    # One extraction serves all variants.
+    args.feature_cache = args.feature_cache or output / "features"
+    rows = [("mutual", "NN + mutual", replace(spec, matcher="mutual"))]
+    for key, file in files.items():
+        matcher = replace(spec.config.matcher, weights=str(file))
+        config = replace(spec.config, matcher=matcher)
+        rows.append((key, variant(key).title, replace(spec, matcher="superglue", config=config)))
+    folders = []
+    for key, title, one in rows:
+        args.output, args.label = output / key, title
+        _print_pose(_evaluate_pose(args, one))
+        folders.append(output / key)
+    print(markdown(compare(folders, output)), end="")
+    for key in missing:
+        print(f"no weights for {key}: train it with the network settings {variant(key).changes}")
+    return 0
+
+
+def attention_command(args: argparse.Namespace) -> int:
+    """Attention rays and spans (figures 7, 12 and 16)."""
+    spec = method_spec(args)
+    cases = pose.pose_cases(read_pairs(args.pairs), args.images)[: args.count]
+    for kind, mean in attention_report(cases, spec, args.output, args.show).items():
+        print(f"{kind}-attention span [px] per layer: {' '.join(f'{v:.0f}' for v in mean)}")
+    return 0
+
+
+def timing_command(args: argparse.Namespace) -> int:
+    """Time by stage over keypoints (figure 11)."""
+    table = timing_report(args.superglue, args.keypoints, args.device, args.repeat, args.output)
+    print(markdown(table), end="")
+    return 0
+
+
+def bag_command(args: argparse.Namespace) -> int:
+    """A recording, offline, live or as recorded."""
+    spec = method_spec(args)
+    sequence = BagSequence(
+        args.bag, args.image, args.camera_info, args.depth, args.ground_truth_topic, grey=True
+    )
+    body_camera = None
+    if args.camera_in_body:
+        values = np.array(args.camera_in_body)
+        body_camera = pose_from_quaternion(values[:3], values[3:])
+    truth = None
+    if args.ground_truth:
+        stamps = np.array([item.stamp_ns for item in sequence], np.int64)
+        truth = read_ground_truth(args.ground_truth, args.ground_truth_format, stamps, body_camera)
+    elif body_camera is not None and sequence.trajectory is not None:
+        poses = sequence.trajectory.poses @ body_camera
+        truth = Trajectory(sequence.trajectory.stamps_ns, poses)
+    options = BagOptions(
+        args.live, args.recorded, bool(args.depth), args.domain_id, not args.no_pictures
+    )
+    protocol = BagProtocol(args.min_baseline)
+    results = run_bag(sequence, spec, truth, protocol, options, args.output, args.label, args.seed)
+    s = results.summary
+    auc = " / ".join(number(s["auc"][t]) for t in ("5", "10", "20"))
+    print(
+        f"{results.label} ({results.config['mode']}): valid poses {s['valid_share']:.1f}% of "
+        f"{s['frames']} frames, AUC@5/10/20 {auc} over {s['judged_pairs']} pairs, "
+        f"matches {s['matches_sha256'][:12]}"
+    )
+    return 0
+
+
+def trajectory_command(args: argparse.Namespace) -> int:
+    """ATE and RPE of a trajectory file."""
+    errors = trajectory_errors(
+        read_ground_truth(args.estimate), read_ground_truth(args.truth), args.scale
+    )
+    print(
+        f"ATE {errors['ate_m']:.4f} m, RPE {errors['rpe_m']:.4f} m and {errors['rpe_deg']:.3f} deg "
+        f"per frame over {errors['poses']} poses (scale {errors['scale']:.4f})"
+    )
+    return 0
+
+
+def make_pairs_command(args: argparse.Namespace) -> int:
+    """A pairs file from a sequence with poses."""
+    frames = FrameRange(args.first, args.last, args.stride)
+    sequence, images = open_sequence(args.sequence), args.sequence
+    if args.rectified:
+        sequence, images = rectify(sequence, args.rectified, FrameRange()), args.rectified
+    if args.gap is not None:
+        pairs = pairs_by_gap(sequence, args.gap, frames, images)
+    else:
+        low, high = args.overlap
+        pairs = pairs_by_overlap(sequence, low, high, args.count, args.seed, frames, images)
+    write_pairs(args.output, pairs)
+    print(f"{len(pairs)} pairs in {args.output}; evaluate them with --images {images}")
+    return 0
+
+
+def compare_command(args: argparse.Namespace) -> int:
+    """Result folders side by side."""
+    if args.cross:
+        text = markdown(cross_table(args.folders))
+        if args.output:
+            args.output.mkdir(parents=True, exist_ok=True)
+            (args.output / "cross.md").write_text(text, encoding="utf-8")
+        print(text, end="")
+        return 0
+    if args.output is None:
+        raise ConfigError("compare needs --output FOLDER for table, plots and report")
+    print(markdown(compare(args.folders, args.output)), end="")
+    return 0
+
+
+def _print_homography(results: Results) -> None:
+    summary, protocol = results.summary, results.config["protocol"]
+    print(
+        f"{results.label}: AUC@10px RANSAC {summary['ransac_auc']['10']:.2f}, "
+        f"DLT {summary['dlt_auc']['10']:.2f}, P {summary['precision']:.1f}, "
+        f"R {summary['recall']:.1f} over {summary['pairs']} pairs "
+        f"(RANSAC {protocol['ransac_px']} px, correct < {protocol['correct_px']} px, "
+        f"seed {protocol['seed']})"
+    )
+    _print_missing(results)
+
+
+def _print_pose(results: Results) -> None:
+    summary, protocol = results.summary, results.config["protocol"]
+    estimator = protocol["estimator"]
+    auc = summary["auc"]
+    print(
+        f"{results.label}: AUC@5/10/20 {auc['5']:.2f} / {auc['10']:.2f} / {auc['20']:.2f}, "
+        f"P {summary['precision']:.1f}, MS {summary['matching_score']:.1f} over "
+        f"{summary['pairs']} pairs ({estimator['name']} {estimator['threshold_px']} px, "
+        f"epipolar < {protocol['epipolar']:g}, seed {protocol['seed']})"
+    )
+    _print_missing(results)
+
+
+def _print_missing(results: Results) -> None:
+    count = results.summary["missing_pairs"]
+    if count:
+        print(f"{count} pairs were left out:")
+        for line in (results.folder / "missing.txt").read_text(encoding="utf-8").splitlines():
+            print(f"  {line}")
