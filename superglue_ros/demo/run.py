@@ -137,7 +137,7 @@ def play_and_record(
             player.check()
             progress.update(task, completed=len(sequence))
         for child in (node, recorder):
-            child.stop()
+            child.stop(_PATIENCE_SECONDS)
             child.check()
 
 
