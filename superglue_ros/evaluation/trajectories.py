@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from evo.core import metrics, sync, units
+from evo.core.geometry import GeometryException
 from evo.core.trajectory import PoseTrajectory3D
 from evo.tools import file_interface
 from numpy.typing import NDArray
@@ -71,8 +72,9 @@ def trajectory_errors(
 ) -> dict[str, Any]:
     """ATE and RPE (root mean squares) of an estimate by evo, after alignment of the two.
 
-    ATE in metres after a rigid (``correct_scale``: similarity) alignment; RPE of successive poses,
-    in metres and degrees. Raises :class:`DataError` where the two share fewer than three stamps.
+    ATE in metres after a rigid (``correct_scale``: similarity) alignment of the positions, or of
+    the first poses where the positions lie on a line; RPE of successive poses, in metres and
+    degrees. Raises :class:`DataError` where the two share fewer than three stamps.
     """
     try:
         reference, aligned = sync.associate_trajectories(
@@ -82,8 +84,14 @@ def trajectory_errors(
         raise DataError(f"estimate and ground truth share no stamps: {error}") from error
     if reference.num_poses < 3:
         raise DataError("estimate and ground truth share fewer than three stamps")
-    _, _, scale = aligned.align(reference, correct_scale=correct_scale)
-    out: dict[str, Any] = {"poses": int(reference.num_poses), "scale": float(scale)}
+    out: dict[str, Any] = {"poses": int(reference.num_poses), "scale": 1.0}
+    try:
+        _, _, scale = aligned.align(reference, correct_scale=correct_scale)
+        out |= {"scale": float(scale), "alignment": "all poses"}
+    except GeometryException:
+        # Positions on a line leave the turn about it open; the orientations do not.
+        aligned.align_origin(reference)
+        out["alignment"] = "first pose"
     ate = metrics.APE(metrics.PoseRelation.translation_part)
     ate.process_data((reference, aligned))
     out["ate_m"] = float(ate.get_statistic(metrics.StatisticsType.rmse))

@@ -93,3 +93,14 @@ def test_bad_files_are_refused(tmp_path):
     np.savetxt(tmp_path / "kitti.txt", np.eye(4)[:3].reshape(1, 12))
     with pytest.raises(DataError, match="one line per image"):
         read_ground_truth(tmp_path / "kitti.txt", stamps_ns=STAMPS)
+
+
+def test_a_straight_line_is_aligned_by_its_first_pose():
+    poses = np.tile(np.eye(4), (12, 1, 1))
+    poses[:, 0, 3] = np.arange(12)
+    truth = Trajectory(STAMPS, poses)
+    turned = np.eye(4)
+    turned[:3, :3] = Rotation.from_euler("y", 90, degrees=True).as_matrix()
+    errors = trajectory_errors(Trajectory(STAMPS, turned @ poses), truth, correct_scale=False)
+    assert errors["alignment"] == "first pose"
+    assert errors["ate_m"] == pytest.approx(0, abs=1e-9)
