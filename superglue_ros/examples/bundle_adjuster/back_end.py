@@ -23,6 +23,7 @@ from superglue_ros.examples.bundle_adjuster.scene import (
     Observation,
     Scene,
     inverse,
+    pose_of,
 )
 from superglue_ros.examples.bundle_adjuster.triangulation import triangulate_new
 from superglue_ros.geometry.camera import Camera
@@ -158,7 +159,8 @@ class BundleAdjuster:
         if found is not None:
             pose = found[0]
         elif relative.scale_known:
-            pose = self.scene.poses[matches.reference] @ _matrix(relative)
+            step = pose_of(relative.rotation, relative.translation)
+            pose = self.scene.poses[matches.reference] @ step
         else:
             return None
         scale = None
@@ -168,18 +170,9 @@ class BundleAdjuster:
 
 
 def _edge(relative: RelativePose) -> Edge:
-    """An edge with its metric distance, if that is known to better than a third."""
-    if not relative.scale_known:
+    """The edge of a pair; metric if the pose is, and says how certain it is."""
+    uncertainty = np.linalg.eigvalsh(relative.covariance)
+    if not relative.scale_known or uncertainty[0] <= 0:
         return Edge(relative.reference, relative.query)
-    distance = float(np.linalg.norm(relative.translation))
-    direction = relative.translation / max(distance, 1e-12)
-    variance = float(direction @ relative.covariance[:3, :3] @ direction)
-    if variance <= 0 or distance < 3 * np.sqrt(variance):
-        return Edge(relative.reference, relative.query)
-    return Edge(relative.reference, relative.query, distance, float(np.sqrt(variance)))
-
-
-def _matrix(relative: RelativePose) -> Array:
-    pose = np.eye(4)
-    pose[:3, :3], pose[:3, 3] = relative.rotation, relative.translation
-    return pose
+    pose = pose_of(relative.rotation, relative.translation)
+    return Edge(relative.reference, relative.query, pose, relative.covariance)

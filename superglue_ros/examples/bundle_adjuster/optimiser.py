@@ -1,8 +1,11 @@
 """Bundle adjustment of some frames of a scene and the landmarks they see, on GTSAM.
 
-Gauge: without fixed frames the first one is held. Scale: metric distances between cameras where
-relative poses brought them, fixed frames where there are at least two, else the distance between
-the two cameras farthest apart is held where it is.
+Gauge: without fixed frames the first one is held. Scale: metric relative poses where there are
+any, fixed frames where there are at least two, else the distance between the first camera and the
+one farthest from it is held.
+
+Only metric relative poses become factors. The others stem from the same pixels as the observations
+and would count them twice; metric ones know the depth too, which no message carries.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from dataclasses import dataclass
 import gtsam
 import numpy as np
 
-from superglue_ros.examples.bundle_adjuster.scene import Scene
+from superglue_ros.examples.bundle_adjuster.scene import Array, Scene
 from superglue_ros.types import FrameId
 
 _HUBER = 1.345  # standard deviations; 95 % efficiency under Gaussian noise
@@ -129,7 +132,7 @@ class _Problem:
             graph.add(
                 gtsam.GenericProjectionFactorCal3_S2(ray, noise, *ends, _UNIT_CAMERA, False, False)
             )
-        scaled = self._add_distances(graph)
+        scaled = self._add_metric_poses(graph)
         held = range(self._num_free, len(self._frames)) or range(1)
         noise = gtsam.noiseModel.Isotropic.Sigma(6, _HELD)
         for i in held:
@@ -146,17 +149,17 @@ class _Problem:
             self._noises[sigma] = gtsam.noiseModel.Robust.Create(huber, gaussian)
         return self._noises[sigma]
 
-    def _add_distances(self, graph: gtsam.NonlinearFactorGraph) -> bool:
-        """Metric distances: the one thing relative poses know beyond the observations."""
+    def _add_metric_poses(self, graph: gtsam.NonlinearFactorGraph) -> bool:
         added = False
         huber = gtsam.noiseModel.mEstimator.Huber.Create(_HUBER)
         for edge in self._scene.edges:
-            if edge.distance is None or not {edge.reference, edge.query} <= self._index.keys():
+            inside = edge.reference in self._index and edge.query in self._index
+            if edge.metric is None or edge.covariance is None or not inside:
                 continue
-            gaussian = gtsam.noiseModel.Isotropic.Sigma(1, edge.distance_sigma)
+            gaussian = gtsam.noiseModel.Gaussian.Covariance(_tangent(edge.metric, edge.covariance))
             noise = gtsam.noiseModel.Robust.Create(huber, gaussian)
             ends = _camera(self._index[edge.reference]), _camera(self._index[edge.query])
-            graph.add(gtsam.RangeFactorPose3(*ends, edge.distance, noise))
+            graph.add(gtsam.BetweenFactorPose3(*ends, gtsam.Pose3(edge.metric), noise))
             added = True
         return added
 
@@ -184,6 +187,13 @@ class _Problem:
         off = error > max_error * np.maximum(local[:, 2], 0)
         for i in np.flatnonzero(off):
             self._scene.forget(self._frames[self._seen_by[i]], self.landmarks[self._seen[i]])
+
+
+def _tangent(pose: Array, covariance: Array) -> Array:
+    """Covariance of a relative pose as GTSAM takes it: rotation first, in the query's axes."""
+    to_query = np.zeros((6, 6))
+    to_query[:3, 3:] = to_query[3:, :3] = pose[:3, :3].T
+    return np.asarray(to_query @ covariance @ to_query.T)
 
 
 def _camera(index: int) -> int:

@@ -26,18 +26,19 @@ class Observation:
     sigma: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Edge:
     """Two frames whose relative pose was measured.
 
-    ``distance`` between the cameras in metres with its standard deviation, None where the scale is
-    unknown. ``bridge`` marks a guess over a gap in tracking.
+    ``metric`` (4, 4) is ``T_reference_query`` in metres with its ``covariance`` (6, 6) in the order
+    and axes of :class:`~superglue_ros.types.RelativePose`; None where the scale is unknown.
+    ``bridge`` marks a guess over a gap in tracking.
     """
 
     reference: FrameId
     query: FrameId
-    distance: float | None = None
-    distance_sigma: float = 0.0
+    metric: Array | None = None
+    covariance: Array | None = None
     bridge: bool = False
 
 
@@ -54,7 +55,7 @@ class Scene:
     @property
     def metric(self) -> bool:
         """Whether any relative pose brought scale."""
-        return any(edge.distance is not None for edge in self.edges)
+        return any(edge.metric is not None for edge in self.edges)
 
     def observe(self, frame: FrameId, track: int, observation: Observation) -> None:
         """Add one observation; the first one of a landmark in a frame stays."""
