@@ -63,8 +63,11 @@ def monocular_pose(views: Views, config: GeometryConfig) -> TwoViewGeometry:
     else:
         result = _general_result(general, modes[1:], views, config)
     least = np.deg2rad(config.min_parallax_deg)
-    if chosen is Model.ROTATION or result.median_parallax_rad < least:
-        chosen, result = Model.ROTATION, _rotation_result(turn, views, config)
+    if chosen is Model.ROTATION:
+        result = _rotation_result(turn, views, config)
+    elif result.median_parallax_rad < least:
+        # Too little parallax for a direction, yet what shows some is no outlier.
+        result = replace(_rotation_result(turn, views, config), inliers=result.inliers)
     chance = views.chance_of_point if chosen is Model.ROTATION else views.chance_of_line
     alarms = log10_false_alarms(
         len(pairs), int(result.inliers.sum()), chosen, chance(config.threshold_px)
