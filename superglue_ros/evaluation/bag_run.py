@@ -41,6 +41,7 @@ from superglue_ros.evaluation.results import (
     write_json,
     write_records,
 )
+from superglue_ros.evaluation.trajectories import require_evo
 from superglue_ros.plots import plot_over_time
 from superglue_ros.trajectories import Trajectory
 from superglue_ros.visualisation import draw_correspondences, write_text
@@ -73,6 +74,10 @@ def run_bag(
     seed: int = 0,
 ) -> Results:
     """Run, judge and write ``output``. ``sequence`` must give grey images."""
+    if truth is None:
+        truth = sequence.trajectory
+    if truth is not None:
+        require_evo()
     output.mkdir(parents=True, exist_ok=True)
     config = deterministic(own_config(spec))
     if options.recorded is not None:
@@ -84,8 +89,6 @@ def run_bag(
         outcomes = list(track(frames, len(sequence), "matching offline"))
     if not outcomes:
         raise DataError(f"bag {sequence.path} holds no image on {sequence.topics.image}")
-    if truth is None:
-        truth = sequence.trajectory
     records = bag.judge(outcomes, truth, sequence.camera, protocol)
     write_json(
         output / "config.json",

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from superglue_ros.bag_sequences import BagSequence
 from superglue_ros.config import Config, from_mapping, load, to_mapping
 from superglue_ros.errors import ConfigError
 from superglue_ros.evaluation import homography, pose
@@ -20,8 +19,6 @@ from superglue_ros.evaluation.ablation import (
     write_knock_outs,
 )
 from superglue_ros.evaluation.attention_report import attention_report
-from superglue_ros.evaluation.bag import BagProtocol
-from superglue_ros.evaluation.bag_run import BagOptions, run_bag
 from superglue_ros.evaluation.compare import compare, cross_table, markdown
 from superglue_ros.evaluation.estimators import PoseEstimatorConfig
 from superglue_ros.evaluation.images import listed_images
@@ -206,6 +203,11 @@ def timing_command(args: argparse.Namespace) -> int:
 
 def bag_command(args: argparse.Namespace) -> int:
     """A recording, offline, live or as recorded."""
+    # Here, so that all else runs where rosbags is not installed, as beside a peer's torch.
+    from superglue_ros.bag_sequences import BagSequence
+    from superglue_ros.evaluation.bag import BagProtocol
+    from superglue_ros.evaluation.bag_run import BagOptions, run_bag
+
     spec = method_spec(args)
     sequence = BagSequence(
         args.bag, args.image, args.camera_info, args.depth, args.ground_truth_topic, grey=True

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from evo.core import metrics, sync, units
-from evo.core.geometry import GeometryException
-from evo.core.trajectory import PoseTrajectory3D
-from evo.tools import file_interface
 from numpy.typing import NDArray
 
-from superglue_ros.errors import DataError
+from superglue_ros.errors import ConfigError, DataError
 from superglue_ros.trajectories import Trajectory
 
 FORMATS = ("tum", "euroc", "kitti")
@@ -31,6 +28,9 @@ def read_ground_truth(
     ``T_body_camera`` (4, 4) is applied to files that hold the poses of a body (EuRoC: the IMU).
     Raises :class:`DataError` on files that cannot be read, and on poses that are not finite.
     """
+    require_evo()
+    from evo.tools import file_interface
+
     if not path.is_file():
         raise DataError(f"ground truth {path} does not exist")
     form = form or _guess(path)
@@ -76,6 +76,10 @@ def trajectory_errors(
     the first poses where the positions lie on a line; RPE of successive poses, in metres and
     degrees. Raises :class:`DataError` where the two share fewer than three stamps.
     """
+    require_evo()
+    from evo.core import metrics, sync, units
+    from evo.core.geometry import GeometryException
+
     try:
         reference, aligned = sync.associate_trajectories(
             _evo(truth), _evo(estimate), max_diff=max_difference_s
@@ -105,7 +109,15 @@ def trajectory_errors(
     return out
 
 
-def _evo(trajectory: Trajectory) -> PoseTrajectory3D:
+def require_evo() -> None:
+    """Evo is imported where it is used: few commands need it, and it takes seconds to load."""
+    if find_spec("evo") is None:
+        raise ConfigError("ground-truth files and trajectory errors need evo: pip install evo")
+
+
+def _evo(trajectory: Trajectory) -> Any:
+    from evo.core.trajectory import PoseTrajectory3D
+
     return PoseTrajectory3D(
         poses_se3=list(trajectory.poses), timestamps=trajectory.stamps_ns.astype(np.float64) / 1e9
     )
