@@ -18,7 +18,6 @@ from superglue_ros.image import resize, to_tensor
 from superglue_ros.precision import superpoint_dtype
 from superglue_ros.superpoint import (
     SuperPoint,
-    keypoint_probability,
     non_maximum_suppression,
     sample_descriptors,
     select_keypoints,
@@ -77,8 +76,8 @@ class SuperPointFrontEnd:
         config = self._config
         resized = resize(image, config.max_size)
         height, width = resized.image.shape
-        logits, dense = self._engine.maps(to_tensor(resized.image, self._device))
-        scores = keypoint_probability(logits)[:, :height, :width]
+        probability, dense = self._engine.maps(to_tensor(resized.image, self._device))
+        scores = probability[:, :height, :width]
         if config.nms_radius:
             scores = non_maximum_suppression(scores, config.nms_radius)
         keypoints, values = select_keypoints(

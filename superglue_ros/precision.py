@@ -18,7 +18,6 @@ from superglue_ros.superglue import SuperGlue
 from superglue_ros.superglue_engine import SuperGlueEngine
 from superglue_ros.superpoint import (
     SuperPoint,
-    keypoint_probability,
     non_maximum_suppression,
     select_keypoints,
 )
@@ -73,8 +72,8 @@ def superpoint_dtype(network: SuperPoint, precision: str, device: torch.device) 
         image += F.interpolate(noise, (240, 320), mode="nearest") / 5
 
     def run(dtype: torch.dtype) -> Outcome:
-        logits, _ = SuperPointEngine(network, device, dtype).maps(image)
-        scores = non_maximum_suppression(keypoint_probability(logits), 4)
+        probability, _ = SuperPointEngine(network, device, dtype).maps(image)
+        scores = non_maximum_suppression(probability, 4)
         keypoints, values = select_keypoints(scores[0], 256, 0.005, 4)
         return {
             tuple(xy): value for xy, value in zip(keypoints.tolist(), values.tolist(), strict=True)

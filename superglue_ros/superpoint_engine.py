@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from superglue_ros.superpoint import SuperPoint
+from superglue_ros.superpoint import SuperPoint, keypoint_probability
 
 STRIP_BYTES = 2**20
 """Size of a strip's map, which has to share a core's second-level cache with weights and output."""
@@ -158,7 +158,7 @@ class SuperPointEngine:
 
     @torch.inference_mode()
     def maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """As ``SuperPoint.forward``: float32 logits and unit-length descriptors of images.
+        """Keypoint probability (B, H, W) and unit-length descriptors (B, D, H/8, W/8), float32.
 
         ``images`` (B, 1, H, W) in [0, 1], H and W multiples of 8. The maps are the caller's own.
         """
@@ -169,7 +169,7 @@ class SuperPointEngine:
             _convolve(_convolve(x, hidden).relu_(), last).float()
             for hidden, last in (self._detector, self._descriptor)
         )
-        return logits, F.normalize(descriptors, dim=1)
+        return keypoint_probability(logits), F.normalize(descriptors, dim=1)
 
     def _apply(self, x: Tensor, block: _Block) -> Tensor:
         height, width = x.shape[2:]

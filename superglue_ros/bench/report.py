@@ -211,10 +211,10 @@ def _agreement(rows: Sequence[AgreementRow]) -> str:
 def _node(row: NodeRow) -> str:
     return (
         f"{row.frames} images of {row.width}x{row.height}, {row.keypoints} keypoints, to the node as "
-        f"a process of its own, over DDS: {1e3 * row.latency:.1f} ms from publishing the image to receiving its matches "
-        f"(median), of which the networks and the geometry take {1e3 * row.processing:.1f} ms; the "
-        f"node adds {1e3 * row.overhead:.1f} ms (median; 90th percentile "
-        f"{1e3 * row.overhead_p90:.1f} ms).\n"
+        f"a process of its own, over DDS. From publishing the image to receiving its matches: "
+        f"{_ms(row.latency)} (median). The networks and the geometry take {_ms(row.processing)} of "
+        f"it; the node adds {_ms(row.overhead)} (median; 90th percentile {_ms(row.overhead_p90)})."
+        f"\n"
     )
 
 
