@@ -55,13 +55,18 @@ class FrontEndConfig:
         "", "SuperPoint weights file; empty takes the package's own.", fixed=True
     )
     max_keypoints: int = setting(
-        1024, "Keypoints kept per image, best first; more from outside are cut too.", low=1, high=8192
+        1024,
+        "Keypoints kept per image, best first; more from outside are cut too.",
+        low=1,
+        high=8192,
     )
     threshold: float = setting(
         0.005, "SuperPoint detection threshold (probability).", low=0.0, high=1.0
     )
     nms_radius: int = setting(4, "Non-maximum suppression radius [px].", low=0, high=32)
-    border: int = setting(4, "Keypoints this near the image border are dropped [px].", low=0, high=64)
+    border: int = setting(
+        4, "Keypoints this near the image border are dropped [px].", low=0, high=64
+    )
     max_size: int = setting(
         640,
         "Longer image side fed to the network [px]; larger images are shrunk; 0 = as they come.",
@@ -86,7 +91,10 @@ class MatcherConfig:
     )
     sinkhorn_iterations: int = setting(100, "SuperGlue: Sinkhorn iterations T.", low=1, high=1000)
     ratio: float = setting(
-        0.8, "ratio: largest distance to the best over distance to the second best.", low=0.0, high=1.0
+        0.8,
+        "ratio: largest distance to the best over distance to the second best.",
+        low=0.0,
+        high=1.0,
     )
     max_distance: float = setting(
         0.7, "distance: largest distance of unit-length descriptors.", low=0.0, high=2.0
@@ -103,10 +111,16 @@ class GeometryConfig:
         choices=("poselib", "usac-magsac", "opencv-ransac"),
     )
     threshold_px: float = setting(1.0, "Inlier threshold [px].", low=0.05, high=20.0)
-    confidence: float = setting(0.9999, "Confidence of the robust estimator.", low=0.5, high=0.9999999)
-    max_iterations: int = setting(2000, "Most iterations of the robust estimator.", low=10, high=100000)
+    confidence: float = setting(
+        0.9999, "Confidence of the robust estimator.", low=0.5, high=0.9999999
+    )
+    max_iterations: int = setting(
+        2000, "Most iterations of the robust estimator.", low=10, high=100000
+    )
     min_matches: int = setting(15, "Fewer matches than this give status FEW.", low=5, high=10000)
-    min_inliers: int = setting(12, "Fewer inliers than this give status REJECTED.", low=5, high=10000)
+    min_inliers: int = setting(
+        12, "Fewer inliers than this give status REJECTED.", low=5, high=10000
+    )
     min_inlier_share: float = setting(
         0.15, "A smaller share of inliers gives status REJECTED.", low=0.0, high=1.0
     )
@@ -208,7 +222,8 @@ class Config:
     """All settings of the pipeline."""
 
     device: str = setting(
-        "auto", "Where the networks run: auto takes the GPU where there is one, or e.g. cpu, cuda:0.",
+        "auto",
+        "Where the networks run: auto takes the GPU where there is one, or e.g. cpu, cuda:0.",
         fixed=True,
     )
     precision: str = setting(
@@ -246,7 +261,9 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T
     known = {item.name: item for item in fields(cls)}  # type: ignore[arg-type]
     for key in values:
         if key not in known:
-            raise ConfigError(f"unknown setting {prefix}{key}: known are {', '.join(sorted(known))}")
+            raise ConfigError(
+                f"unknown setting {prefix}{key}: known are {', '.join(sorted(known))}"
+            )
     arguments: dict[str, Any] = {}
     for name, value in values.items():
         kind = hints[name]

@@ -19,5 +19,7 @@ def resolve_device(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         first_line = str(error).splitlines()[0]
-        raise ConfigError(f"device {name!r} cannot be used ({first_line}): set auto or cpu") from error
+        raise ConfigError(
+            f"device {name!r} cannot be used ({first_line}): set auto or cpu"
+        ) from error
     return device

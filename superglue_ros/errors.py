@@ -1,6 +1,7 @@
 """Errors that name the input at fault and the way to mend it.
 
-All derive from :class:`SuperglueError`, so a caller can refuse one bad frame and go on with the next.
+All derive from :class:`SuperglueError`, so a caller can refuse one bad frame
+and go on with the next.
 """
 
 
@@ -25,7 +26,7 @@ class FeaturesError(SuperglueError, ValueError):
 
 
 class DescriptorKindError(FeaturesError):
-    """Descriptors come from another network (or have another size) than the matcher was made for."""
+    """Descriptors are of another network, or another size, than the matcher was made for."""
 
 
 class WeightsError(SuperglueError, ValueError):

@@ -20,7 +20,9 @@ from superglue_ros.errors import ImageError
 def to_grey(image: NDArray[np.generic]) -> NDArray[np.uint8]:
     """A grey, BGR or BGRA image, 8 or 16 bit, as (H, W) uint8. Raises :class:`ImageError`."""
     if image.size == 0 or image.ndim not in (2, 3):
-        raise ImageError(f"image has shape {image.shape}: give a non-empty (H, W) or (H, W, C) image")
+        raise ImageError(
+            f"image has shape {image.shape}: give a non-empty (H, W) or (H, W, C) image"
+        )
     if image.dtype == np.uint16:
         image = (image >> 8).astype(np.uint8)  # type: ignore[operator]
     if image.dtype != np.uint8:

@@ -105,9 +105,7 @@ class SuperGlue(nn.Module):
         )
         self.encoder = _MLP(3, *config.keypoint_encoder, width) if config.keypoint_encoder else None
         layers = 2 * config.layers if config.graph else 0
-        self.gnn = nn.ModuleList(
-            AttentionalPropagation(width, config.heads) for _ in range(layers)
-        )
+        self.gnn = nn.ModuleList(AttentionalPropagation(width, config.heads) for _ in range(layers))
         self.final = nn.Linear(width, width)
         self.dustbin = nn.Parameter(torch.tensor(1.0))
 
@@ -141,9 +139,7 @@ class SuperGlue(nn.Module):
             x = layer(x, cross=self.config.cross_attention and i % 2 == 1, mask=mask)
         return self.final(x)
 
-    def score_matrix(
-        self, x0: Tensor, x1: Tensor, mask0: Tensor, mask1: Tensor
-    ) -> Tensor:
+    def score_matrix(self, x0: Tensor, x1: Tensor, mask0: Tensor, mask1: Tensor) -> Tensor:
         """Scores (P, M, N) of eq. 7, divided by sqrt(D)."""
         f0, f1 = self.propagate(x0, x1, mask0, mask1).chunk(2)
         f0, f1 = f0[:, : x0.shape[1]], f1[:, : x1.shape[1]]
@@ -205,7 +201,9 @@ def initialise_as_optimal_matching(network: SuperGlue, scale: float = 10.0) -> N
     """
     gain = (scale * network.config.width**0.5) ** 0.5
     with torch.no_grad():
-        outputs = [layer.mlp[-1] for layer in network.gnn if isinstance(layer, AttentionalPropagation)]
+        outputs = [
+            layer.mlp[-1] for layer in network.gnn if isinstance(layer, AttentionalPropagation)
+        ]
         if network.encoder is not None:
             outputs.append(network.encoder[-1])
         for linear in outputs:

@@ -271,7 +271,8 @@ class RelativePose:
     ``rotation`` (3, 3) and ``translation`` (3,) float64: ``x_ref = R x_query + t``; the translation
     has unit norm unless ``scale_known`` (then metres). ``covariance`` (6, 6), order x y z then
     rotation about fixed axes, reference frame; all zero = unknown, [0, 0] = -1 = no estimate.
-    ``inlier_threshold_px`` and ``median_epipolar_px`` in pixels, ``median_parallax_rad`` in radians.
+    ``inlier_threshold_px`` and ``median_epipolar_px`` in pixels, ``median_parallax_rad`` in
+    radians.
     """
 
     reference: FrameId

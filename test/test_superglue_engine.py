@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from superglue_ros.superglue_engine import SuperGlueEngine
 from superglue_ros.sinkhorn import log_sinkhorn
 from superglue_ros.superglue import SuperGlue, SuperGlueConfig, initialise_as_optimal_matching
+from superglue_ros.superglue_engine import SuperGlueEngine
 
 CPU = torch.device("cpu")
 SIZE = (640, 480)

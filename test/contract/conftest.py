@@ -13,7 +13,9 @@ from superglue_ros.image import to_grey
 @pytest.fixture(scope="session")
 def photograph() -> np.ndarray:
     """A grey photograph, 256x192."""
-    return cv2.resize(to_grey(skimage.data.coffee()[:, :, ::-1]), (256, 192), None, 0, 0, cv2.INTER_AREA)
+    return cv2.resize(
+        to_grey(skimage.data.coffee()[:, :, ::-1]), (256, 192), None, 0, 0, cv2.INTER_AREA
+    )
 
 
 @pytest.fixture(scope="session")
