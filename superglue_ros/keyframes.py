@@ -14,6 +14,7 @@ another.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -206,7 +207,7 @@ class KeyframeStore:
             overlap.matches < config.min_matches
             or overlap.share < config.min_matched_share
             or overlap.coverage < config.min_coverage
-            or overlap.parallax_rad > np.deg2rad(config.max_parallax_deg)
+            or overlap.parallax_rad > math.radians(config.max_parallax_deg)
         )
 
     def insert(
