@@ -232,6 +232,16 @@ class Config:
         choices=("auto", "float32", "bfloat16", "float16"),
         fixed=True,
     )
+    backend: str = setting(
+        "torch",
+        "Runtime of the networks: onnx runs the graphs in onnx_folder, auto the faster of the two "
+        "where both give the same.",
+        choices=("torch", "onnx", "auto"),
+        fixed=True,
+    )
+    onnx_folder: str = setting(
+        "", "Folder that `superglue-ros export` wrote, for backend onnx or auto.", fixed=True
+    )
     robot: str = setting("", "Robot name in frame ids; empty where there is one robot.", fixed=True)
     front_end: FrontEndConfig = field(default_factory=FrontEndConfig)
     matcher: MatcherConfig = field(default_factory=MatcherConfig)

@@ -13,16 +13,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from superglue_ros.backends import superpoint_engine
 from superglue_ros.config import Config, FrontEndConfig
 from superglue_ros.image import resize, to_tensor
-from superglue_ros.precision import superpoint_dtype
+from superglue_ros.precision import MapsImages
 from superglue_ros.superpoint import (
-    SuperPoint,
+    SuperPointConfig,
     non_maximum_suppression,
     sample_descriptors,
     select_keypoints,
 )
-from superglue_ros.superpoint_engine import SuperPointEngine
 from superglue_ros.types import Features, FloatArray
 from superglue_ros.weights import load_superpoint
 
@@ -53,16 +53,16 @@ class SuperPointFrontEnd:
 
     def __init__(
         self,
-        network: SuperPoint,
+        engine: MapsImages,
         kind: str,
+        architecture: SuperPointConfig,
         config: FrontEndConfig,
         device: torch.device,
-        dtype: torch.dtype = torch.float32,
     ) -> None:
         self.detector = kind
-        self.descriptor_dim = network.config.descriptor_dim
-        self._exact_sampling = network.config.exact_sampling
-        self._engine = SuperPointEngine(network, device, dtype)
+        self.descriptor_dim = architecture.descriptor_dim
+        self._exact_sampling = architecture.exact_sampling
+        self._engine = engine
         self._config = config
         self._device = device
 
@@ -223,8 +223,10 @@ def make_front_end(config: Config, device: torch.device) -> FrontEnd:
     """The front-end that ``config.front_end`` names."""
     if config.front_end.name == "superpoint":
         loaded = load_superpoint(config.front_end.weights)
-        dtype = superpoint_dtype(loaded.network, config.precision, device)
-        return SuperPointFrontEnd(loaded.network, loaded.kind, config.front_end, device, dtype)
+        engine = superpoint_engine(loaded, config, device)
+        return SuperPointFrontEnd(
+            engine, loaded.kind, loaded.network.config, config.front_end, device
+        )
     if config.front_end.name == "sift":
         return SiftFrontEnd(config.front_end)
     return OrbFrontEnd(config.front_end)

@@ -13,11 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from superglue_ros.backends import superglue_engine
 from superglue_ros.config import Config, MatcherConfig
 from superglue_ros.errors import DescriptorKindError, FeaturesError
-from superglue_ros.precision import superglue_dtype
-from superglue_ros.superglue import SuperGlue
-from superglue_ros.superglue_engine import SuperGlueEngine
+from superglue_ros.precision import MatchesSets
 from superglue_ros.types import Correspondences, Features, FloatArray
 from superglue_ros.weights import load_superglue
 
@@ -78,37 +77,36 @@ class SuperGlueMatcher:
 
     def __init__(
         self,
-        network: SuperGlue,
+        engine: MatchesSets,
         descriptor_kind: str | None,
+        descriptor_dim: int,
         config: MatcherConfig,
-        device: torch.device,
-        dtype: torch.dtype = torch.float32,
     ) -> None:
         self.descriptor_kind = descriptor_kind
-        self._descriptor_dim = network.config.descriptor_dim
-        self.engine = SuperGlueEngine(network, device, dtype)
+        self._descriptor_dim = descriptor_dim
+        self._engine = engine
         self._config = config
 
     def configure(self, config: MatcherConfig) -> None:
         """See :class:`Matcher`."""
         self._config = config
 
-    def prepare(self, features: Features) -> Tensor:
-        """See :class:`Matcher`; the tokens (N, D) of :meth:`SuperGlueEngine.prepare`."""
+    def prepare(self, features: Features) -> Any:
+        """See :class:`Matcher`; what the engine keeps of a set."""
         check_kind(features, self.descriptor_kind, self._descriptor_dim)
-        return self.engine.prepare(
+        return self._engine.prepare(
             _tensor(features.keypoints),
             _tensor(features.scores),
             _tensor(features.descriptors),
             (features.width, features.height),
         )
 
-    def match(self, references: Sequence[Tensor], query: Tensor) -> list[Correspondences]:
+    def match(self, references: Sequence[Any], query: Any) -> list[Correspondences]:
         """See :class:`Matcher`."""
         matches = [Correspondences.empty() for _ in references]
         # An empty set has nothing to attend to: its pairs have no matches and skip the network.
         filled = [i for i, reference in enumerate(references) if len(reference) and len(query)]
-        assignments = self.engine.match(
+        assignments = self._engine.match(
             [references[i] for i in filled], query, self._config.sinkhorn_iterations
         )
         for k, assignment in assignments:
@@ -197,10 +195,9 @@ def make_matcher(config: Config, device: torch.device) -> Matcher:
     """The matcher that ``config.matcher`` names."""
     if config.matcher.name == "superglue":
         loaded = load_superglue(config.matcher.weights)
-        dtype = superglue_dtype(loaded.network, config.precision, device)
-        return SuperGlueMatcher(
-            loaded.network, loaded.descriptor_kind, config.matcher, device, dtype
-        )
+        engine = superglue_engine(loaded, config, device)
+        dim = loaded.network.config.descriptor_dim
+        return SuperGlueMatcher(engine, loaded.descriptor_kind, dim, config.matcher)
     return NearestNeighbourMatcher(config.matcher, device)
 
 

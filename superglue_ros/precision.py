@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from superglue_ros.superglue import SuperGlue
 from superglue_ros.superglue_engine import SuperGlueEngine
@@ -37,49 +39,78 @@ MAX_SCORE_DIFFERENCE = 0.01
 Outcome = dict[Hashable, float]
 
 
-def superglue_dtype(network: SuperGlue, precision: str, device: torch.device) -> torch.dtype:
-    """The arithmetic for ``network`` that ``precision`` asks for, or float32 where refused.
+class MatchesSets(Protocol):
+    """An engine of SuperGlue in any runtime."""
 
-    Checked on made-up pairs of 256 keypoints, half of which recur with noisy descriptors, so that
-    confidences of every size occur.
-    """
+    def prepare(
+        self, keypoints: Tensor, scores: Tensor, descriptors: Tensor, size: tuple[int, int]
+    ) -> Any:
+        """As :meth:`SuperGlueEngine.prepare`; what comes out has a length."""
+
+    def match(
+        self, references: Sequence[Any], query: Any, iterations: int = 100
+    ) -> Iterator[tuple[int, Tensor]]:
+        """As :meth:`SuperGlueEngine.match`."""
+        ...
+
+
+class MapsImages(Protocol):
+    """An engine of SuperPoint in any runtime."""
+
+    def maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """As :meth:`SuperPointEngine.maps`."""
+        ...
+
+
+def superglue_dtype(network: SuperGlue, precision: str, device: torch.device) -> torch.dtype:
+    """The arithmetic for ``network`` that ``precision`` asks for, or float32 where refused."""
 
     def run(dtype: torch.dtype) -> Outcome:
         engine = SuperGlueEngine(network, device, dtype)
-        found: Outcome = {}
-        for seed in range(3):
-            a, b = (engine.prepare(*made, (640, 480)) for made in _pair(network, seed))
-            ((_, assignment),) = engine.match([a], b)
-            inner = assignment[0, :-1, :-1].exp()
-            best, query = inner.max(dim=1)
-            mutual = inner.argmax(dim=0)[query] == torch.arange(len(query), device=query.device)
-            for i in torch.nonzero(mutual & (best > 0.2)).flatten().tolist():
-                found[seed, i, int(query[i])] = float(best[i])
-        return found
+        return matching_outcome(engine, network.config.descriptor_dim)
 
     return _choose("SuperGlue", precision, device, run)
 
 
 def superpoint_dtype(network: SuperPoint, precision: str, device: torch.device) -> torch.dtype:
-    """The arithmetic for ``network`` that ``precision`` asks for, or float32 where refused.
+    """The arithmetic for ``network`` that ``precision`` asks for, or float32 where refused."""
+    return _choose(
+        "SuperPoint",
+        precision,
+        device,
+        lambda dtype: detection_outcome(SuperPointEngine(network, device, dtype)),
+    )
 
-    Checked on a made-up texture: the keypoints must be the same.
+
+def matching_outcome(engine: MatchesSets, descriptor_dim: int, iterations: int = 100) -> Outcome:
+    """Matches of made-up pairs of 256 keypoints with their probabilities.
+
+    Half of the keypoints recur, their descriptors noisier one by one, so that confidences of every
+    size occur.
     """
+    found: Outcome = {}
+    for seed in range(3):
+        a, b = (engine.prepare(*made, (640, 480)) for made in _pair(descriptor_dim, seed))
+        ((_, assignment),) = engine.match([a], b, iterations)
+        inner = assignment[0, :-1, :-1].exp()
+        best, query = inner.max(dim=1)
+        mutual = inner.argmax(dim=0)[query] == torch.arange(len(query), device=query.device)
+        for i in torch.nonzero(mutual & (best > 0.2)).flatten().tolist():
+            found[seed, i, int(query[i])] = float(best[i])
+    return found
+
+
+def detection_outcome(engine: MapsImages) -> Outcome:
+    """Keypoints of a made-up texture with their probabilities."""
     generator = torch.Generator().manual_seed(0)
     image = torch.zeros(1, 1, 240, 320)
     for size in (3, 6, 12, 24, 48):
         noise = torch.rand(1, 1, 240 // size, 320 // size, generator=generator)
         image += F.interpolate(noise, (240, 320), mode="nearest") / 5
-
-    def run(dtype: torch.dtype) -> Outcome:
-        probability, _ = SuperPointEngine(network, device, dtype).maps(image)
-        scores = non_maximum_suppression(probability, 4)
-        keypoints, values = select_keypoints(scores[0], 256, 0.005, 4)
-        return {
-            tuple(xy): value for xy, value in zip(keypoints.tolist(), values.tolist(), strict=True)
-        }
-
-    return _choose("SuperPoint", precision, device, run)
+    probability, _ = engine.maps(image)
+    scores = non_maximum_suppression(probability, 4)
+    keypoints, values = select_keypoints(scores[0], 10_000, 0.005, 4)
+    return {tuple(xy): value for xy, value in zip(keypoints.tolist(), values.tolist(), strict=True)}
 
 
 def _choose(
@@ -125,11 +156,8 @@ def _timed(run: Callable[[torch.dtype], Outcome], dtype: torch.dtype) -> tuple[O
     return result, time.perf_counter() - started
 
 
-def _pair(
-    network: SuperGlue, seed: int, count: int = 256
-) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+def _pair(dim: int, seed: int, count: int = 256) -> list[tuple[Tensor, Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(seed)
-    dim = network.config.descriptor_dim
     size = torch.tensor([639.0, 479.0])
     points = torch.rand(2, count, 2, generator=generator) * size
     scores = torch.rand(2, count, generator=generator)

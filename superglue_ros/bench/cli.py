@@ -6,19 +6,23 @@ import argparse
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
+from superglue_ros.backends import superglue_engine, superpoint_engine
 from superglue_ros.bench import measure
 from superglue_ros.bench.floor import measure_rates
 from superglue_ros.bench.inputs import full_superglue, room_features, room_images
 from superglue_ros.bench.node import measure_node
 from superglue_ros.bench.peers import available
 from superglue_ros.bench.report import MemoryRow, Results, tables, write
+from superglue_ros.config import Config, MatcherConfig
 from superglue_ros.errors import ConfigError
-from superglue_ros.weights import load_superglue
+from superglue_ros.export import export_superglue, export_superpoint
+from superglue_ros.weights import load_superglue, load_superpoint
 
 KEYPOINTS = (256, 512, 1024, 2048, 4096)
 WINDOWS = (1, 2, 4, 8)
@@ -38,6 +42,34 @@ def add_subcommands(subparsers: argparse._SubParsersAction) -> None:
     bench.add_argument("--threads", type=int, help="torch threads (default: torch's own)")
     bench.add_argument("--skip-node", action="store_true")
     bench.set_defaults(run=run_bench)
+
+    export = subparsers.add_parser("export", help="write the networks as ONNX")
+    export.add_argument("--output", type=Path, required=True, help="folder of the .onnx files")
+    export.add_argument("--superpoint", default="", help="weights (default: the package's own)")
+    export.add_argument("--superglue", default="", help="weights (default: the package's own)")
+    export.add_argument("--iterations", type=int, default=100, help="of Sinkhorn, in the graph")
+    export.set_defaults(run=run_export)
+
+
+def run_export(args: argparse.Namespace) -> int:
+    """Write both graphs and compare them with torch."""
+    if args.iterations < 2:
+        raise ConfigError("--iterations must be at least 2")
+    console = Console(stderr=True)
+    point, glue = load_superpoint(args.superpoint), load_superglue(args.superglue)
+    paths = [args.output / "superpoint.onnx", args.output / "superglue.onnx"]
+    with console.status("exporting SuperPoint"):
+        export_superpoint(point.network, point.kind, paths[0])
+    with console.status("exporting SuperGlue; the unrolled iterations take a minute"):
+        export_superglue(glue.network, glue.descriptor_kind, paths[1], args.iterations)
+    matcher = replace(MatcherConfig(), sinkhorn_iterations=args.iterations)
+    config = Config(backend="onnx", onnx_folder=str(args.output), matcher=matcher)
+    with console.status("comparing with torch"):
+        superpoint_engine(point, config, torch.device("cpu"))
+        superglue_engine(glue, config, torch.device("cpu"))
+    for path in paths:
+        print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB, the same results as torch")
+    return 0
 
 
 def run_bench(args: argparse.Namespace) -> int:

@@ -30,6 +30,8 @@ from superglue_ros.matching import SuperGlueMatcher, match_pair, mutual_assignme
 from superglue_ros.precision import superglue_dtype, superpoint_dtype
 from superglue_ros.sinkhorn import log_sinkhorn
 from superglue_ros.superglue import SuperGlue
+from superglue_ros.superglue_engine import SuperGlueEngine
+from superglue_ros.superpoint_engine import SuperPointEngine
 from superglue_ros.types import Correspondences, Features
 from superglue_ros.weights import load_superglue, load_superpoint
 
@@ -108,7 +110,7 @@ def pair_row(
     times = paired(contenders, rounds)
 
     prepared = matcher.prepare(reference), matcher.prepare(query)
-    ((_, scores),) = matcher.engine.scores([prepared[0]], prepared[1])
+    ((_, scores),) = SuperGlueEngine(network, CPU).scores([prepared[0]], prepared[1])
     dustbin = network.dustbin.data
     parts: dict[str, Callable[[], object]] = {
         "prepare": lambda: matcher.prepare(query),
@@ -190,7 +192,9 @@ def extract_rows(image: NDArray[np.uint8], count: int, rounds: int) -> list[Extr
     options = FrontEndConfig(max_keypoints=count)
     own = make_front_end(Config(front_end=options), CPU)
     network = plain_superpoint()
-    plain = SuperPointFrontEnd(network, "plain", options, CPU)
+    plain = SuperPointFrontEnd(
+        SuperPointEngine(network, CPU), "plain", network.config, options, CPU
+    )
     contenders: dict[str, Callable[[], object]] = {
         "own": lambda: own.extract(image),
         "plain": lambda: plain.extract(image),
@@ -271,4 +275,5 @@ def peak_memory_mib(count: int, implementation: str) -> float | None:
 
 
 def _matcher(network: SuperGlue, kind: str) -> SuperGlueMatcher:
-    return SuperGlueMatcher(network, kind, MatcherConfig(), CPU)
+    engine = SuperGlueEngine(network, CPU)
+    return SuperGlueMatcher(engine, kind, network.config.descriptor_dim, MatcherConfig())

@@ -15,6 +15,7 @@ from superglue_ros.bench.inputs import full_superglue
 from superglue_ros.bench.peers import TransformersSuperGlue
 from superglue_ros.config import MatcherConfig
 from superglue_ros.matching import SuperGlueMatcher, match_pair
+from superglue_ros.superglue_engine import SuperGlueEngine
 from superglue_ros.types import Features
 
 
@@ -35,7 +36,8 @@ def main(count: int, implementation: str) -> None:
     if implementation == "transformers":
         TransformersSuperGlue(network).match(reference, query)
     elif implementation == "ours":
-        matcher = SuperGlueMatcher(network, "random", MatcherConfig(), torch.device("cpu"))
+        engine = SuperGlueEngine(network, torch.device("cpu"))
+        matcher = SuperGlueMatcher(engine, "random", 256, MatcherConfig())
         match_pair(matcher, reference, query)
     print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f}")
 
