@@ -40,6 +40,10 @@ def add_subcommands(subparsers: argparse._SubParsersAction) -> None:
     bench.add_argument("--rounds", type=int, default=5, help="paired rounds up to 1024 keypoints")
     bench.add_argument("--frames", type=int, default=20, help="frames of node and agreement, <= 60")
     bench.add_argument("--threads", type=int, help="torch threads (default: torch's own)")
+    bench.add_argument(
+        "--peer-limit", type=int, default=2048, help="most keypoints that peers are timed with"
+    )
+    bench.add_argument("--onnx", type=Path, help="folder of `superglue-ros export`, timed too")
     bench.add_argument("--skip-node", action="store_true")
     bench.set_defaults(run=run_bench)
 
@@ -93,7 +97,7 @@ def run_bench(args: argparse.Namespace) -> int:
     for count in args.keypoints:
         with step(f"pairs of {count} keypoints"):
             rounds = args.rounds if count <= 1024 else max(1, args.rounds * 1024 // count // 2)
-            pairs.append(measure.pair_row(images, count, rates, rounds, log=count <= 2048))
+            pairs.append(measure.pair_row(images, count, rates, rounds, count <= args.peer_limit))
     with step("windows of keyframes"):
         windows = measure.window_rows(
             images, args.window_keypoints, WINDOWS, max(2, args.rounds // 2)
@@ -105,7 +109,7 @@ def run_bench(args: argparse.Namespace) -> int:
         with step(f"memory of {count} keypoints"):
             theirs = (
                 measure.peak_memory_mib(count, "transformers")
-                if available("transformers")
+                if available("transformers") and count <= args.peer_limit
                 else None
             )
             memory.append(
@@ -123,6 +127,10 @@ def run_bench(args: argparse.Namespace) -> int:
         agreement += measure.agreement_rows(full_superglue(), frames[0].detector, frames[:4])
     with step("precisions"):
         precisions = measure.precision_outcomes()
+    onnx = {}
+    if args.onnx is not None:
+        with step("ONNX Runtime"):
+            onnx = measure.onnx_seconds(args.onnx, images, args.window_keypoints, args.rounds)
     node = None
     if not args.skip_node:
         with step("the node"):
@@ -138,7 +146,7 @@ def run_bench(args: argparse.Namespace) -> int:
         memory,
         agreement,
         precisions,
-        {},
+        onnx,
         node,
     )
     write(results, args.output, args.document)

@@ -6,7 +6,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,7 +28,12 @@ from superglue_ros.config import Config, FrontEndConfig, MatcherConfig
 from superglue_ros.fast_sinkhorn import transport
 from superglue_ros.frontends import SuperPointFrontEnd, make_front_end
 from superglue_ros.image import to_tensor
-from superglue_ros.matching import SuperGlueMatcher, match_pair, mutual_assignment
+from superglue_ros.matching import (
+    SuperGlueMatcher,
+    make_matcher,
+    match_pair,
+    mutual_assignment,
+)
 from superglue_ros.precision import superglue_dtype, superpoint_dtype
 from superglue_ros.sinkhorn import log_sinkhorn
 from superglue_ros.superglue import SuperGlue
@@ -92,19 +99,22 @@ class AgreementRow:
 
 
 def pair_row(
-    images: Sequence[NDArray[np.uint8]], count: int, rates: Rates, rounds: int, log: bool
+    images: Sequence[NDArray[np.uint8]], count: int, rates: Rates, rounds: int, peers: bool
 ) -> PairRow:
-    """Time one pair of ``count`` keypoints each, taking turns with the public implementations."""
+    """Time one pair of ``count`` keypoints each.
+
+    ``peers``: taking turns with the public implementations, and the log domain timed too.
+    """
     reference, query = room_features(list(images[:2]), count)
     network = full_superglue(reference.descriptor_dim)
     matcher = _matcher(network, reference.detector)
     contenders: dict[str, Callable[[], object]] = {
         "ours": lambda: match_pair(matcher, reference, query)
     }
-    theirs = TransformersSuperGlue(network) if available("transformers") else None
+    theirs = TransformersSuperGlue(network) if peers and available("transformers") else None
     if theirs is not None:
         contenders["transformers"] = lambda: theirs.match(reference, query)
-    if available("lightglue"):
+    if peers and available("lightglue"):
         lightglue = LightGluePeer()
         contenders["lightglue"] = lambda: lightglue.match(reference, query)
     times = paired(contenders, rounds)
@@ -116,7 +126,7 @@ def pair_row(
         "prepare": lambda: matcher.prepare(query),
         "transport": lambda: transport(scores, dustbin),
     }
-    if log:
+    if peers:
         parts["log domain"] = lambda: log_sinkhorn(scores, dustbin)
     with torch.inference_mode():
         part_times = paired(parts, rounds)
@@ -130,7 +140,7 @@ def pair_row(
         times.median("ours"),
         part_times.median("prepare"),
         part_times.median("transport"),
-        part_times.median("log domain") if log else float("nan"),
+        part_times.median("log domain") if peers else float("nan"),
         iterations,
         floor_seconds(network.config, count, count, rates),
         times.median("transformers") if theirs else None,
@@ -251,6 +261,29 @@ def reference_match(
     sizes = [torch.tensor([[f.width, f.height]], dtype=torch.float32) for f in (reference, query)]
     assignment = network(**sets, size0=sizes[0], size1=sizes[1])
     return mutual_assignment(assignment, threshold)[0]
+
+
+def onnx_seconds(
+    folder: Path, images: Sequence[NDArray[np.uint8]], count: int, rounds: int
+) -> dict[str, float]:
+    """The package's networks in both runtimes, taking turns: median seconds."""
+    configs = {
+        backend: Config(
+            front_end=FrontEndConfig(max_keypoints=count), backend=backend, onnx_folder=str(folder)
+        )
+        for backend in ("torch", "onnx")
+    }
+    front_ends = {name: make_front_end(config, CPU) for name, config in configs.items()}
+    matchers = {name: make_matcher(config, CPU) for name, config in configs.items()}
+    reference, query = (front_ends["torch"].extract(image) for image in images[:2])
+    contenders: dict[str, Callable[[], object]] = {}
+    for name in configs:
+        contenders[f"SuperPoint, {name}"] = partial(front_ends[name].extract, images[0])
+        contenders[f"SuperGlue, {len(query)} keypoints, {name}"] = partial(
+            match_pair, matchers[name], reference, query
+        )
+    times = paired(contenders, rounds)
+    return {name: times.median(name) for name in contenders}
 
 
 def precision_outcomes() -> dict[str, str]:

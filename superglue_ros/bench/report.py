@@ -209,12 +209,12 @@ def _agreement(rows: Sequence[AgreementRow]) -> str:
 
 
 def _node(row: NodeRow) -> str:
+    added = f"{_ms(row.overhead)} (median; 90th percentile {_ms(row.overhead_p90)})"
     return (
-        f"{row.frames} images of {row.width}x{row.height}, {row.keypoints} keypoints, to the "
-        f"node as a process of its own, over DDS. From publishing the image to receiving its "
-        f"matches: {_ms(row.latency)} (median). The networks and the geometry take {_ms(row.processing)} of "
-        f"it; the node adds {_ms(row.overhead)} (median; 90th percentile {_ms(row.overhead_p90)})."
-        f"\n"
+        f"{row.frames} images of {row.width}x{row.height}, {row.keypoints} keypoints, to the node "
+        "as a process of its own, over DDS. From publishing the image to receiving its matches: "
+        f"{_ms(row.latency)} (median), of which the networks and the geometry take "
+        f"{_ms(row.processing)}. The node adds {added}.\n"
     )
 
 
