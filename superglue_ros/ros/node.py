@@ -9,14 +9,14 @@ networks and publishes (:mod:`superglue_ros.ros.intake`).
 from __future__ import annotations
 
 import gc
-import itertools
 import logging
 import signal
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TypeVar
 
 import rclpy
 import torch
@@ -37,9 +37,11 @@ from superglue_ros.ros.diagnostics import Counter, Counts, Health, diagnostic_ar
 from superglue_ros.ros.inputs import Bundle, CameraInputs
 from superglue_ros.ros.intake import Worker
 from superglue_ros.ros.outputs import Outputs
-from superglue_ros.ros.processing import FrameProcessor, warm_up
+from superglue_ros.ros.processing import FrameNumbers, FrameProcessor, warm_up
+from superglue_ros.ros.services import Services
 
 NODE_NAME = "matcher"
+T = TypeVar("T")
 _WATCH_SECONDS = 1.0
 _PATIENCE_SECONDS = 30.0  # for the frame in hand, when the node is told to stop
 
@@ -61,13 +63,14 @@ class MatcherNode(LifecycleNode):
         self._worker: Worker[Bundle] | None = None
         self._outputs: Outputs | None = None
         self._inputs: list[CameraInputs] = []
-        self._ids = itertools.count(1)
+        self._numbers = FrameNumbers()
         self._counter = Counter()
         self._counts_before = Counts()
         self._silent = False
         self._lossless_warned = False
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._take_parameters)
+        self._offers = Services(self, self._run_on_worker)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # On the steady clock: under sim time a stalled /clock is one of the things to warn about.
         self._watch = self.create_timer(
@@ -106,7 +109,16 @@ class MatcherNode(LifecycleNode):
         self._announcer.forget()
         self._lossless_warned = False
         try:
-            self._inputs = [CameraInputs(self, self._settings.node, self._store)]
+            self._inputs = [
+                CameraInputs(
+                    self,
+                    self._settings.node,
+                    self._store,
+                    camera_index=index,
+                    prefix=f"{name}/" if name else "",
+                )
+                for index, name in enumerate(self._settings.node.camera_names)
+            ]
         except Exception as error:  # a wrong QoS override, for example
             self.get_logger().error(f"cannot be activated: {error}")
             return TransitionCallbackReturn.FAILURE
@@ -156,18 +168,23 @@ class MatcherNode(LifecycleNode):
                 + ". Set them (ros2 param set) and configure again"
             )
         settings = parameters.read(self)
-        pipeline = Pipeline(settings.core)
+        first = Pipeline(settings.core)
         if settings.node.warm_up:
-            warm_up(pipeline)
+            warm_up(first)
+        # One map for each camera; the networks and the numbering of landmarks are shared.
+        others = [
+            Pipeline(settings.core, first.front_end, first.matcher, first.tracks)
+            for _ in settings.node.camera_names[1:]
+        ]
         self._settings = settings
         self._outputs = Outputs(self)
         self._processor = FrameProcessor(
-            pipeline,
+            [first, *others],
             settings,
             self._outputs,
             self._counter,
             self._announcer,
-            self._ids,
+            self._numbers,
             self._unsynchronised,
         )
         self._worker = Worker(
@@ -231,6 +248,13 @@ class MatcherNode(LifecycleNode):
                 )
 
         self._submit(reset)
+
+    def _run_on_worker(self, job: Callable[[FrameProcessor], T]) -> Future[T] | None:
+        """Run ``job`` before the next frame; None where the node is not configured."""
+        processor = self._processor
+        if self._worker is None or processor is None:
+            return None
+        return self._worker.submit(lambda: job(processor))
 
     def _submit(self, job: Any) -> Future[Any] | None:
         """Run ``job`` on the worker thread; its failure is logged."""
@@ -309,7 +333,7 @@ class MatcherNode(LifecycleNode):
             since_last=counts.since(before),
             unsynchronised=self._unsynchronised(),
             waiting=self._worker.waiting if self._worker is not None else 0,
-            keyframes=len(processor.pipeline.keyframes) if processor is not None else 0,
+            keyframes=processor.keyframes if processor is not None else 0,
             last_refusal=processor.last_refusal if processor is not None else "",
             seconds_per_frame=processor.last_seconds.total if processor is not None else 0.0,
             device=processor.device if processor is not None else "",

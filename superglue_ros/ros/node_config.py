@@ -5,9 +5,13 @@ They stand beside those of :class:`superglue_ros.config.Config` in the node's pa
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from superglue_ros.config import setting
+from superglue_ros.errors import ConfigError
+
+_TOPIC_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
 
 
 @dataclass(frozen=True)
@@ -114,8 +118,28 @@ class NodeConfig:
         choices=("raw", "compressed"),
         fixed=True,
     )
+    cameras: str = setting(
+        "",
+        "Names of the cameras of a rig, separated by commas: topics NAME/image, NAME/camera_info "
+        "and so on, camera_index in this order; empty = one camera, topic image.",
+        fixed=True,
+    )
     inputs: InputsConfig = field(default_factory=InputsConfig)
     sync: SyncConfig = field(default_factory=SyncConfig)
     intake: IntakeConfig = field(default_factory=IntakeConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     outputs: OutputsConfig = field(default_factory=OutputsConfig)
+
+    def __post_init__(self) -> None:
+        names = self.camera_names
+        for name in names:
+            unnamed = not name and len(names) == 1
+            if not unnamed and not _TOPIC_NAME.fullmatch(name):
+                raise ConfigError(f"cameras holds {name!r}, which cannot be part of a topic's name")
+        if len(set(names)) < len(names):
+            raise ConfigError(f"cameras names one camera twice: {self.cameras!r}")
+
+    @property
+    def camera_names(self) -> tuple[str, ...]:
+        """The cameras in the order of their index; one empty name where there is one camera."""
+        return tuple(name.strip() for name in self.cameras.split(","))

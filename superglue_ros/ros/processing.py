@@ -4,54 +4,72 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
-from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
 
 from superglue_ros.device import resolve_device
-from superglue_ros.errors import SuperglueError
+from superglue_ros.errors import ImageError, SuperglueError
 from superglue_ros.msg import MatcherStatus
-from superglue_ros.pipeline import FrameResult, Pipeline, StageSeconds
+from superglue_ros.pipeline import FramePair, FrameResult, Pipeline, StageSeconds
 from superglue_ros.ros import convert
 from superglue_ros.ros.announcer import Announcer
 from superglue_ros.ros.diagnostics import Counter
 from superglue_ros.ros.inputs import Bundle
 from superglue_ros.ros.outputs import Outputs
 from superglue_ros.ros.parameters import Settings
+from superglue_ros.srv import MatchPair
 from superglue_ros.types import Frame, FrameId
 
 _NO_SECONDS = StageSeconds(0.0, 0.0, 0.0)
 
 
+class FrameNumbers:
+    """Numbers the frames of the node's whole life from 1; number 0 names no frame."""
+
+    def __init__(self) -> None:
+        self._last = 0
+
+    def next(self) -> int:
+        """A number that was never given before."""
+        self._last += 1
+        return self._last
+
+    def reserve(self, number: int) -> None:
+        """Go on after ``number``, which is in use already."""
+        self._last = max(self._last, number)
+
+
 class FrameProcessor:
     """What the worker does with a bundle. Only the worker thread may call its methods.
 
-    ``ids`` numbers the frames of the node's whole life; number 0 names no frame.
-    ``unsynchronised`` tells the inputs' count, for the status.
+    ``pipelines``: one for each camera. ``unsynchronised`` tells the inputs' count, for the status.
     """
 
     def __init__(
         self,
-        pipeline: Pipeline,
+        pipelines: Sequence[Pipeline],
         settings: Settings,
         outputs: Outputs,
         counter: Counter,
         announcer: Announcer,
-        ids: Iterator[int],
+        numbers: FrameNumbers,
         unsynchronised: Callable[[], int],
     ) -> None:
-        self.pipeline = pipeline
+        self.pipelines = pipelines
         self.last_refusal = ""
         self.last_seconds = _NO_SECONDS
         self._settings = settings
         self._outputs = outputs
         self._counter = counter
         self._announcer = announcer
-        self._ids = ids
+        self._numbers = numbers
         self._unsynchronised = unsynchronised
-        self._newest_ns: int | None = None
+        self._newest_ns: dict[int, int] = {}  # stamp of the newest frame of each camera
         self._device = str(resolve_device(settings.core.device))
 
     @property
@@ -59,16 +77,23 @@ class FrameProcessor:
         """Where the networks run."""
         return self._device
 
+    @property
+    def keyframes(self) -> int:
+        """Keyframes kept, of all cameras."""
+        return sum(len(pipeline.keyframes) for pipeline in self.pipelines)
+
     def configure(self, settings: Settings) -> None:
         """Take new settings, from the next frame on."""
         self._settings = settings
-        self.pipeline.configure(settings.core)
+        for pipeline in self.pipelines:
+            pipeline.configure(settings.core)
 
     def reset(self) -> None:
         """Drop all keyframes; ids go on counting."""
-        self.pipeline.reset()
+        for pipeline in self.pipelines:
+            pipeline.reset()
         self._outputs.forget_images()
-        self._newest_ns = None
+        self._newest_ns.clear()
         self._counter.add(resets=1)
 
     def clock_jumped(self, now_ns: int, jump_ns: int) -> bool:
@@ -76,7 +101,7 @@ class FrameProcessor:
 
         Returns whether it reset.
         """
-        if self._newest_ns is None or self._newest_ns <= now_ns + jump_ns // 2:
+        if max(self._newest_ns.values(), default=0) <= now_ns + jump_ns // 2:
             return False
         self.reset()
         return True
@@ -84,17 +109,10 @@ class FrameProcessor:
     def process(self, bundle: Bundle) -> None:
         """Match one image and publish what came out; a bad one is refused, and said so."""
         queue_seconds = time.monotonic() - bundle.arrived
-        header = bundle.image.header
-        frame_id = FrameId(
-            id=next(self._ids),
-            stamp_ns=convert.stamp_to_ns(header.stamp),
-            frame_id=header.frame_id,
-            robot=self._settings.core.robot,
-            camera_index=bundle.camera_index,
-        )
+        frame_id = self._name(bundle.image.header, bundle.camera_index)
         try:
             frame = self._frame(bundle, frame_id)
-            result = self.pipeline.process(frame)
+            result = self.pipelines[bundle.camera_index].process(frame)
         except SuperglueError as error:
             self._refuse(frame_id, type(error).__name__, str(error), queue_seconds)
         except Exception as error:
@@ -102,6 +120,83 @@ class FrameProcessor:
             self._refuse(frame_id, "unforeseen", text, queue_seconds)
         else:
             self._publish(frame, result, queue_seconds)
+
+    def add_keyframe(self, image: Image, camera_info: CameraInfo) -> FrameId:
+        """Make an image of the first camera a keyframe, whatever the rules say; published as usual.
+
+        An image of zero size stands for the newest frame. Raises :class:`SuperglueError`.
+        """
+        pipeline = self.pipelines[0]
+        if image.width or image.height:
+            frame_id = self._name(image.header, camera_index=0)
+            newest = self._newest_ns.get(0)
+            if newest is not None and frame_id.stamp_ns < newest:
+                raise ImageError(
+                    f"the image's stamp {frame_id.stamp_ns * 1e-9:.3f} lies before the newest "
+                    f"frame's, {newest * 1e-9:.3f}: reset first, or give it a later stamp"
+                )
+            arrived = time.monotonic()
+            frame = self._frame(Bundle(0, image, camera_info, None, None, arrived), frame_id)
+            self._counter.add(received=1)
+            self._publish(frame, pipeline.process(frame), 0.0)
+        kept = pipeline.keep_newest()
+        if kept is None:
+            raise ImageError("there is no frame yet: send an image")
+        return kept
+
+    def match_pair(self, request: MatchPair.Request) -> FramePair:
+        """Match two images apart from everything else. Raises :class:`SuperglueError`."""
+        frames = [
+            self._frame(
+                Bundle(0, image, info, None, None, time.monotonic()),
+                self._name(image.header, camera_index=0),
+            )
+            for image, info in (
+                (request.reference, request.reference_info),
+                (request.query, request.query_info),
+            )
+        ]
+        return self.pipelines[0].match_pair(frames[0], frames[1])
+
+    def save_map(self, path: str) -> int:
+        """Write the keyframes of every camera; returns their number. Raises :class:`DataError`."""
+        return sum(
+            pipeline.save_map(self._map_file(path, index))
+            for index, pipeline in enumerate(self.pipelines)
+        )
+
+    def load_map(self, path: str) -> int:
+        """Put the keyframes of a file in place of those held; returns their number.
+
+        Raises :class:`SuperglueError`, and stays as it was where there is one camera.
+        """
+        count = sum(
+            pipeline.load_map(self._map_file(path, index))
+            for index, pipeline in enumerate(self.pipelines)
+        )
+        self._outputs.forget_images()
+        self._newest_ns.clear()
+        for pipeline in self.pipelines:
+            for keyframe in pipeline.keyframes:
+                self._numbers.reserve(keyframe.id.id)
+        return count
+
+    def _map_file(self, path: str, camera_index: int) -> Path:
+        """The file itself with one camera; with several, the camera's number before the ending."""
+        file = Path(path)
+        if len(self.pipelines) == 1:
+            return file
+        return file.with_name(f"{file.stem}.{camera_index}{file.suffix}")
+
+    def _name(self, header: Header, camera_index: int) -> FrameId:
+        """A new name for the image with that header."""
+        return FrameId(
+            id=self._numbers.next(),
+            stamp_ns=convert.stamp_to_ns(header.stamp),
+            frame_id=header.frame_id,
+            robot=self._settings.core.robot,
+            camera_index=camera_index,
+        )
 
     def _frame(self, bundle: Bundle, frame_id: FrameId) -> Frame:
         """The bundle as a frame. Raises :class:`SuperglueError`."""
@@ -146,7 +241,7 @@ class FrameProcessor:
                 f"time jumped backwards to {frame.id.stamp_ns * 1e-9:.3f} s: all keyframes are "
                 f"dropped, frame ids go on counting at {frame.id.id}"
             )
-        self._newest_ns = frame.id.stamp_ns
+        self._newest_ns[frame.id.camera_index] = frame.id.stamp_ns
         self._outputs.publish_result(frame, result, self._settings.node.outputs.descriptors)
         self.last_seconds = result.seconds
         self._counter.add(matched=1)
@@ -178,7 +273,7 @@ class FrameProcessor:
                 refused=counts.refused,
                 unsynchronised=self._unsynchronised(),
                 resets=counts.resets,
-                keyframes=len(self.pipeline.keyframes),
+                keyframes=self.keyframes,
                 device=self._device,
                 precision=core.precision,
                 weights=weights_names(self._settings),

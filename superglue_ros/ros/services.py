@@ -1,0 +1,126 @@
+"""The node's services. Each runs on the worker thread, before the next frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future
+from typing import Any
+
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.node import Node
+from rclpy.task import Future as RosFuture
+from std_srvs.srv import Trigger
+
+from superglue_ros.errors import SuperglueError
+from superglue_ros.ros import convert
+from superglue_ros.ros.processing import FrameProcessor
+from superglue_ros.srv import AddKeyframe, LoadMap, MatchPair, SaveMap
+
+Job = Callable[[FrameProcessor], Any]
+
+
+class Services:
+    """``~/match_pair``, ``~/add_keyframe``, ``~/reset``, ``~/save_map`` and ``~/load_map``.
+
+    ``run`` hands a job to the worker, or gives None where the node is not configured. A request
+    that cannot be met is answered with ``success`` false and a message that says why.
+    """
+
+    def __init__(self, node: Node, run: Callable[[Job], Future[Any] | None]) -> None:
+        self._node = node
+        self._run = run
+        # A group of its own: what waits for the worker must not hold up images and transitions.
+        group = ReentrantCallbackGroup()
+        for kind, name, callback in (
+            (MatchPair, "~/match_pair", self._match_pair),
+            (AddKeyframe, "~/add_keyframe", self._add_keyframe),
+            (Trigger, "~/reset", self._reset),
+            (SaveMap, "~/save_map", self._save_map),
+            (LoadMap, "~/load_map", self._load_map),
+        ):
+            node.create_service(kind, name, callback, callback_group=group)
+
+    async def _match_pair(
+        self, request: MatchPair.Request, response: MatchPair.Response
+    ) -> MatchPair.Response:
+        pair = await self._answer(response, lambda processor: processor.match_pair(request))
+        if pair is not None:
+            response.matches = convert.matches_to_message(pair.matches)
+            response.relative_pose = convert.pose_to_message(pair.pose)
+        return response
+
+    async def _add_keyframe(
+        self, request: AddKeyframe.Request, response: AddKeyframe.Response
+    ) -> AddKeyframe.Response:
+        frame = await self._answer(
+            response, lambda processor: processor.add_keyframe(request.image, request.camera_info)
+        )
+        if frame is not None:
+            response.frame = convert.frame_id_to_message(frame)
+        return response
+
+    async def _reset(
+        self, request: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
+        def reset(processor: FrameProcessor) -> int:
+            dropped = processor.keyframes
+            processor.reset()
+            return dropped
+
+        dropped = await self._answer(response, reset)
+        if dropped is not None:
+            response.message = f"{dropped} keyframes dropped, frame ids go on counting"
+            self._node.get_logger().warning(f"reset by service: {response.message}")
+        return response
+
+    async def _save_map(
+        self, request: SaveMap.Request, response: SaveMap.Response
+    ) -> SaveMap.Response:
+        count = await self._answer(response, lambda processor: processor.save_map(request.path))
+        response.keyframes = count or 0
+        return response
+
+    async def _load_map(
+        self, request: LoadMap.Request, response: LoadMap.Response
+    ) -> LoadMap.Response:
+        count = await self._answer(response, lambda processor: processor.load_map(request.path))
+        response.keyframes = count or 0
+        return response
+
+    async def _answer(self, response: Any, job: Job) -> Any:
+        """What ``job`` gives, or None where it failed; fills in ``success`` and ``message``."""
+        started = self._run(job)
+        if started is None:
+            response.success = False
+            response.message = "the node is not configured: configure it first"
+            return None
+        try:
+            found = await self._ros_future(started)
+        except SuperglueError as error:
+            response.success, response.message = False, str(error)
+        except CancelledError:
+            response.success, response.message = False, "the node is being cleaned up"
+        except Exception as error:
+            self._node.get_logger().error(f"a service failed: {error!r}")
+            response.success, response.message = False, f"unforeseen {error!r}"
+        else:
+            response.success = True
+            return found
+        return None
+
+    def _ros_future(self, future: Future[Any]) -> RosFuture:
+        """A future that the executor can wait for, done when the worker's is."""
+        awaited = RosFuture(executor=self._node.executor)
+        # With a callback to schedule, the end of the future wakes the executor from its wait.
+        awaited.add_done_callback(lambda _: None)
+
+        def done(finished: Future[Any]) -> None:
+            if finished.cancelled():
+                awaited.set_exception(CancelledError())
+            elif (error := finished.exception()) is not None:
+                awaited.set_exception(error)
+            else:
+                awaited.set_result(finished.result())
+
+        future.add_done_callback(done)
+        return awaited
