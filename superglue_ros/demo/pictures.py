@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from superglue_ros.bag_sequences import BagSequence
 from superglue_ros.demo.results import PairResult, Results
 from superglue_ros.plots import plot_over_time
-from superglue_ros.types import MatchKind
+from superglue_ros.types import MatchKind, PoseStatus
 from superglue_ros.visualisation import draw_matches, write_picture
 
 PAIRS_SHOWN = 4
@@ -24,7 +24,7 @@ _Curve = tuple[NDArray, NDArray]
 def draw_results(results: Results, sequence: BagSequence, folder: Path, title: str) -> list[Path]:
     """Write all pictures into ``folder`` as PNG; returns their paths."""
     paths = []
-    shown = _pairs_to_show(results.pairs)
+    shown = pairs_to_show(results.pairs)
     stamps = {frame.stamp_ns for p in shown for frame in (p.matches.reference, p.matches.query)}
     images = sequence.images_at(stamps)
     for number, pair in enumerate(shown, start=1):
@@ -46,12 +46,19 @@ def draw_results(results: Results, sequence: BagSequence, folder: Path, title: s
     return paths
 
 
-def _pairs_to_show(pairs: tuple[PairResult, ...]) -> list[PairResult]:
-    """Of each quarter of the run the pair with the longest time between its two frames."""
+def pairs_to_show(pairs: tuple[PairResult, ...]) -> list[PairResult]:
+    """Of each quarter of the run the pair with the longest time between its two frames.
+
+    Pairs without a pose only where there is no other: attempts at a loop mostly fail.
+    """
     if not pairs:
         return []
     quarters = np.array_split(np.arange(len(pairs)), min(PAIRS_SHOWN, len(pairs)))
-    return [max((pairs[i] for i in quarter), key=_seconds_between) for quarter in quarters]
+    return [max((pairs[i] for i in quarter), key=_interest) for quarter in quarters]
+
+
+def _interest(pair: PairResult) -> tuple[bool, float]:
+    return pair.status in (PoseStatus.VALID, PoseStatus.PLANAR), _seconds_between(pair)
 
 
 def _seconds_between(pair: PairResult) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from superglue_ros.bag_sequences import BagSequence, write_bag
+from superglue_ros.demo import pictures
 from superglue_ros.demo.pictures import draw_results
 from superglue_ros.demo.results import PairResult, Results
 from superglue_ros.sequences import SequenceItem
@@ -34,7 +35,9 @@ def bag(tmp_path: Path) -> BagSequence:
     return BagSequence(tmp_path / "bag")
 
 
-def result(ref: int, query: int, error_px: float | None) -> PairResult:
+def result(
+    ref: int, query: int, error_px: float | None, status: PoseStatus = PoseStatus.VALID
+) -> PairResult:
     count = 4
     points = np.random.default_rng(query).uniform(10, 110, (count, 2)).astype(np.float32)
     matches = Matches(
@@ -44,7 +47,7 @@ def result(ref: int, query: int, error_px: float | None) -> PairResult:
         np.ones(count, np.float32), np.full(count, -1, np.int64),
     )  # fmt: skip
     errors = None if error_px is None else np.full(count, error_px)
-    return PairResult(matches, PoseStatus.VALID, 0.5, np.nan, 2.0, errors)
+    return PairResult(matches, status, 0.5, np.nan, 2.0, errors)
 
 
 def test_pairs_are_spread_over_the_run(bag: BagSequence, tmp_path: Path) -> None:
@@ -65,3 +68,12 @@ def test_no_truth_and_no_pairs(bag: BagSequence, tmp_path: Path) -> None:
     paths = draw_results(Results((result(0, 1, None),), (), None), bag, tmp_path, "grey")
     assert [path.name for path in paths] == ["matches_1.png", "errors_over_time.png"]
     assert draw_results(Results((), (), None), bag, tmp_path, "grey") == []
+
+
+def test_failed_attempts_are_shown_last(bag: BagSequence, tmp_path: Path) -> None:
+    """A long pair without a pose does not take the place of a shorter one with a pose."""
+    pairs = (result(0, 8, None, PoseStatus.FEW), result(5, 8, None), result(7, 8, None))
+    shown = pictures.pairs_to_show((*pairs, *pairs, *pairs, *pairs))
+    assert [pair.matches.reference.id for pair in shown] == [5, 5, 5, 5]
+    only_failed = draw_results(Results(pairs[:1], (), None), bag, tmp_path, "grey")
+    assert [path.name for path in only_failed] == ["matches_1.png", "errors_over_time.png"]
