@@ -39,6 +39,8 @@ def main(count: int, implementation: str) -> None:
         engine = SuperGlueEngine(network, torch.device("cpu"))
         matcher = SuperGlueMatcher(engine, "random", 256, MatcherConfig())
         match_pair(matcher, reference, query)
+    elif implementation != "none":
+        raise SystemExit(f"unknown implementation {implementation}: ours, transformers or none")
     print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f}")
 
 
