@@ -134,6 +134,7 @@ class MatcherNode(LifecycleNode):
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free the networks and their memory."""
         self._release()
+        _free_memory()
         self._state = "unconfigured"
         return super().on_cleanup(state)
 
@@ -200,6 +201,7 @@ class MatcherNode(LifecycleNode):
         self._problem = text.splitlines()[0]
         self.get_logger().error(f"cannot be configured: {text}")
         self._release()
+        _free_memory()
         return TransitionCallbackReturn.FAILURE
 
     def _stop_listening(self) -> None:
@@ -220,9 +222,6 @@ class MatcherNode(LifecycleNode):
         if self._outputs is not None:
             self._outputs.destroy()
         self._worker = self._outputs = self._processor = self._settings = None
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
 
     # -- frames --------------------------------------------------------------------------------
 
@@ -341,6 +340,13 @@ class MatcherNode(LifecycleNode):
         )
 
 
+def _free_memory() -> None:
+    """Give back what the networks held, on the GPU too."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 def main(args: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM (exit code 0)."""
     # rclpy's handler, which shuts the context down, goes on to this one. Python's own would raise
@@ -367,6 +373,10 @@ def main(args: list[str] | None = None) -> int:
     finally:
         executor.shutdown()
         rclpy.try_shutdown()
+        # All is done. The interpreter's own end takes seconds on a busy machine: launch, which
+        # sends SIGTERM five seconds after SIGINT, must not turn it into a failure.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        gc.freeze()
     return 0
 
 

@@ -70,7 +70,11 @@ class Outputs:
         self._publishers.clear()
 
     def _publish(self, topic: str, message: Any) -> None:
-        self._publishers[topic].publish(message)
+        try:
+            self._publishers[topic].publish(message)
+        except RuntimeError:
+            if self._node.context.ok():
+                raise  # otherwise the process was interrupted in the middle of a frame
 
     def _publish_picture(self, frame: Frame, pair: FramePair) -> None:
         reference = self._images.get(pair.matches.reference)
