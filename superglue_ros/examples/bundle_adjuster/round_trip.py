@@ -14,8 +14,9 @@ from superglue_ros.sequences import SequenceItem
 
 _DEGREES_PER_FRAME = 5.0
 _OVERLAP_DEGREES = 30.0  # beyond the full turn
-_RADIUS_M = 0.9
-_HEIGHT_M = 1.4
+_CENTRE_M = np.array([2.6, 2.1, 1.6])
+_RADIUS_M = 0.6
+_TILT = 0.35  # looks down at the floor and the boxes: walls alone are a planar scene
 _RATE_HZ = 10.0
 _NOISE = 2.0  # standard deviation of the sensor noise in grey values
 
@@ -50,6 +51,6 @@ class RoundTripSequence:
 def _pose(angle: float) -> Array:
     """On the circle at ``angle`` [rad], looking outwards, swaying a little in height and depth."""
     outwards = np.array([np.cos(angle), np.sin(angle), 0.0])
-    position = (_RADIUS_M + 0.1 * np.sin(3 * angle)) * outwards
-    position[2] = _HEIGHT_M + 0.1 * np.sin(2 * angle)
-    return look_at(position, position + outwards + [0, 0, -0.1 * np.sin(2 * angle)])
+    position = _CENTRE_M + (_RADIUS_M + 0.1 * np.sin(3 * angle)) * outwards
+    position[2] += 0.1 * np.sin(2 * angle)
+    return look_at(position, position + outwards - [0, 0, _TILT + 0.1 * np.sin(2 * angle)])
