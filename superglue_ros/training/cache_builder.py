@@ -48,7 +48,7 @@ def build_cache(recipe: CacheRecipe, split: str = "train") -> Path:
     detector = load_superpoint(recipe.detector)
     network = channels_last(detector.network)
     dtype = resolve_dtype(recipe.precision, torch.device("cpu"))
-    make_drawer = _drawer(recipe, split)
+    make_drawer = view_drawer(recipe, split)
     shards = -(-recipe.sets // recipe.sets_per_shard)
     for index in range(shards):
         path = folder / f"shard_{index:05d}.safetensors"
@@ -65,7 +65,8 @@ def build_cache(recipe: CacheRecipe, split: str = "train") -> Path:
     return folder
 
 
-def _drawer(recipe: CacheRecipe, split: str) -> Callable[[], Draw]:
+def view_drawer(recipe: CacheRecipe, split: str) -> Callable[[], Draw]:
+    """What makes drawers of view sets; each starts afresh, without what another has kept."""
     if recipe.source == "sequences":
         sequences = [_read_sequence(source) for source in recipe.sequences]
         if not sequences:
@@ -81,7 +82,8 @@ def _photograph_views(
     recipe: CacheRecipe, images: Sequence[CorpusImage], rng: np.random.Generator
 ) -> ViewSet:
     grey = _trimmed(read_grey(_pick(images, rng, recipe.photograph_share).path), _PHOTOGRAPH_SIDE)
-    return homography_views(grey, rng, recipe.views, recipe.homography, recipe.photometric)
+    size = replace(recipe.homography, width=recipe.width, height=recipe.height)
+    return homography_views(grey, rng, recipe.views, size, recipe.photometric)
 
 
 class _RoomDrawer:

@@ -34,6 +34,7 @@ def add_subcommands(subparsers: Any) -> None:
         ("superpoint", _superpoint, "train SuperPoint"),
         ("cache", _cache, "extract features and labels that SuperGlue trains on"),
         ("superglue", _superglue, "train SuperGlue on cached features"),
+        ("end-to-end", _end_to_end, "train SuperGlue and the descriptors together"),
     ):
         action = actions.add_parser(name, help=text)
         action.add_argument("recipe", type=Path, help="YAML recipe, see config/train/")
@@ -113,6 +114,13 @@ def _superglue(args: argparse.Namespace) -> int:
     from superglue_ros.training.runs import superglue_trainer
 
     superglue_trainer(args.recipe).run()
+    return 0
+
+
+def _end_to_end(args: argparse.Namespace) -> int:
+    from superglue_ros.training.runs import end_to_end_trainer
+
+    end_to_end_trainer(args.recipe).run()
     return 0
 
 

@@ -129,3 +129,24 @@ class SuperPointRecipe:
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
+
+
+@dataclass(frozen=True)
+class EndToEndRecipe:
+    """Training of SuperGlue and the descriptor head together; detection is frozen (section 5.4).
+
+    ``superpoint`` and ``superglue`` are weights files, empty takes the package's own; ``views``
+    says what pairs are drawn.
+    """
+
+    output: str
+    steps: int
+    superpoint: str = ""
+    superglue: str = ""
+    pairs: int = setting(2, "Pairs per step and process.", low=1)
+    views: CacheRecipe = field(default_factory=lambda: CacheRecipe(views=2))
+    sinkhorn_iterations: int = setting(20, "Sinkhorn iterations in training.", low=1)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)

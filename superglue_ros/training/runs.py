@@ -9,7 +9,8 @@ import yaml
 
 from superglue_ros.errors import ConfigError, DataError
 from superglue_ros.training import settings
-from superglue_ros.training.recipes import SuperGlueRecipe, SuperPointRecipe
+from superglue_ros.training.end_to_end_objective import EndToEndObjective
+from superglue_ros.training.recipes import EndToEndRecipe, SuperGlueRecipe, SuperPointRecipe
 from superglue_ros.training.superglue_objective import SuperGlueObjective
 from superglue_ros.training.superpoint_objective import SuperPointObjective
 from superglue_ros.training.trainer import CHECKPOINT, Trainer
@@ -29,10 +30,17 @@ def superpoint_trainer(recipe_path: str | Path) -> Trainer:
     return _trainer(SuperPointObjective(recipe), recipe.steps, recipe)
 
 
+def end_to_end_trainer(recipe_path: str | Path) -> Trainer:
+    """The trainer of an end-to-end recipe, resumed where its output has a checkpoint."""
+    recipe = settings.load(recipe_path, EndToEndRecipe)
+    return _trainer(EndToEndObjective(recipe), recipe.steps, recipe)
+
+
 def export(recipe_path: str | Path, output: Path, provenance: str, kind: str = "") -> None:
     """Write the weights of a recipe's run, float16. ``kind`` names a SuperPoint's descriptors.
 
-    Raises :class:`DataError` where the run has no checkpoint.
+    An end-to-end run gives two files: ``output`` is the SuperPoint, ``superglue.safetensors``
+    beside it the matcher. Raises :class:`DataError` where the run has no checkpoint.
     """
     values = _peek(recipe_path)
     checkpoint = Path(str(values.get("output", ""))) / CHECKPOINT
@@ -42,10 +50,15 @@ def export(recipe_path: str | Path, output: Path, provenance: str, kind: str = "
         trainer = superglue_trainer(recipe_path)
         objective = trainer.objective
         kind = objective.descriptor_kind  # type: ignore[attr-defined]
+    elif not kind:
+        raise ConfigError("a SuperPoint's descriptors need a name: give --kind")
+    elif "views" in values:
+        both: Any = end_to_end_trainer(recipe_path).exported
+        save(both.describe, output, kind, provenance, half=True)
+        save(both.match, output.with_name("superglue.safetensors"), kind, provenance, half=True)
+        return
     else:
         trainer = superpoint_trainer(recipe_path)
-        if not kind:
-            raise ConfigError("a SuperPoint's descriptors need a name: give --kind")
     save(trainer.exported, output, kind, provenance, half=True)  # type: ignore[arg-type]
 
 

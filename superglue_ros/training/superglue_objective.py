@@ -105,7 +105,10 @@ class SuperGlueObjective:
         Adam moves the dustbin by no more than the learning rate per step: it would never get from
         1 to where scores of tens need it.
         """
-        batch = collate([read_pair(shards[0], i) for i in range(min(8, len(shards[0].pairs)))])
+        pairs = [(shard, i) for shard in shards for i in range(len(shard.pairs))][:8]
+        if not pairs:
+            raise DataError("the first cache has no pair with enough matches: make it again")
+        batch = collate([read_pair(shard, i) for shard, i in pairs])
         self.network.eval()
         final, dustbin = self.network.final, self.network.dustbin
         given = final.weight.clone()

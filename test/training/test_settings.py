@@ -5,7 +5,12 @@ import yaml
 
 from superglue_ros.errors import ConfigError
 from superglue_ros.training.detector_labels import LabelRecipe
-from superglue_ros.training.recipes import CacheRecipe, SuperGlueRecipe, SuperPointRecipe
+from superglue_ros.training.recipes import (
+    CacheRecipe,
+    EndToEndRecipe,
+    SuperGlueRecipe,
+    SuperPointRecipe,
+)
 from superglue_ros.training.settings import build, load
 
 RECIPES = Path(__file__).parents[2] / "config" / "train"
@@ -16,6 +21,8 @@ def recipe_type(values: dict) -> type:
         return LabelRecipe
     if "stages" in values:
         return SuperGlueRecipe
+    if "views" in values and "superglue" in values:
+        return EndToEndRecipe
     return CacheRecipe if "source" in values else SuperPointRecipe
 
 

@@ -1,0 +1,136 @@
+"""End-to-end training (paper, section 5.4): gradients from SuperGlue into the descriptors.
+
+The detector is frozen, and no loss but SuperGlue's is used. The paper keeps a second copy of
+SuperPoint for the descriptors; here the encoder that both heads share is frozen too and the
+descriptor head learns, so that the result is one SuperPoint that detects what it did before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from superglue_ros.errors import ConfigError
+from superglue_ros.superglue import SuperGlue
+from superglue_ros.superpoint import SuperPoint, sample_descriptors
+from superglue_ros.training.cache import ViewFeatures, extract
+from superglue_ros.training.cache_builder import Draw, view_drawer
+from superglue_ros.training.kernel_sinkhorn import sinkhorn
+from superglue_ros.training.labels import MatchLabels, label_matches
+from superglue_ros.training.loss import match_quality, matching_loss
+from superglue_ros.training.precision import autocast, channels_last, resolve_dtype
+from superglue_ros.training.recipes import EndToEndRecipe
+from superglue_ros.training.views import ViewSet
+from superglue_ros.weights import load_superglue, load_superpoint
+
+
+class DescriptorAndMatcher(nn.Module):
+    """A SuperPoint, of which the descriptor head learns, and the SuperGlue that reads it."""
+
+    def __init__(self, describe: SuperPoint, match: SuperGlue) -> None:
+        super().__init__()
+        self.describe = describe
+        self.match = match
+
+
+class EndToEndObjective:
+    """SuperGlue and the descriptors it reads, on pairs drawn on the fly."""
+
+    def __init__(self, recipe: EndToEndRecipe) -> None:
+        if recipe.views.views != 2:
+            raise ConfigError("end-to-end training draws pairs: views.views must be 2")
+        self.recipe = recipe
+        torch.manual_seed(recipe.loop.seed)
+        describe = channels_last(load_superpoint(recipe.superpoint).network)
+        matcher = load_superglue(recipe.superglue)
+        self.network = DescriptorAndMatcher(describe, matcher.network)
+        for part in (describe.descriptor, matcher.network):
+            part.requires_grad_(True)
+        # The statistics of batch norm stay: a few images per step are too few for new ones.
+        self.network.eval()
+        matcher.network.train()
+        self._dtype = resolve_dtype(recipe.loop.precision, torch.device("cpu"))
+        self._draw: Draw = view_drawer(recipe.views, "train")()
+
+    def architecture(self) -> dict[str, Any]:
+        """See :class:`superglue_ros.training.trainer.Objective`."""
+        plain = {**asdict(self.network.describe.config), **asdict(self.network.match.config)}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in plain.items()}
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Those of the descriptor head and of the matcher."""
+        return [p for p in self.network.parameters() if p.requires_grad]
+
+    def stage(self, step: int) -> str:
+        """There is one stage."""
+        return "end-to-end"
+
+    def loss(self, step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Mean loss of pairs drawn with ``rng``."""
+        sets = [self._draw(rng) for _ in range(self.recipe.pairs)]
+        images = [image for view_set in sets for image in view_set.images]
+        filler = rng if self.recipe.views.random_keypoints else None
+        found = extract(
+            self.network.describe, images, self.recipe.views.keypoints, self._dtype, filler
+        )
+        maps = self._describe(images)
+        terms, precisions, recalls = [], [], []
+        for k, view_set in enumerate(sets):
+            pair = found[2 * k : 2 * k + 2]
+            labels = _label(view_set, pair)
+            assignment = self._match(pair, maps[2 * k : 2 * k + 2], images[2 * k].shape)
+            matches0 = torch.from_numpy(labels.matches0).long()[None]
+            matches1 = torch.from_numpy(labels.matches1).long()[None]
+            terms.append(matching_loss(assignment, matches0, matches1, self.recipe.loss.form))
+            precision, recall = match_quality(assignment, matches0)
+            precisions.append(float(precision))
+            recalls.append(float(recall))
+        numbers = {"P": 100 * float(np.mean(precisions)), "R": 100 * float(np.mean(recalls))}
+        return torch.cat(terms).mean(), numbers
+
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """Nothing is held out here: evaluate the exported weights."""
+        return {}
+
+    def _describe(self, images: list[Any]) -> Tensor:
+        batch = torch.from_numpy(np.stack(images)).unsqueeze(1).float().div(255)
+        batch = batch.contiguous(memory_format=torch.channels_last)
+        with autocast(batch.device, self._dtype):
+            with torch.no_grad():
+                features = self.network.describe.backbone(batch)
+            maps = self.network.describe.descriptor(features)
+        return F.normalize(maps.float(), dim=1)
+
+    def _match(self, pair: list[ViewFeatures], maps: Tensor, shape: tuple[int, ...]) -> Tensor:
+        matcher = self.network.match
+        size = torch.tensor([[float(shape[1]), float(shape[0])]])
+        exact = self.network.describe.config.exact_sampling
+        tokens, masks = [], []
+        with autocast(maps.device, self._dtype):
+            for side, view in enumerate(pair):
+                keypoints = view.keypoints[None].clone()
+                descriptors = sample_descriptors(keypoints, maps[side : side + 1], exact)
+                tokens.append(
+                    matcher.encode(keypoints, view.scores[None].clone(), descriptors, size)
+                )
+                masks.append(torch.ones(1, keypoints.shape[1], dtype=torch.bool))
+            f0, f1 = matcher.propagate(*tokens, *masks).float().chunk(2)
+        f0, f1 = f0[:, : masks[0].shape[1]], f1[:, : masks[1].shape[1]]
+        scores = f0 @ f1.transpose(1, 2) / matcher.config.width**0.5
+        return sinkhorn(scores, matcher.dustbin, self.recipe.sinkhorn_iterations)
+
+
+def _label(view_set: ViewSet, pair: list[ViewFeatures]) -> MatchLabels:
+    first, second = (view.keypoints.double().numpy() for view in pair)
+    return label_matches(
+        first,
+        second,
+        view_set.project(first, 0, 1),
+        view_set.project(second, 1, 0),
+        view_set.thresholds,
+    )
