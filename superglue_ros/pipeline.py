@@ -124,6 +124,18 @@ class Pipeline:
         against = Candidate(self._encode(reference, clock), MatchKind.KEYFRAME)
         return self._match([against], self._encode(query, clock), clock)[0]
 
+    def match_features(
+        self, frame_id: FrameId, features: Features, keyframes: int
+    ) -> tuple[FramePair, ...]:
+        """Match another robot's features against the ``keyframes`` keyframes that look most alike.
+
+        The map is not touched. Without the other's calibration there are matches but no poses.
+        """
+        query = self._prepared(Keyframe(frame_id, features, None))
+        candidates = self.keyframes.relocalisation_candidates(query.global_descriptor)[:keyframes]
+        alike = [Candidate(candidate.keyframe, MatchKind.LOOP) for candidate in candidates]
+        return self._match(alike, query, _Clock())
+
     def keep_newest(self) -> FrameId | None:
         """Make the newest frame a keyframe, whatever the rules say; None where there is none."""
         if self._newest is None:

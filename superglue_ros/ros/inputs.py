@@ -32,6 +32,41 @@ class Bundle:
     arrived: float
 
 
+@dataclass(frozen=True, eq=False)
+class PeerFeatures:
+    """A ``Features`` message of another robot; ``arrived`` as in :class:`Bundle`."""
+
+    message: Any
+    arrived: float
+
+
+class PeerInput:
+    """Subscribes to ``peer_features`` and hands on what other robots than ``robot`` send."""
+
+    def __init__(
+        self, node: Node, lossless: bool, robot: str, on_features: Callable[[PeerFeatures], None]
+    ) -> None:
+        self._node = node
+        self._robot = robot
+        self._on_features = on_features
+        self._subscription = node.create_subscription(
+            FeaturesMessage,
+            "peer_features",
+            self._heard,
+            input_profile(lossless),
+            qos_overriding_options=overridable("lossless" if lossless else None),
+        )
+
+    def destroy(self) -> None:
+        """End the subscription."""
+        self._node.destroy_subscription(self._subscription)
+
+    def _heard(self, message: Any) -> None:
+        # One's own features come back where all robots publish to one topic.
+        if message.frame.robot != self._robot:
+            self._on_features(PeerFeatures(message, time.monotonic()))
+
+
 class _Input:
     """One subscription and when it was last heard."""
 

@@ -34,7 +34,7 @@ from superglue_ros.pipeline import Pipeline
 from superglue_ros.ros import parameters
 from superglue_ros.ros.announcer import Announcer, LogBridge
 from superglue_ros.ros.diagnostics import Counter, Counts, Health, diagnostic_array
-from superglue_ros.ros.inputs import Bundle, CameraInputs
+from superglue_ros.ros.inputs import Bundle, CameraInputs, PeerFeatures, PeerInput
 from superglue_ros.ros.intake import Worker
 from superglue_ros.ros.outputs import Outputs
 from superglue_ros.ros.processing import FrameNumbers, FrameProcessor, warm_up
@@ -60,9 +60,10 @@ class MatcherNode(LifecycleNode):
         self._state = "unconfigured"
         self._settings: parameters.Settings | None = None
         self._processor: FrameProcessor | None = None
-        self._worker: Worker[Bundle] | None = None
+        self._worker: Worker[Bundle | PeerFeatures] | None = None
         self._outputs: Outputs | None = None
         self._inputs: list[CameraInputs] = []
+        self._peers: PeerInput | None = None
         self._numbers = FrameNumbers()
         self._counter = Counter()
         self._counts_before = Counts()
@@ -119,6 +120,10 @@ class MatcherNode(LifecycleNode):
                 )
                 for index, name in enumerate(self._settings.node.camera_names)
             ]
+            if self._settings.node.inputs.peers:
+                lossless = self._settings.node.intake.mode == "lossless"
+                robot = self._settings.core.robot
+                self._peers = PeerInput(self, lossless, robot, self._store_peer)
         except Exception as error:  # a wrong QoS override, for example
             self.get_logger().error(f"cannot be activated: {error}")
             return TransitionCallbackReturn.FAILURE
@@ -208,6 +213,9 @@ class MatcherNode(LifecycleNode):
         for inputs in self._inputs:
             inputs.destroy()
         self._inputs = []
+        if self._peers is not None:
+            self._peers.destroy()
+            self._peers = None
         if self._worker is None:
             return
         self._counter.add(dropped=self._worker.drop_waiting())
@@ -229,6 +237,11 @@ class MatcherNode(LifecycleNode):
         """In the subscription's callback: only store."""
         assert self._worker is not None
         dropped = self._worker.put(bundle, bundle.camera_index)
+        self._counter.add(received=1, dropped=dropped)
+
+    def _store_peer(self, features: PeerFeatures) -> None:
+        assert self._worker is not None
+        dropped = self._worker.put(features, features.message.frame.robot)
         self._counter.add(received=1, dropped=dropped)
 
     def _clock_jumped(self, jump: TimeJump) -> None:

@@ -36,6 +36,14 @@ class InputsConfig:
     rectified: bool = setting(
         False, "The images are rectified: the P of camera_info holds, without distortion."
     )
+    peers: bool = setting(
+        False,
+        "Match the features that other robots publish on the topic peer_features.",
+        fixed=True,
+    )
+    peer_keyframes: int = setting(
+        3, "Keyframes that each of another robot's frames is matched against.", low=1, high=32
+    )
     silent_after: float = setting(
         5.0, "An input silent for this long is warned about once [s].", low=0.1, high=3600.0
     )

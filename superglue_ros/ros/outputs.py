@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any
 
 from rclpy.lifecycle import LifecycleNode
@@ -44,12 +45,16 @@ class Outputs:
             "features",
             convert.features_to_message(result.features, frame.id, frame.rectified, descriptors),
         )
-        for pair in result.pairs:
-            self._publish("matches", convert.matches_to_message(pair.matches))
-            self._publish("relative_pose", convert.pose_to_message(pair.pose))
+        self.publish_pairs(result.pairs)
         if result.pairs and self._publishers["matches_image"].get_subscription_count():
             self._publish_picture(frame, result.pairs[0])
         self._remember(frame, result.is_keyframe)
+
+    def publish_pairs(self, pairs: Sequence[FramePair]) -> None:
+        """Matches and pose of every pair, also empty and rejected ones."""
+        for pair in pairs:
+            self._publish("matches", convert.matches_to_message(pair.matches))
+            self._publish("relative_pose", convert.pose_to_message(pair.pose))
 
     def publish_refusal(self, frame: FrameId) -> None:
         """Matches with status ERROR: nobody waits in vain for a frame that was refused."""

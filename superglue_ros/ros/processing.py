@@ -19,7 +19,7 @@ from superglue_ros.pipeline import FramePair, FrameResult, Pipeline, StageSecond
 from superglue_ros.ros import convert
 from superglue_ros.ros.announcer import Announcer
 from superglue_ros.ros.diagnostics import Counter
-from superglue_ros.ros.inputs import Bundle
+from superglue_ros.ros.inputs import Bundle, PeerFeatures
 from superglue_ros.ros.outputs import Outputs
 from superglue_ros.ros.parameters import Settings
 from superglue_ros.srv import MatchPair
@@ -106,8 +106,38 @@ class FrameProcessor:
         self.reset()
         return True
 
-    def process(self, bundle: Bundle) -> None:
-        """Match one image and publish what came out; a bad one is refused, and said so."""
+    def process(self, bundle: Bundle | PeerFeatures) -> None:
+        """Match one frame and publish what came out; a bad one is refused, and said so."""
+        if isinstance(bundle, PeerFeatures):
+            self._process_peer(bundle)
+        else:
+            self._process_image(bundle)
+
+    def _process_peer(self, peer: PeerFeatures) -> None:
+        """Match another robot's features against the keyframes of every camera."""
+        settings, message = self._settings, peer.message
+        queue_seconds = time.monotonic() - peer.arrived
+        frame_id = convert.frame_id_from_message(message.frame)
+        try:
+            limit = settings.core.front_end.max_keypoints
+            features, _ = convert.features_from_message(
+                message, message.width, message.height, limit
+            )
+            pairs = [
+                pair
+                for pipeline in self.pipelines
+                for pair in pipeline.match_features(
+                    frame_id, features, settings.node.inputs.peer_keyframes
+                )
+            ]
+        except SuperglueError as error:
+            text = f"features of robot {frame_id.robot!r}: {error}"
+            self._refuse(frame_id, type(error).__name__, text, queue_seconds)
+        else:
+            self._outputs.publish_pairs(pairs)
+            self._counter.add(matched=1)
+
+    def _process_image(self, bundle: Bundle) -> None:
         queue_seconds = time.monotonic() - bundle.arrived
         frame_id = self._name(bundle.image.header, bundle.camera_index)
         try:

@@ -33,7 +33,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from superglue_ros.msg import Features, MatcherStatus, Matches, RelativePose
 
 WIDTH, HEIGHT = 200, 150
-PATIENCE = 40.0  # seconds, for anything that should come
+PATIENCE = 80.0  # seconds, for anything that should come
 
 # SIFT and mutual nearest neighbours: real matching, in milliseconds.
 QUICK = {
