@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import argparse
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 
 from superglue_ros.backends import superglue_engine, superpoint_engine
 from superglue_ros.bench import measure
-from superglue_ros.bench.floor import measure_rates
+from superglue_ros.bench.floor import Rates, measure_rates
 from superglue_ros.bench.inputs import full_superglue, room_features, room_images
 from superglue_ros.bench.node import measure_node
 from superglue_ros.bench.peers import available
@@ -77,81 +80,77 @@ def run_export(args: argparse.Namespace) -> int:
 
 
 def run_bench(args: argparse.Namespace) -> int:
-    """Measure everything, then write the report."""
+    """Measure one thing after the other; what is there so far is always on disk."""
     if args.rounds < 1 or min(args.keypoints) < 1 or not 2 <= args.frames <= 60:
         raise ConfigError("--rounds and --keypoints must be positive, --frames from 2 to 60")
     if args.threads:
         torch.set_num_threads(args.threads)
     console = Console(stderr=True)
-
-    @contextmanager
-    def step(title: str) -> Iterator[None]:
+    rates = measure_rates(measure.CPU)
+    images = room_images(max(args.frames, max(WINDOWS) + 1))
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
+    results = Results(machine_name(), versions, torch.get_num_threads(), rates)
+    for title, measured in _steps(args, images, rates):
         with console.status(title):
-            yield
+            results = replace(results, **measured(results))
+        write(results, args.output, None)
         console.print(f"[green]done[/green] {title}")
-
-    with step("rates of this machine"):
-        rates = measure_rates(measure.CPU)
-        images = room_images(max(args.frames, max(WINDOWS) + 1))
-    pairs = []
-    for count in args.keypoints:
-        with step(f"pairs of {count} keypoints"):
-            rounds = args.rounds if count <= 1024 else max(1, args.rounds * 1024 // count // 2)
-            pairs.append(measure.pair_row(images, count, rates, rounds, count <= args.peer_limit))
-    with step("windows of keyframes"):
-        windows = measure.window_rows(
-            images, args.window_keypoints, WINDOWS, max(2, args.rounds // 2)
-        )
-    with step("extraction"):
-        extraction = measure.extract_rows(images[0], args.window_keypoints, args.rounds)
-    memory = []
-    for count in [c for c in args.keypoints if c >= 1024]:
-        with step(f"memory of {count} keypoints"):
-            theirs = (
-                measure.peak_memory_mib(count, "transformers")
-                if available("transformers") and count <= args.peer_limit
-                else None
-            )
-            memory.append(
-                MemoryRow(
-                    count,
-                    measure.peak_memory_mib(count, "none"),
-                    measure.peak_memory_mib(count, "ours"),
-                    theirs,
-                )
-            )
-    with step("agreement with the plain network"):
-        glue = load_superglue()
-        frames = room_features(images[: args.frames], 512)
-        agreement = measure.agreement_rows(glue.network, glue.descriptor_kind, frames)
-        agreement += measure.agreement_rows(full_superglue(), frames[0].detector, frames[:4])
-    with step("precisions"):
-        precisions = measure.precision_outcomes()
-    onnx = {}
-    if args.onnx is not None:
-        with step("ONNX Runtime"):
-            onnx = measure.onnx_seconds(args.onnx, images, args.window_keypoints, args.rounds)
-    node = None
-    if not args.skip_node:
-        with step("the node"):
-            node = measure_node(args.output / "node", args.frames)
-    results = Results(
-        machine_name(),
-        f"Python {platform.python_version()}, torch {torch.__version__}",
-        torch.get_num_threads(),
-        rates,
-        pairs,
-        windows,
-        extraction,
-        memory,
-        agreement,
-        precisions,
-        onnx,
-        node,
-    )
     write(results, args.output, args.document)
     Console().print(tables(results), markup=False, highlight=False, soft_wrap=True)
     return 0
+
+
+def _steps(
+    args: argparse.Namespace, images: list[NDArray[np.uint8]], rates: Rates
+) -> Iterator[tuple[str, Callable[[Results], dict[str, Any]]]]:
+    """Title, and what gives the new values of the results' fields."""
+
+    def pair(count: int, so_far: Results) -> dict[str, Any]:
+        rounds = args.rounds if count <= 1024 else max(1, args.rounds * 1024 // count // 2)
+        row = measure.pair_row(images, count, rates, rounds, count <= args.peer_limit)
+        return {"pairs": [*so_far.pairs, row]}
+
+    def memory(count: int, so_far: Results) -> dict[str, Any]:
+        peer = available("transformers") and count <= args.peer_limit
+        row = MemoryRow(
+            count,
+            measure.peak_memory_mib(count, "none"),
+            measure.peak_memory_mib(count, "ours"),
+            measure.peak_memory_mib(count, "transformers") if peer else None,
+        )
+        return {"memory": [*so_far.memory, row]}
+
+    def agreement(_: Results) -> dict[str, Any]:
+        glue = load_superglue()
+        frames = room_features(images[: args.frames], 512)
+        rows = measure.agreement_rows(glue.network, glue.descriptor_kind, frames)
+        full = full_superglue(frames[0].descriptor_dim)
+        return {"agreement": rows + measure.agreement_rows(full, frames[0].detector, frames[:4])}
+
+    rounds, keypoints = max(2, args.rounds // 2), args.window_keypoints
+    for count in args.keypoints:
+        yield f"pairs of {count} keypoints", partial(pair, count)
+    yield (
+        "windows of keyframes",
+        lambda _: {"windows": measure.window_rows(images, keypoints, WINDOWS, rounds)},
+    )
+    yield (
+        "extraction",
+        lambda _: {"extraction": measure.extract_rows(images[0], keypoints, args.rounds)},
+    )
+    if not args.skip_node:
+        folder = args.output / "node"
+        yield "the node", lambda _: {"node": measure_node(folder, args.frames)}
+    for count in args.keypoints:
+        if count >= 1024:
+            yield f"memory of {count} keypoints", partial(memory, count)
+    yield "agreement with the plain network", agreement
+    yield "precisions", lambda _: {"precisions": measure.precision_outcomes()}
+    if args.onnx is not None:
+        yield (
+            "ONNX Runtime",
+            lambda _: {"onnx": measure.onnx_seconds(args.onnx, images, keypoints, rounds)},
+        )
 
 
 def machine_name() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,20 +33,20 @@ class MemoryRow:
 
 @dataclass(frozen=True)
 class Results:
-    """All that one run measured."""
+    """All that one run measured; empty = not (yet) measured."""
 
     machine: str
     versions: str
     threads: int
     rates: Rates
-    pairs: Sequence[PairRow]
-    windows: Sequence[WindowRow]
-    extraction: Sequence[ExtractRow]
-    memory: Sequence[MemoryRow]
-    agreement: Sequence[AgreementRow]
-    precisions: dict[str, str]
-    onnx: dict[str, float]
-    node: NodeRow | None
+    pairs: Sequence[PairRow] = ()
+    windows: Sequence[WindowRow] = ()
+    extraction: Sequence[ExtractRow] = ()
+    memory: Sequence[MemoryRow] = ()
+    agreement: Sequence[AgreementRow] = ()
+    precisions: dict[str, str] = field(default_factory=dict)
+    onnx: dict[str, float] = field(default_factory=dict)
+    node: NodeRow | None = None
 
 
 def summary(results: Results) -> dict[str, Any]:
