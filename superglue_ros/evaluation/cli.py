@@ -43,7 +43,7 @@ def _add_ablation(group: argparse._SubParsersAction) -> None:
         action="store_true",
         help="switch parts of --superglue off, without training again",
     )
-    _add_method_options(parser, max_keypoints=1024, max_size=640)
+    _add_method_options(parser, usual_keypoints=1024)
     parser.set_defaults(run=commands.ablation_command)
 
 
@@ -53,7 +53,7 @@ def _add_attention(group: argparse._SubParsersAction) -> None:
     parser.add_argument("--images", type=Path, required=True, help="folder the names start from")
     parser.add_argument("--count", type=int, default=100, help="pairs of the span (paper: 100)")
     parser.add_argument("--show", type=int, default=0, help="pair whose rays are drawn")
-    _add_method_options(parser, max_keypoints=512, max_size=640)
+    _add_method_options(parser, usual_keypoints=512)
     parser.set_defaults(run=commands.attention_command)
 
 
@@ -80,14 +80,14 @@ def _add_homography(group: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--no-photometric", action="store_true", help="leave brightness, noise and blur out"
     )
-    _add_method_options(parser, max_keypoints=512, max_size=640)
+    _add_method_options(parser, usual_keypoints=512)
     parser.set_defaults(run=commands.homography_command)
 
 
 def _add_pose(group: argparse._SubParsersAction) -> None:
     parser = group.add_parser("pose", help="relative pose estimation (tables 2, 3 and 6)")
     _add_pose_options(parser)
-    _add_method_options(parser, max_keypoints=1024, max_size=640)
+    _add_method_options(parser, usual_keypoints=1024)
     parser.set_defaults(run=commands.pose_command)
 
 
@@ -134,7 +134,7 @@ def _add_bag(group: argparse._SubParsersAction) -> None:
     how.add_argument("--live", action="store_true", help="through the node, over DDS, lossless")
     how.add_argument("--recorded", type=Path, help="bag with what a node published")
     parser.add_argument("--domain-id", type=int, help="ROS domain of --live (default: random)")
-    _add_method_options(parser, max_keypoints=1024, max_size=640)
+    _add_method_options(parser, usual_keypoints=1024)
     parser.set_defaults(run=commands.bag_command)
 
 
@@ -174,18 +174,19 @@ def _add_compare(group: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=commands.compare_command)
 
 
-def _add_method_options(parser: argparse.ArgumentParser, max_keypoints: int, max_size: int) -> None:
+def _add_method_options(parser: argparse.ArgumentParser, usual_keypoints: int) -> None:
+    parser.set_defaults(usual_keypoints=usual_keypoints)
     settings = parser.add_argument_group("method")
-    settings.add_argument("--front-end", choices=FRONT_ENDS, help="default: superpoint")
-    settings.add_argument("--matcher", choices=MATCHERS, default="superglue")
+    settings.add_argument("--front-end", choices=FRONT_ENDS, help="default: as --config")
+    settings.add_argument("--matcher", choices=MATCHERS, help="default: as --config")
     settings.add_argument("--config", type=Path, help="YAML of the settings (see config/)")
     settings.add_argument("--superpoint", metavar="FILE", help="SuperPoint weights")
     settings.add_argument("--superglue", metavar="FILE", help="SuperGlue weights")
     settings.add_argument("--keypoints", default="", help="folder of the keypoints-file front-end")
-    settings.add_argument("--max-keypoints", type=int, default=max_keypoints)
     settings.add_argument(
-        "--max-size", type=int, default=max_size, help="longer side [px], 0 = all"
+        "--max-keypoints", type=int, help=f"default: as --config, or else {usual_keypoints}"
     )
+    settings.add_argument("--max-size", type=int, help="longer side [px], 0 = as they come")
     settings.add_argument("--nms", type=int, help="suppression radius [px] (paper: 4)")
     settings.add_argument("--detection-threshold", type=float)
     settings.add_argument("--match-threshold", type=float, help="SuperGlue (paper: 0.2)")

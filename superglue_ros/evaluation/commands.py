@@ -43,8 +43,13 @@ from superglue_ros.trajectories import Trajectory, pose_from_quaternion
 
 
 def method_spec(args: argparse.Namespace) -> MethodSpec:
-    """The method that the options describe: the YAML file, overruled by single options."""
+    """The method that the options describe: the YAML file, overruled by single options.
+
+    Without a file the number of keypoints is the paper's for the data at hand.
+    """
     base = to_mapping(load(args.config) if args.config else Config())
+    if not args.config:
+        base["front_end"]["max_keypoints"] = args.usual_keypoints
     overrides: dict[str, tuple[str, Any]] = {
         "max_keypoints": ("front_end", args.max_keypoints),
         "max_size": ("front_end", args.max_size),
@@ -67,8 +72,10 @@ def method_spec(args: argparse.Namespace) -> MethodSpec:
     for name in ("device", "precision"):
         if getattr(args, name) is not None:
             base[name] = getattr(args, name)
-    front_end = args.front_end or ("aliked" if args.matcher == "lightglue" else "superpoint")
-    return MethodSpec(front_end, args.matcher, from_mapping(Config, base), args.keypoints)
+    matcher = args.matcher or base["matcher"]["name"]
+    own = "aliked" if matcher == "lightglue" else base["front_end"]["name"]
+    config = from_mapping(Config, base)
+    return MethodSpec(args.front_end or own, matcher, config, args.keypoints)
 
 
 def homography_command(args: argparse.Namespace) -> int:

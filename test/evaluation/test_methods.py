@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 from dataclasses import replace
 from importlib.util import find_spec
 
@@ -11,6 +12,8 @@ import torch
 from superglue_ros.config import Config
 from superglue_ros.errors import ConfigError, DataError
 from superglue_ros.evaluation import peers
+from superglue_ros.evaluation.cli import add_subcommands
+from superglue_ros.evaluation.commands import method_spec
 from superglue_ros.evaluation.methods import Method, MethodSpec, read_keypoints
 from superglue_ros.evaluation.peers import GmsMatcher, LightGlueMatcher, PeerFrontEnd
 from superglue_ros.types import Features
@@ -115,3 +118,29 @@ def test_superpoint_describes_keypoints_that_bring_no_descriptors(tmp_path):
     np.testing.assert_allclose(found.scores, [0.9, 0.7])
     assert found.descriptor_dim > 0
     assert len(method.match(found, found)) == 2
+
+
+def spec_of(*options: str) -> MethodSpec:
+    parser = argparse.ArgumentParser()
+    add_subcommands(parser.add_subparsers())
+    fixed = ["evaluate", "homography", "--images", "x", "--output", "y"]
+    return method_spec(parser.parse_args([*fixed, *options]))
+
+
+def test_single_options_overrule_the_file_and_the_file_the_defaults(tmp_path):
+    assert spec_of().label == "SuperPoint + SuperGlue"
+    assert spec_of().config.front_end.max_keypoints == 512
+    assert spec_of("--matcher", "lightglue").front_end == "aliked"
+    (tmp_path / "c.yaml").write_text(
+        "front_end: {name: sift, max_keypoints: 77}\nmatcher: {name: ratio, ratio: 0.7}\n"
+    )
+    given = ("--config", str(tmp_path / "c.yaml"))
+    assert spec_of(*given).label == "SIFT + NN + ratio"
+    assert spec_of(*given).config.front_end.max_keypoints == 77
+    changed = spec_of(*given, "--matcher", "mutual", "--max-keypoints", "9", "--nms", "3")
+    assert changed.label == "SIFT + NN + mutual"
+    assert changed.config.front_end.max_keypoints == 9
+    assert changed.config.front_end.nms_radius == 3
+    assert changed.config.matcher.ratio == 0.7
+    with pytest.raises(ConfigError, match=r"matcher\.ratio must be from 0\.0 to 1\.0"):
+        spec_of("--ratio", "1.5")
