@@ -34,6 +34,12 @@ def join_group() -> Group:
     return Group(dist.get_rank(), size)
 
 
+def leave_group(group: Group) -> None:
+    """Part from the other processes; nothing to do in a group of one."""
+    if group.size > 1:
+        dist.destroy_process_group()
+
+
 def share_start(network: nn.Module, group: Group) -> None:
     """Give every process the weights of the first."""
     if group.size > 1:

@@ -24,6 +24,7 @@ from superglue_ros.training.distributed import (
     all_finite,
     average_gradients,
     join_group,
+    leave_group,
     share_start,
 )
 from superglue_ros.training.optimisation import (
@@ -135,6 +136,7 @@ class Trainer:
                     self.save()
                     draw_curves(log.path, self.output / "curves.png")
                     saved = time.monotonic()
+        leave_group(self.group)
 
     def save(self) -> None:
         """Write the checkpoint."""
