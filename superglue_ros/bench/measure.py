@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from superglue_ros.bench.floor import Rates, floor_seconds
 from superglue_ros.bench.inputs import full_superglue, room_features
+from superglue_ros.bench.memory import random_features
 from superglue_ros.bench.peers import (
     LightGluePeer,
     TransformersSuperGlue,
