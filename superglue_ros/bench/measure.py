@@ -288,17 +288,25 @@ def onnx_seconds(
 
 
 def precision_outcomes() -> dict[str, str]:
-    """What the parity check says of the package's networks in bfloat16."""
-    glue, point = load_superglue().network, load_superpoint().network
+    """What the parity check says of networks in bfloat16, and what bfloat16 gains."""
+    glue, point, full = load_superglue().network, load_superpoint().network, full_superglue()
     taken = {
         "SuperGlue in bfloat16": superglue_dtype(glue, "bfloat16", CPU),
-        "the full SuperGlue in bfloat16": superglue_dtype(full_superglue(), "bfloat16", CPU),
+        "the full SuperGlue in bfloat16": superglue_dtype(full, "bfloat16", CPU),
         "SuperPoint in bfloat16": superpoint_dtype(point, "bfloat16", CPU),
     }
-    return {
-        title: "accepted" if dtype == torch.bfloat16 else "refused"
-        for title, dtype in taken.items()
+    outcomes = {
+        title: "refused" if dtype == torch.float32 else "accepted" for title, dtype in taken.items()
     }
+    reference, query = random_features(1024, 0), random_features(1024, 1)
+    contenders: dict[str, Callable[[], object]] = {}
+    for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        engine = SuperGlueEngine(full, CPU, dtype)
+        matcher = SuperGlueMatcher(engine, reference.detector, 256, MatcherConfig())
+        contenders[name] = partial(match_pair, matcher, reference, query)
+    ratio = paired(contenders, 3).ratio("float32", "bfloat16")
+    outcomes["the full SuperGlue, 1024 keypoints: float32 over bfloat16"] = f"{ratio:.2f}"
+    return outcomes
 
 
 def peak_memory_mib(count: int, implementation: str) -> float | None:
