@@ -249,6 +249,13 @@ def test_merged_landmarks_bring_their_observations():
     assert 7 not in scene.observations
 
 
+def test_discarded_landmarks_leave_nothing():
+    scene = random_scene(frames=3, points=4)
+    scene.discard([1, 3, 99])
+    assert set(scene.landmarks) == set(scene.observations) == {0, 2}
+    assert all(tracks == {0, 2} for tracks in scene.tracks_of.values())
+
+
 def test_a_frame_after_a_gap_goes_on_from_the_last_pose():
     recordings = list(circle(np.arange(0, 80, 8.0)))
     blank = dataclasses.replace(

@@ -53,17 +53,19 @@ class BundleAdjuster:
         The first reference frame becomes the world. A pair that cannot place its query frame is
         kept as observations: a later frame may connect it.
         """
-        if not self.scene.poses and relative.status is PoseStatus.VALID:
+        if not self.scene.poses and self._can_begin(relative):
             self.scene.poses[matches.reference] = np.eye(4)
-        closes = matches.kind is MatchKind.LOOP and relative.status is PoseStatus.VALID
-        if closes and matches.query in self.scene.poses:
-            self._close_loop(matches, relative, camera)
-        elif matches.query not in self.scene.poses:
+        usable = relative.status in USABLE
+        if matches.query not in self.scene.poses:
             self._place(matches, relative, camera)
+        elif usable and matches.kind is MatchKind.LOOP:
+            believed = self._close_loop(matches, relative, camera)
+            if not believed:
+                return True
         self._observe(matches, camera)
         if matches.query not in self.scene.poses:
             return False
-        if relative.status in USABLE:
+        if usable:
             self.scene.edges.append(_edge(relative))
         triangulate_new(self.scene, matches.query, camera.focal, self.config)
         return True
@@ -83,6 +85,11 @@ class BundleAdjuster:
     ) -> Adjustment | None:
         limit = self.config.max_error_px
         return adjust(self.scene, frames, fixed, camera.focal, iterations, limit)
+
+    def _can_begin(self, relative: RelativePose) -> bool:
+        """Whether a map can begin with this pair: metric, or wide enough to triangulate from."""
+        wide = relative.median_parallax_rad >= np.deg2rad(self.config.first_parallax_deg)
+        return relative.status is PoseStatus.VALID and (relative.scale_known or wide)
 
     def _place(self, matches: Matches, relative: RelativePose, camera: Camera) -> None:
         """The query frame's first pose: from landmarks it sees, else along the relative pose."""
@@ -120,29 +127,34 @@ class BundleAdjuster:
                 observation = Observation(rays[k], float(sigma[k]))
                 self.scene.observe(frame, int(matches.track_ids[k]), observation)
 
-    def _close_loop(self, matches: Matches, relative: RelativePose, camera: Camera) -> None:
-        """Correct the drift that the loop shows, then let both sides share their landmarks."""
+    def _close_loop(self, matches: Matches, relative: RelativePose, camera: Camera) -> bool:
+        """Correct the drift that the loop shows, then let both sides share their landmarks.
+
+        Returns whether the loop was believed. If not, the landmarks it merged keep what was known
+        of them lately; what was known of them before is given up, as ids cannot be parted again.
+        """
         merged = dict(zip(matches.merged_from.tolist(), matches.merged_into.tolist(), strict=True))
         loop = self._loop(matches, relative, camera, merged)
         if loop is None:
             log.info("loop to frame %d is too weak to close", matches.reference.id)
-        else:
-            off = inverse(self.scene.poses[matches.query]) @ loop.pose
-            log.info(
-                "loop %d -> %d: %.3f off, scale %.3f",
-                matches.query.id,
-                matches.reference.id,
-                np.linalg.norm(off[:3, 3]),
-                loop.scale,
-            )
-            loops.close(self.scene, loop)
-            self.loops_closed += 1
+            self.scene.discard(merged.values())
+            self.scene.merge(merged)
+            return False
+        off = inverse(self.scene.poses[matches.query]) @ loop.pose
+        log.info(
+            "loop %d -> %d: %.3f off, scale %.3f",
+            matches.query.id,
+            matches.reference.id,
+            np.linalg.norm(off[:3, 3]),
+            loop.scale,
+        )
+        loops.close(self.scene, loop)
+        self.loops_closed += 1
         self.scene.merge(merged)
-        if loop is not None:
-            self._observe(matches, camera)
-            self.scene.edges.append(_edge(relative))
-            if self.config.loop_iterations:
-                self.optimise_all(camera)
+        self._observe(matches, camera)
+        if self.config.loop_iterations:
+            self.optimise_all(camera)
+        return True
 
     def _loop(
         self,

@@ -18,6 +18,12 @@ class BackEndConfig:
     min_parallax_deg: float = setting(
         1.0, "Least angle between two rays of a landmark [deg].", low=0.01, high=45.0
     )
+    first_parallax_deg: float = setting(
+        1.5,
+        "Without scale: least median parallax of the pair that the map begins with [deg].",
+        low=0.0,
+        high=45.0,
+    )
     max_error_px: float = setting(
         3.0, "Observations with a larger reprojection error are dropped [px].", low=0.1, high=50.0
     )

@@ -49,11 +49,12 @@ def along(scene: Scene, relative: RelativePose) -> Array | None:
 
 
 def _last_step(scene: Scene, reference: FrameId) -> float:
-    """Length of the newest step to or from ``reference``; 1 for the first, which sets the unit."""
-    for edge in reversed(scene.edges):
-        if edge.query in scene.poses and reference in (edge.query, edge.reference):
-            ends = scene.poses[edge.reference][:3, 3], scene.poses[edge.query][:3, 3]
-            length = float(np.linalg.norm(ends[0] - ends[1]))
-            if length > 0:
-                return length
+    """Length of the newest step to or from ``reference``, else of any; 1 for the very first."""
+    known = [edge for edge in scene.edges if {edge.reference, edge.query} <= scene.poses.keys()]
+    near = [edge for edge in known if reference in (edge.query, edge.reference)]
+    for edge in (*reversed(near), *reversed(known)):
+        ends = scene.poses[edge.reference][:3, 3], scene.poses[edge.query][:3, 3]
+        length = float(np.linalg.norm(ends[0] - ends[1]))
+        if length > 0:
+            return length
     return 1.0

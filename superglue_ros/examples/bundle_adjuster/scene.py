@@ -69,6 +69,13 @@ class Scene:
         if len(self.observations[track]) < 2:
             self.landmarks.pop(track, None)
 
+    def discard(self, tracks: Iterable[int]) -> None:
+        """Drop landmarks with all that was observed of them."""
+        for track in tracks:
+            for frame in self.observations.pop(track, {}):
+                self.tracks_of[frame].discard(track)
+            self.landmarks.pop(track, None)
+
     def merge(self, merged: Mapping[int, int]) -> None:
         """Replace landmarks by those they turned out to be; the surviving position stays."""
         for old, new in merged.items():
