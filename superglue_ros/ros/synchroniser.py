@@ -9,32 +9,33 @@ from message_filters import ApproximateTimeSynchronizer, SimpleFilter, TimeSynch
 
 from superglue_ros.ros.convert import stamp_to_ns
 
+OnSet = Callable[[Sequence[Any]], None]
+JUMP_NS = 500_000_000  # a step back in time of this much is a jump, less is disorder
+
 
 class Synchroniser:
     """A synchroniser of message_filters that counts what never met, and survives time jumps.
 
-    message_filters drops the smallest stamps of a full queue. After time jumped backwards these
-    would be the new ones, for ever: what is left from before the jump has to go.
+    message_filters drops the smallest stamps of a full queue: after time jumped backwards these
+    would be the new ones, for ever. So every pass of time has a synchroniser of its own, to which
+    an input's messages go once that input has jumped. The inputs may jump one after the other; a
+    pass ends when all have left it.
 
     ``slop`` in seconds, None = stamps must be equal. ``on_set`` takes one message per input in
     their order; it runs under message_filters' lock and must not raise.
     """
 
-    def __init__(
-        self,
-        inputs: int,
-        on_set: Callable[[Sequence[Any]], None],
-        *,
-        slop: float | None,
-        queue: int,
-    ) -> None:
-        self.unsynchronised = 0
-        self._on_set = on_set
-        self._slop = slop
-        self._queue = queue
-        self._pending: list[dict[int, Any]] = [{} for _ in range(inputs)]
+    def __init__(self, inputs: int, on_set: OnSet, *, slop: float | None, queue: int) -> None:
+        self._gone = 0
+        self._make_pass = lambda: _Pass(inputs, on_set, slop, queue)
         self._newest: list[int | None] = [None] * inputs
-        self._connect()
+        self._passes = [self._make_pass()]
+        self._pass_of = [self._passes[0]] * inputs
+
+    @property
+    def unsynchronised(self) -> int:
+        """Messages that left without ever having found their partners."""
+        return self._gone + sum(one.dropped for one in self._passes)
 
     def newest_ns(self, index: int) -> int | None:
         """Stamp of the last message of an input."""
@@ -44,46 +45,65 @@ class Synchroniser:
         """Take a message of input ``index``; calls ``on_set`` when it completes a set."""
         stamp = stamp_to_ns(message.header.stamp)
         newest = self._newest[index]
-        if newest is not None and stamp < newest:
-            # Halfway between now and then: what other inputs sent after the jump stays.
-            self._forget_after((stamp + newest) // 2)
+        if newest is None:
+            self._pass_of[index] = self._passes[-1]
+        elif stamp < newest - JUMP_NS:
+            following = self._passes.index(self._pass_of[index]) + 1
+            if following == len(self._passes):
+                self._passes.append(self._make_pass())
+            self._pass_of[index] = self._passes[following]
         self._newest[index] = stamp
-        pending = self._pending[index]
-        self.unsynchronised += stamp in pending
-        pending[stamp] = message
-        while len(pending) > self._queue:
-            del pending[min(pending)]
-            self.unsynchronised += 1
-        self._inlets[index].signalMessage(message)
+        if self._pass_of[index].add(index, stamp, message):
+            # Its queue ran over: who has not followed by now missed the jump and is fetched.
+            self._pass_of = [self._passes[-1]] * len(self._pass_of)
+        while self._passes[0] not in self._pass_of:
+            self._retire(self._passes.pop(0))
 
     def clear(self) -> None:
         """Drop all that waits for partners."""
-        for pending in self._pending:
-            self.unsynchronised += len(pending)
-            pending.clear()
-        self._newest = [None] * len(self._pending)
-        self._connect()
+        for one in self._passes:
+            self._retire(one)
+        self._newest = [None] * len(self._newest)
+        self._passes = [self._make_pass()]
+        self._pass_of = [self._passes[0]] * len(self._newest)
 
-    def _connect(self) -> None:
-        self._inlets = [SimpleFilter() for _ in self._pending]
-        if self._slop is None:
-            synchroniser = TimeSynchronizer(self._inlets, self._queue)
+    def _retire(self, one: _Pass) -> None:
+        self._gone += one.dropped + one.waiting
+
+
+class _Pass:
+    """Messages between two jumps of time. ``dropped`` counts those that left without partners."""
+
+    def __init__(self, inputs: int, on_set: OnSet, slop: float | None, queue: int) -> None:
+        self.dropped = 0
+        self._on_set = on_set
+        self._queue = queue
+        self._pending: list[set[int]] = [set() for _ in range(inputs)]
+        self._inlets = [SimpleFilter() for _ in range(inputs)]
+        if slop is None:
+            synchroniser = TimeSynchronizer(self._inlets, queue)
         else:
-            synchroniser = ApproximateTimeSynchronizer(self._inlets, self._queue, self._slop)
+            synchroniser = ApproximateTimeSynchronizer(self._inlets, queue, slop)
         synchroniser.registerCallback(self._complete)
+
+    @property
+    def waiting(self) -> int:
+        """Messages that still may find their partners."""
+        return sum(len(stamps) for stamps in self._pending)
+
+    def add(self, index: int, stamp: int, message: Any) -> bool:
+        """Take a message, and drop what message_filters drops; whether the queue ran over."""
+        pending = self._pending[index]
+        self.dropped += stamp in pending  # the newer of two with one stamp stays
+        pending.add(stamp)
+        full = len(pending) > self._queue
+        if full:
+            pending.remove(min(pending))
+            self.dropped += 1
+        self._inlets[index].signalMessage(message)
+        return full
 
     def _complete(self, *messages: Any) -> None:
         for pending, message in zip(self._pending, messages, strict=True):
-            pending.pop(stamp_to_ns(message.header.stamp), None)
+            pending.discard(stamp_to_ns(message.header.stamp))
         self._on_set(messages)
-
-    def _forget_after(self, latest_ns: int) -> None:
-        for pending in self._pending:
-            stale = [stamp for stamp in pending if stamp > latest_ns]
-            self.unsynchronised += len(stale)
-            for stamp in stale:
-                del pending[stamp]
-        self._connect()
-        for inlet, pending in zip(self._inlets, self._pending, strict=True):
-            for message in list(pending.values()):
-                inlet.signalMessage(message)

@@ -33,6 +33,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from superglue_ros.msg import Features, MatcherStatus, Matches, RelativePose
 
 WIDTH, HEIGHT = 200, 150
+START_PATIENCE = 150.0  # seconds, for a process that has to import torch on a busy machine
 PATIENCE = 80.0  # seconds, for anything that should come
 
 # SIFT and mutual nearest neighbours: real matching, in milliseconds.
@@ -212,7 +213,7 @@ class Peer:
         if service not in self._clients:
             self._clients[service] = self.node.create_client(kind, self._name(service))
         client = self._clients[service]
-        assert client.wait_for_service(limit), f"no service {service}"
+        assert client.wait_for_service(START_PATIENCE), f"no service {service}"
         future = client.call_async(request)
         future.add_done_callback(lambda _: self._notify())
         self.wait(future.done, f"an answer of {service}", limit)
