@@ -278,7 +278,7 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T
     for name, value in values.items():
         kind = hints[name]
         if is_dataclass(kind):
-            arguments[name] = from_mapping(kind, value, f"{prefix}{name}.")  # type: ignore[type-var]
+            arguments[name] = from_mapping(kind, value, f"{prefix}{name}.")  # type: ignore
         else:
             arguments[name] = checked(prefix + name, known[name], kind, value)
     return cls(**arguments)

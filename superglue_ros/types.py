@@ -102,8 +102,8 @@ class Features:
     height: int
     detector: str
     descriptors: FloatArray | None = None
-    sigma_px: FloatArray = field(default=None)  # type: ignore[assignment]  # filled in below
-    track_ids: IdArray = field(default=None)  # type: ignore[assignment]  # filled in below
+    sigma_px: FloatArray = field(default=None)  # type: ignore[arg-type]  # filled in below
+    track_ids: IdArray = field(default=None)  # type: ignore[arg-type]  # filled in below
 
     def __post_init__(self) -> None:
         n = len(self.keypoints)

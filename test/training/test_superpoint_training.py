@@ -99,16 +99,20 @@ def test_targets_name_the_pixel_of_the_best_point_of_a_cell():
 def test_training_finds_shapes_corners_better_and_tells_points_apart(shapes, tmp_path):
     recipe = recipe_for(shapes, tmp_path / "run")
     objective = SuperPointObjective(recipe)
-    rng = np.random.default_rng(0)
-    with torch.no_grad():
-        before, _ = objective.loss(0, rng)
+
+    def mean_loss() -> float:
+        """Over twenty fixed batches: a single one says more about its pairs than about training."""
+        with torch.no_grad():
+            losses = [objective.loss(0, np.random.default_rng(seed))[0] for seed in range(20)]
+        return float(torch.stack(losses).mean())
+
+    before = mean_loss()
     trainer = Trainer(
-        objective, 25, recipe.loop, recipe.optimiser, recipe.schedule, tmp_path / "run"
+        objective, 60, recipe.loop, recipe.optimiser, recipe.schedule, tmp_path / "run"
     )
     trainer.run()
-    with torch.no_grad():
-        after, _ = objective.loss(0, np.random.default_rng(0))
-    assert float(after) < 0.7 * float(before)
+    after = mean_loss()
+    assert after < 0.85 * before, (before, after)
 
 
 def test_frozen_blocks_keep_weights_and_statistics(shapes, tmp_path):

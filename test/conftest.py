@@ -1,0 +1,14 @@
+"""For all tests."""
+
+from __future__ import annotations
+
+import signal
+
+
+def pytest_configure() -> None:
+    """Let child processes take an interrupt.
+
+    A shell starts background jobs with SIGINT ignored, and children inherit that: nodes would then
+    not stop as they do in a terminal or under launch.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
