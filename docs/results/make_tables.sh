@@ -43,5 +43,7 @@ for set in homography walk_gap5 walk_gap10; do
             --matcher lightglue --feature-cache "$WORK/cache" --output "$WORK/$set/aliked_lightglue"
         runs+=("$WORK/$set/aliked_lightglue")
     fi
-    python -m superglue_ros.cli evaluate compare "${runs[@]}" --output "docs/results/$set"
+    python -m superglue_ros.cli evaluate compare "${runs[@]}" --output "$WORK/$set/comparison"
+    mkdir -p "docs/results/$set"
+    cp "$WORK/$set/comparison"/{comparison.md,curves.png,bars.png} "docs/results/$set"
 done
