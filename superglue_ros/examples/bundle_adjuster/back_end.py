@@ -27,6 +27,7 @@ from superglue_ros.examples.bundle_adjuster.scene import (
 )
 from superglue_ros.examples.bundle_adjuster.triangulation import triangulate_new
 from superglue_ros.geometry.camera import Camera
+from superglue_ros.geometry.rotation import angle
 from superglue_ros.types import (
     NO_TRACK,
     FrameId,
@@ -37,6 +38,8 @@ from superglue_ros.types import (
 )
 
 log = logging.getLogger(__name__)
+
+_SAME_TURN = np.deg2rad(4.0)  # two estimates of one rotation differ by less
 
 
 class BundleAdjuster:
@@ -163,12 +166,16 @@ class BundleAdjuster:
         camera: Camera,
         merged: dict[int, int],
     ) -> loops.Loop | None:
-        """Where the old part of the map says the query frame is."""
+        """Where the old part of the map says the query frame is.
+
+        The landmarks must say the same as the relative pose: on repeated textures each finds a
+        pose of its own.
+        """
         if matches.reference not in self.scene.poses:
             return None
         points, rays, _ = self._known(matches, camera)
         found = resect(points, rays, camera.focal, self.config)
-        if found is not None:
+        if found is not None and self._agrees(found[0], relative):
             pose = found[0]
         elif relative.scale_known:
             step = pose_of(relative.rotation, relative.translation)
@@ -179,6 +186,14 @@ class BundleAdjuster:
         if not self.scene.metric:
             scale = loops.scale_of(self.scene, matches.query, pose, merged)
         return loops.Loop(matches.reference, matches.query, pose, scale or 1.0)
+
+    def _agrees(self, pose: Array, relative: RelativePose) -> bool:
+        step = inverse(self.scene.poses[relative.reference]) @ pose
+        turn = angle(step[:3, :3].T @ relative.rotation)
+        length = np.linalg.norm(step[:3, 3]) * np.linalg.norm(relative.translation)
+        along = float(step[:3, 3] @ relative.translation)
+        opposite = relative.status is PoseStatus.VALID and along < 0.5 * length
+        return turn < _SAME_TURN and not opposite
 
 
 def _edge(relative: RelativePose) -> Edge:
