@@ -39,6 +39,8 @@ def start(domain: int, tmp_path: Path) -> Iterator[Callable[..., Matcher]]:
 
     def make(parameters: dict[str, Any] | None = None, **options: Any) -> Matcher:
         log = tmp_path / f"matcher{len(started)}.log"
+        if "namespace" not in options:  # apart from the shared process, which may be up too
+            options |= {"namespace": "/apart", "arguments": ("-r", "__ns:=/apart")}
         started.append(Matcher(log, {**QUICK, **(parameters or {})}, **options))
         return started[-1]
 

@@ -13,7 +13,8 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 from matcher_process import (
     PATIENCE,
     Matcher,
-    camera_info,
+    seconds,
+    stamp,
 )
 from rosgraph_msgs.msg import Clock
 
@@ -67,8 +68,16 @@ def test_autostart_namespace_remapping_and_sim_time(start: Callable[..., Matcher
     assert reliability.string_value == "reliable"
     # The clock goes back though the stamps have not yet.
     clock = matcher.peer.publisher("/clock", Clock)
-    for seconds in (at, at - 60.0):
-        clock.publish(Clock(clock=camera_info(seconds).header.stamp))
+    diagnostics = matcher.peer.received["/diagnostics"]
+
+    def told(now: float) -> bool:
+        """Publish the time until the node, which stamps its diagnostics, has it."""
+        clock.publish(Clock(clock=stamp(now)))
+        own = [d for d in diagnostics if "/kim" in d.status[0].name]
+        return bool(own) and seconds(own[-1].header.stamp) == pytest.approx(now)
+
+    matcher.peer.wait(lambda: told(at), "the node to have the time")
+    matcher.peer.wait(lambda: told(at - 60.0), "the node to have the earlier time")
     matcher.wait_for_log("the clock jumped backwards by 60.000 s: all keyframes are dropped")
     before = matches.query.id
     matcher.peer.send(at - 59.9)
