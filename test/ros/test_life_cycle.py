@@ -177,6 +177,8 @@ def test_latest_drops_and_counts(configure: Callable[..., Matcher]) -> None:
 
     def settled() -> dict[str, int] | None:
         """The counts of the newest diagnostics, once nothing is in work."""
+        if not matcher.peer.received["/diagnostics"]:
+            return None
         values = matcher.peer.received["/diagnostics"][-1].status[0].values
         names = ("received", "matched", "dropped", "refused")
         counts = {v.key: int(v.value) for v in values if v.key in names}
