@@ -29,6 +29,8 @@ from ..landmark_world import CAMERA, HEIGHT, WIDTH, LandmarkWorld, heading
 
 pytestmark = pytest.mark.ros
 FRAMES = 8
+# Apart from the matcher that other tests share: it and its peer use the same topics.
+NAMESPACE = ("--ros-args", "-r", "__ns:=/back_end")
 
 
 @pytest.fixture
@@ -36,7 +38,9 @@ def process(domain, tmp_path):
     """The node as a process of its own; ends with exit code 0 on an interrupt."""
     with open(tmp_path / "node.log", "w") as log:
         child = subprocess.Popen(
-            [sys.executable, "-m", "superglue_ros.ros.bundle_adjuster"], stdout=log, stderr=log
+            [sys.executable, "-m", "superglue_ros.ros.bundle_adjuster", *NAMESPACE],
+            stdout=log,
+            stderr=log,
         )
         yield child
         child.send_signal(signal.SIGINT)
@@ -67,7 +71,7 @@ def calibration() -> CameraInfo:
 def test_a_path_comes_out_in_metres(process):
     context = rclpy.Context()
     rclpy.init(context=context)
-    node = rclpy.create_node("consumer", context=context)
+    node = rclpy.create_node("consumer", namespace="/back_end", context=context)
     executor = rclpy.executors.SingleThreadedExecutor(context=context)
     executor.add_node(node)
     received: dict[str, list] = {"path": [], "odometry": [], "landmarks": []}
