@@ -71,12 +71,17 @@ def image_to_grey(message: Image, max_pixels: int) -> NDArray[np.uint8]:
             f"image encoding {message.encoding!r} is unknown: "
             f"known are {', '.join(sorted(_BYTES_PER_PIXEL))}"
         )
-    _check_layout(message, "image", _BYTES_PER_PIXEL[message.encoding], max_pixels)
-    if message.encoding in _MEANING:
+    pixel_bytes = _BYTES_PER_PIXEL[message.encoding]
+    _check_layout(message, "image", pixel_bytes, max_pixels)
+    step, data = message.width * pixel_bytes, message.data
+    if message.step != step:  # cv_bridge reads a step in whole pixels: other padding would skew
+        rows = np.frombuffer(data, np.uint8)[: message.step * message.height]
+        data = array.array("B", rows.reshape(message.height, -1)[:, :step].tobytes())
+    if message.step != step or message.encoding in _MEANING:
         message = Image(
             header=message.header, height=message.height, width=message.width,
-            encoding=_MEANING[message.encoding], is_bigendian=message.is_bigendian,
-            step=message.step, data=message.data,
+            encoding=_MEANING.get(message.encoding, message.encoding),
+            is_bigendian=message.is_bigendian, step=step, data=data,
         )  # fmt: skip
     try:
         grey = _BRIDGE.imgmsg_to_cv2(message, desired_encoding="mono8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import time
 
+import cv2
 import numpy as np
 import pytest
 
@@ -53,6 +54,16 @@ def test_padded_rows_are_cut() -> None:
     message = image_message(padded, 1.0)
     message.width = WIDTH
     np.testing.assert_array_equal(convert.image_to_grey(message, LIMIT), picture())
+
+
+def test_padding_of_less_than_a_pixel_is_cut() -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (4, 5, 3), np.uint8)
+    message = image_message(rgb[:, :, 0], 1.0)
+    message.encoding, message.step = "rgb8", 16
+    padded = np.pad(rgb.reshape(4, 15), ((0, 0), (0, 1)), constant_values=255)
+    message.data = array.array("B", padded.tobytes())
+    expected = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+    np.testing.assert_array_equal(convert.image_to_grey(message, LIMIT), expected)
 
 
 def test_colours_are_weighted_as_rec_601() -> None:
