@@ -60,6 +60,13 @@ def test_features_that_do_not_fit_are_refused(configure: Callable[..., Matcher])
     bad.frame.robot = "c"
     bad.u = bad.v = [10.0]
     bad.descriptors = np.ones(8, np.float32).tobytes()
-    matcher.peer.publisher("peer_features", Features).publish(bad)
-    assert "features of robot 'c'" in matcher.wait_for_log("frame refused", before)
+    publisher = matcher.peer.publisher("peer_features", Features)
+
+    def refused() -> bool:
+        """Sent until it is heard: the node may know the publisher later than the reverse."""
+        publisher.publish(bad)
+        return "frame refused" in matcher.log[before:]
+
+    matcher.peer.wait(refused, "the refusal in the log")
+    assert "features of robot 'c'" in matcher.log[before:]
     matcher.prime()
