@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
-from matcher_process import Matcher, image_message, picture
+from matcher_process import PATIENCE, Matcher, image_message, picture
 
 from superglue_ros.msg import Features, Matches
 
@@ -29,15 +31,25 @@ def test_a_peers_frames_match_our_keyframes(
     ours = configure({"robot": "a", "inputs.peers": True})
     ours.prime()
     other.prime()
-    at = other.tick()
-    other.peer.send(at, image=image_message(picture(11), at))
-    sent = other.peer.output("features", at)
-    assert (sent.frame.robot, sent.descriptor_type) == ("b", Features.F16)
+    sent: dict[int, Features] = {}
 
-    def of_the_other() -> list[Matches]:
-        return [m for m in ours.peer.received["matches"] if m.query == sent.frame]
+    def matched_by_us() -> list[Matches]:
+        received = ours.peer.received["matches"]
+        return [m for m in received if m.query.robot == "b" and m.query.id in sent]
 
-    matches = ours.peer.wait(of_the_other, "matches of the other robot's frame")[0]
+    # Sent until it is heard: our node may come to know the other's publisher late.
+    end = time.monotonic() + PATIENCE
+    while not matched_by_us():
+        assert time.monotonic() < end, "no matches of the other robot's frames"
+        at = other.tick()
+        other.peer.send(at, image=image_message(picture(11), at))
+        features = other.peer.output("features", at)
+        assert (features.frame.robot, features.descriptor_type) == ("b", Features.F16)
+        sent[features.frame.id] = features
+        with contextlib.suppress(AssertionError):
+            ours.peer.wait(matched_by_us, "matches of the other robot's frame", 2.0)
+    matches = matched_by_us()[0]
+    features = sent[matches.query.id]
     assert matches.kind == Matches.LOOP
     assert matches.reference.robot == "a"
     assert len(matches.u_ref) > 50
@@ -45,7 +57,7 @@ def test_a_peers_frames_match_our_keyframes(
     assert shift == pytest.approx(-11, abs=0.1)
     # A keypoint's index is the one in the message that the other robot sent.
     np.testing.assert_array_equal(
-        np.array(sent.u, np.float32)[np.array(matches.index_query)],
+        np.array(features.u, np.float32)[np.array(matches.index_query)],
         np.array(matches.u_query, np.float32),
     )
     assert other.stop() == 0
