@@ -6,7 +6,8 @@ names the kind of its descriptors; a matcher refuses a kind it was not made for.
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -145,27 +146,8 @@ class SiftFrontEnd:
 
     def describe(self, image: GreyImage, keypoints: FloatArray) -> Features:
         """See :class:`FrontEnd`; upright, at a fixed scale."""
-        height, width = image.shape
-        if not len(keypoints):
-            return Features.empty(width, height, self.detector, self.descriptor_dim)
-        resized = resize(image, self._config.max_size)
-        # OpenCV may drop or reorder keypoints: class_id carries the index through.
-        given = [
-            cv2.KeyPoint(float(x), float(y), self._outside_diameter_px, 0.0, 1.0, 0, i)
-            for i, (x, y) in enumerate(resized.to_resized(keypoints))
-        ]
-        kept, computed = self._sift.compute(resized.image, given)
-        descriptors = np.zeros((len(keypoints), self.descriptor_dim), np.float32)
-        if computed is not None:
-            descriptors[[k.class_id for k in kept]] = root_normalise(computed)
-        return Features(
-            keypoints,
-            np.ones(len(keypoints), np.float32),
-            width,
-            height,
-            self.detector,
-            descriptors,
-        )
+        diameter = self._outside_diameter_px
+        return _describe(self, self._sift, root_normalise, image, keypoints, diameter)
 
 
 class OrbFrontEnd:
@@ -197,26 +179,8 @@ class OrbFrontEnd:
 
     def describe(self, image: GreyImage, keypoints: FloatArray) -> Features:
         """See :class:`FrontEnd`; keypoints too near the border get zero descriptors."""
-        height, width = image.shape
-        if not len(keypoints):
-            return Features.empty(width, height, self.detector, self.descriptor_dim)
-        resized = resize(image, self._config.max_size)
-        given = [
-            cv2.KeyPoint(float(x), float(y), float(self._orb.getPatchSize()), 0.0, 1.0, 0, i)
-            for i, (x, y) in enumerate(resized.to_resized(keypoints))
-        ]
-        kept, computed = self._orb.compute(resized.image, given)
-        descriptors = np.zeros((len(keypoints), self.descriptor_dim), np.float32)
-        if computed is not None:
-            descriptors[[k.class_id for k in kept]] = _bits(computed)
-        return Features(
-            keypoints,
-            np.ones(len(keypoints), np.float32),
-            width,
-            height,
-            self.detector,
-            descriptors,
-        )
+        diameter = float(self._orb.getPatchSize())
+        return _describe(self, self._orb, _bits, image, keypoints, diameter)
 
 
 def make_front_end(config: Config, device: torch.device) -> FrontEnd:
@@ -236,6 +200,33 @@ def root_normalise(descriptors: FloatArray) -> FloatArray:
     """RootSIFT: L1-normalise and take the square root; rows of zeros stay zero."""
     total = np.abs(descriptors).sum(axis=1, keepdims=True)
     return np.asarray(np.sqrt(descriptors / np.maximum(total, 1e-12)), np.float32)
+
+
+def _describe(
+    front_end: SiftFrontEnd | OrbFrontEnd,
+    extractor: Any,
+    convert: Callable[[Any], FloatArray],
+    image: GreyImage,
+    keypoints: FloatArray,
+    diameter_px: float,
+) -> Features:
+    """Given pixels by an OpenCV extractor; those it cannot describe get zero descriptors."""
+    height, width = image.shape
+    dim = front_end.descriptor_dim
+    if not len(keypoints):
+        return Features.empty(width, height, front_end.detector, dim)
+    resized = resize(image, front_end._config.max_size)
+    # OpenCV may drop or reorder keypoints: class_id carries the index through.
+    given = [
+        cv2.KeyPoint(float(x), float(y), diameter_px, 0.0, 1.0, 0, i)
+        for i, (x, y) in enumerate(resized.to_resized(keypoints))
+    ]
+    kept, computed = extractor.compute(resized.image, given)
+    descriptors = np.zeros((len(keypoints), dim), np.float32)
+    if computed is not None:
+        descriptors[[k.class_id for k in kept]] = convert(computed)
+    scores = np.ones(len(keypoints), np.float32)
+    return Features(keypoints, scores, width, height, front_end.detector, descriptors)
 
 
 def _opencv_keypoints(
