@@ -6,7 +6,7 @@ names the kind of its descriptors; a matcher refuses a kind it was not made for.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import cv2
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from superglue_ros.backends import superpoint_engine
 from superglue_ros.config import Config, FrontEndConfig
-from superglue_ros.image import resize, to_tensor
+from superglue_ros.image import Resized, resize, to_tensor
 from superglue_ros.precision import MapsImages
 from superglue_ros.superpoint import (
     SuperPointConfig,
@@ -38,6 +38,10 @@ class FrontEnd(Protocol):
 
     def extract(self, image: GreyImage) -> Features:
         """Detect and describe: the best ``max_keypoints`` of a grey (H, W) uint8 image."""
+        ...
+
+    def extract_all(self, images: Sequence[GreyImage]) -> list[Features]:
+        """The same for several images of any size, those of equal size in one network call."""
         ...
 
     def describe(self, image: GreyImage, keypoints: FloatArray) -> Features:
@@ -71,13 +75,32 @@ class SuperPointFrontEnd:
         """See :class:`FrontEnd`."""
         self._config = config
 
-    @torch.inference_mode()
     def extract(self, image: GreyImage) -> Features:
         """See :class:`FrontEnd`."""
+        return self.extract_all([image])[0]
+
+    @torch.inference_mode()
+    def extract_all(self, images: Sequence[GreyImage]) -> list[Features]:
+        """See :class:`FrontEnd`."""
+        resized = [resize(image, self._config.max_size) for image in images]
+        tensors = [to_tensor(one.image, self._device) for one in resized]
+        by_shape: dict[torch.Size, list[int]] = {}
+        for index, tensor in enumerate(tensors):
+            by_shape.setdefault(tensor.shape, []).append(index)
+        found: dict[int, Features] = {}
+        for indices in by_shape.values():
+            probability, dense = self._engine.maps(torch.cat([tensors[i] for i in indices]))
+            for row, i in enumerate(indices):
+                maps = probability[row : row + 1], dense[row : row + 1]
+                found[i] = self._detect(images[i], resized[i], *maps)
+        return [found[i] for i in range(len(images))]
+
+    def _detect(
+        self, image: GreyImage, resized: Resized, probability: torch.Tensor, dense: torch.Tensor
+    ) -> Features:
+        """The best keypoints of one image from its maps (1, H, W) and (1, D, H/8, W/8)."""
         config = self._config
-        resized = resize(image, config.max_size)
         height, width = resized.image.shape
-        probability, dense = self._engine.maps(to_tensor(resized.image, self._device))
         scores = probability[:, :height, :width]
         if config.nms_radius:
             scores = non_maximum_suppression(scores, config.nms_radius)
@@ -144,6 +167,10 @@ class SiftFrontEnd:
             points, scores, width, height, self.detector, root_normalise(descriptors[order])
         )
 
+    def extract_all(self, images: Sequence[GreyImage]) -> list[Features]:
+        """See :class:`FrontEnd`; one after the other."""
+        return [self.extract(image) for image in images]
+
     def describe(self, image: GreyImage, keypoints: FloatArray) -> Features:
         """See :class:`FrontEnd`; upright, at a fixed scale."""
         diameter = self._outside_diameter_px
@@ -176,6 +203,10 @@ class OrbFrontEnd:
             return Features.empty(width, height, self.detector, self.descriptor_dim)
         points = _inside(resized.to_original(points), width, height)
         return Features(points, scores, width, height, self.detector, _bits(descriptors[order]))
+
+    def extract_all(self, images: Sequence[GreyImage]) -> list[Features]:
+        """See :class:`FrontEnd`; one after the other."""
+        return [self.extract(image) for image in images]
 
     def describe(self, image: GreyImage, keypoints: FloatArray) -> Features:
         """See :class:`FrontEnd`; keypoints too near the border get zero descriptors."""

@@ -38,6 +38,12 @@ class Matcher(Protocol):
         """Match one prepared query against prepared references, in one batch."""
         ...
 
+    def match_pairs(
+        self, references: Sequence[Any], queries: Sequence[Any]
+    ) -> list[Correspondences]:
+        """Match every prepared reference against the query beside it, in one batch."""
+        ...
+
     def configure(self, config: MatcherConfig) -> None:
         """Take new settings, from the next match on; the fixed ones are as they were."""
         ...
@@ -103,11 +109,23 @@ class SuperGlueMatcher:
 
     def match(self, references: Sequence[Any], query: Any) -> list[Correspondences]:
         """See :class:`Matcher`."""
+        return self.match_pairs(references, [query] * len(references))
+
+    def match_pairs(
+        self, references: Sequence[Any], queries: Sequence[Any]
+    ) -> list[Correspondences]:
+        """See :class:`Matcher`."""
         matches = [Correspondences.empty() for _ in references]
         # An empty set has nothing to attend to: its pairs have no matches and skip the network.
-        filled = [i for i, reference in enumerate(references) if len(reference) and len(query)]
-        assignments = self._engine.match(
-            [references[i] for i in filled], query, self._config.sinkhorn_iterations
+        filled = [
+            i
+            for i, (reference, query) in enumerate(zip(references, queries, strict=True))
+            if len(reference) and len(query)
+        ]
+        assignments = self._engine.match_pairs(
+            [references[i] for i in filled],
+            [queries[i] for i in filled],
+            self._config.sinkhorn_iterations,
         )
         for k, assignment in assignments:
             matches[filled[k]] = mutual_assignment(assignment, self._config.threshold)[0]
@@ -138,12 +156,21 @@ class NearestNeighbourMatcher:
         check_kind(features, None, None)
         return features.detector, _tensor(features.descriptors).to(self._device)
 
-    @torch.inference_mode()
     def match(
         self, references: Sequence[tuple[str, Tensor]], query: tuple[str, Tensor]
     ) -> list[Correspondences]:
         """See :class:`Matcher`."""
-        return [self._match(reference, query) for reference in references]
+        return self.match_pairs(references, [query] * len(references))
+
+    @torch.inference_mode()
+    def match_pairs(
+        self, references: Sequence[tuple[str, Tensor]], queries: Sequence[tuple[str, Tensor]]
+    ) -> list[Correspondences]:
+        """See :class:`Matcher`."""
+        return [
+            self._match(reference, query)
+            for reference, query in zip(references, queries, strict=True)
+        ]
 
     def _match(self, reference: tuple[str, Tensor], query: tuple[str, Tensor]) -> Correspondences:
         kind0, descriptors0 = reference

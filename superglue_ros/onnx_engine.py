@@ -65,13 +65,22 @@ class OnnxSuperGlueEngine:
 
         Raises :class:`ConfigError` where the graph was exported with other ``iterations``.
         """
+        return self.match_pairs(references, [query] * len(references), iterations)
+
+    def match_pairs(
+        self,
+        references: Sequence[PreparedArrays],
+        queries: Sequence[PreparedArrays],
+        iterations: int = 100,
+    ) -> Iterator[tuple[int, Tensor]]:
+        """As :meth:`match`, for pairs that have a query each."""
         if iterations != self.iterations:
             raise ConfigError(
                 f"superglue.onnx makes {self.iterations} Sinkhorn iterations, "
                 f"matcher.sinkhorn_iterations is {iterations}: export it again with "
                 f"--iterations {iterations}, or set backend to torch"
             )
-        for k, reference in enumerate(references):
+        for k, (reference, query) in enumerate(zip(references, queries, strict=True)):
             inputs = {f"{name}0": value for name, value in reference.arrays.items()}
             inputs |= {f"{name}1": value for name, value in query.arrays.items()}
             yield k, torch.from_numpy(self._session.run(None, inputs)[0])

@@ -51,6 +51,11 @@ class MatchesSets(Protocol):
         self, references: Sequence[Any], query: Any, iterations: int = 100
     ) -> Iterator[tuple[int, Tensor]]:
         """As :meth:`SuperGlueEngine.match`."""
+
+    def match_pairs(
+        self, references: Sequence[Any], queries: Sequence[Any], iterations: int = 100
+    ) -> Iterator[tuple[int, Tensor]]:
+        """As :meth:`SuperGlueEngine.match_pairs`."""
         ...
 
 

@@ -46,7 +46,7 @@ class _Layer:
 
 @dataclass(frozen=True)
 class _Group:
-    """References of one size in the packed matrix, followed by their copies of the query."""
+    """References of one size in the packed matrix, followed by their queries, of one size too."""
 
     members: tuple[int, ...]
     start: int
@@ -168,26 +168,38 @@ class SuperGlueEngine:
 
         Yields (k, log assignment (1, M_k + 1, N + 1)) in no particular order.
         """
-        for k, scores in self.scores(references, query):
-            yield k, sinkhorn(scores, self._dustbin, iterations)
+        return self.match_pairs(references, [query] * len(references), iterations)
 
     @torch.inference_mode()
+    def match_pairs(
+        self, references: Sequence[Tensor], queries: Sequence[Tensor], iterations: int = 100
+    ) -> Iterator[tuple[int, Tensor]]:
+        """As :meth:`match`, for pairs that have a query (N_k, D) each."""
+        for k, scores in self._scores(references, queries):
+            yield k, sinkhorn(scores, self._dustbin, iterations)
+
     def scores(self, references: Sequence[Tensor], query: Tensor) -> Iterator[tuple[int, Tensor]]:
         """As :meth:`match`, but the scores (1, M_k, N) of eq. 7."""
-        groups = _pack(references, len(query))
+        return self._scores(references, [query] * len(references))
+
+    @torch.inference_mode()
+    def _scores(
+        self, references: Sequence[Tensor], queries: Sequence[Tensor]
+    ) -> Iterator[tuple[int, Tensor]]:
+        groups = _pack(references, queries)
         if not groups:
             return
         x = self._buffer("tokens", groups[-1].stop, self.width, torch.float32)
         for group in groups:
             for row, k in enumerate(group.members):
                 x[group.start + row * group.length :][: group.length] = references[k]
-                x[group.middle + row * len(query) :][: len(query)] = query
+                x[group.middle + row * group.query_length :][: group.query_length] = queries[k]
         for layer in self._layers[self._shared :]:
             self._propagate(layer, x, groups)
         projected = torch.addmm(self._final_bias, x, self._final)
         for group in groups:
             a = projected[group.start : group.middle].unflatten(0, (-1, group.length))
-            b = projected[group.middle : group.stop].unflatten(0, (-1, len(query)))
+            b = projected[group.middle : group.stop].unflatten(0, (-1, group.query_length))
             for row, k in enumerate(group.members):
                 yield k, a[row : row + 1] @ b[row : row + 1].transpose(1, 2)
 
@@ -250,14 +262,14 @@ class SuperGlueEngine:
         return kept[:rows]
 
 
-def _pack(references: Sequence[Tensor], query_length: int) -> list[_Group]:
-    """Lay out references by size, every group followed by its copies of the query."""
-    by_length: dict[int, list[int]] = {}
-    for k, reference in enumerate(references):
-        by_length.setdefault(len(reference), []).append(k)
+def _pack(references: Sequence[Tensor], queries: Sequence[Tensor]) -> list[_Group]:
+    """Lay out pairs by their sizes, every group of references followed by its queries."""
+    by_length: dict[tuple[int, int], list[int]] = {}
+    for k, (reference, query) in enumerate(zip(references, queries, strict=True)):
+        by_length.setdefault((len(reference), len(query)), []).append(k)
     groups: list[_Group] = []
     start = 0
-    for length, members in by_length.items():
+    for (length, query_length), members in by_length.items():
         groups.append(_Group(tuple(members), start, length, query_length))
         start = groups[-1].stop
     return groups

@@ -182,9 +182,10 @@ class SuperPointEngine:
             empty = torch.empty(shape, dtype=x.dtype, device=x.device)
             self._pooled[block] = empty.contiguous(memory_format=torch.channels_last)
         pooled = self._pooled[block]
-        for start in range(0, height, rows):
-            stop = min(start + rows, height)
-            pooled[:, :, start // 2 : stop // 2] = block.strip(x, start, stop)
+        for image, result in zip(x.split(1), pooled.split(1), strict=True):
+            for start in range(0, height, rows):
+                stop = min(start + rows, height)
+                result[:, :, start // 2 : stop // 2] = block.strip(image, start, stop)
         return pooled
 
 

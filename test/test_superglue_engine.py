@@ -82,6 +82,21 @@ def test_a_window_gives_what_its_pairs_give(counts):
         assert torch.equal(prepared[k], before[k]), "what a keyframe keeps is not written to"
 
 
+def test_pairs_of_any_sizes_go_through_together():
+    network = random_network(VARIANTS["full"])
+    engine = SuperGlueEngine(network, CPU)
+    sizes = [(9, 17), (9, 17), (17, 9), (31, 17), (9, 31)]
+    sets = [
+        tuple(random_set(count, 16, 10 * seed + side) for side, count in enumerate(pair))
+        for seed, pair in enumerate(sizes)
+    ]
+    prepared = [[engine.prepare(**one, size=SIZE) for one in pair] for pair in sets]
+    results = dict(engine.match_pairs([p[0] for p in prepared], [p[1] for p in prepared]))
+    assert sorted(results) == list(range(len(sizes)))
+    for k, (first, second) in enumerate(sets):
+        assert (results[k] - reference(network, first, second)).abs().max() < 1e-4
+
+
 def test_calls_do_not_disturb_each_other():
     network = random_network(VARIANTS["full"])
     engine = SuperGlueEngine(network, CPU)

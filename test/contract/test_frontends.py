@@ -46,6 +46,18 @@ def test_is_deterministic(front_end, photograph):
     np.testing.assert_array_equal(first.descriptors, second.descriptors)
 
 
+def test_images_together_give_what_they_give_alone(front_end, photograph, warped):
+    images = [photograph, warped[0], photograph[:120, :200], np.zeros((30, 40), np.uint8)]
+    together = front_end.extract_all(images)
+    assert front_end.extract_all([]) == []
+    for image, found in zip(images, together, strict=True):
+        alone = front_end.extract(image)
+        assert_well_formed(found, image, front_end)
+        np.testing.assert_allclose(found.keypoints, alone.keypoints, atol=1e-4)
+        np.testing.assert_allclose(found.scores, alone.scores, atol=1e-4)
+        np.testing.assert_allclose(found.descriptors, alone.descriptors, atol=1e-3)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (7, 9), (40, 24), (61, 83)])
 def test_any_size_and_an_image_without_texture(front_end, size):
     image = np.full(size, 128, np.uint8)

@@ -105,6 +105,19 @@ def test_a_batch_gives_what_its_pairs_give(matcher, features, moved):
         np.testing.assert_allclose(found.scores, alone.scores, atol=1e-4)
 
 
+def test_pairs_of_a_batch_may_have_a_query_each(matcher, features, moved):
+    nothing, few = features.select(np.arange(0)), features.select(np.arange(40))
+    references = [features, few, moved, nothing, features]
+    queries = [moved, features, few, moved, nothing]
+    batch = matcher.match_pairs(
+        [matcher.prepare(r) for r in references], [matcher.prepare(q) for q in queries]
+    )
+    for reference, query, found in zip(references, queries, batch, strict=True):
+        alone = match_pair(matcher, reference, query)
+        assert pairs(found) == pairs(alone)
+        np.testing.assert_allclose(found.scores, alone.scores, atol=1e-4)
+
+
 def test_refuses_descriptors_of_another_kind(matcher, features):
     other = Features(
         features.keypoints,
