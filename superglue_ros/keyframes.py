@@ -38,7 +38,8 @@ class Keyframe:
 
     ``prepared`` is the matcher's encoding of the features; ``global_descriptor`` (G,) float32 of
     unit length, or None where the features carry no descriptors; ``depth`` (N,) float32 metres at
-    the keypoints, 0 = unknown, or None.
+    the keypoints, 0 = unknown, or None; ``depth_sigma`` (N,) float32 metres its standard deviation,
+    None = ``geometry.depth_noise`` of the depth.
     """
 
     id: FrameId
@@ -48,6 +49,7 @@ class Keyframe:
     depth: FloatArray | None = None
     global_descriptor: FloatArray | None = None
     rectified: bool = False
+    depth_sigma: FloatArray | None = None
 
 
 @dataclass(frozen=True, eq=False)

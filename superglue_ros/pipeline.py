@@ -8,49 +8,36 @@ around it); every step is one call into the module of that name.
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import numpy as np
 
 from superglue_ros import map_io
 from superglue_ros.config import Config
 from superglue_ros.device import resolve_device
+from superglue_ros.encoding import Encoded, encode, prepare
+from superglue_ros.errors import SuperglueError
 from superglue_ros.frontends import FrontEnd, make_front_end
-from superglue_ros.global_descriptor import pool
 from superglue_ros.keyframes import Candidate, Keyframe, KeyframeStore, Overlap
 from superglue_ros.matching import Matcher, make_matcher
 from superglue_ros.relocalisation import relocalise
+from superglue_ros.stage_clock import StageClock, StageSeconds
+from superglue_ros.stereo_pair import right_tracks, verify_stereo
 from superglue_ros.tracks import Tracks
-from superglue_ros.types import Features, FloatArray, Frame, FrameId, MatchKind
+from superglue_ros.types import Correspondences, Features, FloatArray, Frame, FrameId, MatchKind
 from superglue_ros.verification import FramePair, verify
 
-__all__ = ["FramePair", "FrameResult", "Pipeline", "StageSeconds"]
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class StageSeconds:
-    """Wall time of the stages of one frame, in seconds."""
-
-    extract: float
-    match: float
-    geometry: float
-
-    @property
-    def total(self) -> float:
-        """All stages together, in seconds."""
-        return self.extract + self.match + self.geometry
+__all__ = ["FramePair", "FrameResult", "Pipeline", "StageSeconds", "process_together"]
 
 
 @dataclass(frozen=True, eq=False)
 class FrameResult:
-    """All that came out of one frame. ``pairs`` is empty where there was no keyframe yet."""
+    """All that came out of one frame. ``pairs`` is empty where there was no keyframe yet.
+
+    ``depth``, ``depth_sigma`` (N,) float32 metres at the keypoints, 0 = unknown, where known at
+    all; ``stereo`` and ``right_features``, with landmarks, of a stereo pair. ``reset``: time jumped
+    backwards before the frame, and the keyframes were dropped.
+    """
 
     frame_id: FrameId
     features: Features
@@ -58,6 +45,10 @@ class FrameResult:
     is_keyframe: bool
     reset: bool
     seconds: StageSeconds
+    depth: FloatArray | None = None
+    depth_sigma: FloatArray | None = None
+    stereo: FramePair | None = None
+    right_features: Features | None = None
 
 
 class Pipeline:
@@ -83,6 +74,8 @@ class Pipeline:
         self._newest: tuple[Keyframe, tuple[FrameId, ...]] | None = None
         self._lost_frames = 0
         self._last_stamp_ns: dict[int, int] = {}
+        self._jumped = False  # back in time, since the last frame that went through
+        self.time_jumps = 0
 
     def configure(self, config: Config) -> None:
         """Take new settings, from the next frame on; the fixed ones must be as they were."""
@@ -98,6 +91,13 @@ class Pipeline:
         self._lost_frames = 0
         self._last_stamp_ns.clear()
 
+    def _reset_if_time_jumped_back(self, frame_id: FrameId) -> None:
+        last = self._last_stamp_ns.get(frame_id.camera_index)
+        if last is not None and frame_id.stamp_ns < last:
+            self.reset()
+            self._jumped = True
+            self.time_jumps += 1
+
     def save_map(self, path: str | Path) -> int:
         """Write all keyframes to a file; returns their number. Raises :class:`DataError`."""
         return map_io.save(path, self.keyframes)
@@ -109,7 +109,7 @@ class Pipeline:
         another network, and stays as it was. The next frame is looked for in all of the map.
         """
         stored = map_io.load(path)
-        prepared = [self._prepared(entry.keyframe) for entry in stored]
+        prepared = [prepare(entry.keyframe, self.matcher) for entry in stored]
         self.reset()
         first_of: dict[int, FrameId] = {}
         for entry, keyframe in zip(stored, prepared, strict=True):
@@ -120,9 +120,12 @@ class Pipeline:
 
     def match_pair(self, reference: Frame, query: Frame) -> FramePair:
         """Match two frames with each other, apart from the map and without touching it."""
-        clock = _Clock()
-        against = Candidate(self._encode(reference, clock), MatchKind.KEYFRAME)
-        return self._match([against], self._encode(query, clock), clock)[0]
+        encoded = self._encode([reference, query])
+        for one in encoded:
+            if isinstance(one, SuperglueError):
+                raise one
+        first, second = (one.frame for one in encoded if isinstance(one, Encoded))
+        return self._match([Candidate(first, MatchKind.KEYFRAME)], second, StageClock())[0]
 
     def match_features(
         self, frame_id: FrameId, features: Features, keyframes: int
@@ -131,10 +134,10 @@ class Pipeline:
 
         The map is not touched. Without the other's calibration there are matches but no poses.
         """
-        query = self._prepared(Keyframe(frame_id, features, None))
+        query = prepare(Keyframe(frame_id, features, None), self.matcher)
         candidates = self.keyframes.relocalisation_candidates(query.global_descriptor)[:keyframes]
         alike = [Candidate(candidate.keyframe, MatchKind.LOOP) for candidate in candidates]
-        return self._match(alike, query, _Clock())
+        return self._match(alike, query, StageClock())
 
     def keep_newest(self) -> FrameId | None:
         """Make the newest frame a keyframe, whatever the rules say; None where there is none."""
@@ -154,12 +157,38 @@ class Pipeline:
         keyframes first. Raises an error of :mod:`superglue_ros.errors` on bad input and stays as
         it was, ready for the next frame.
         """
-        reset = self._time_jumped_back(frame.id)
-        if reset:
-            self.reset()
-        clock = _Clock()
-        query = self._encode(frame, clock)
-        pairs = self._match(self.keyframes.neighbours(), query, clock)
+        outcome = process_together([self], [frame])[0]
+        if isinstance(outcome, SuperglueError):
+            raise outcome
+        return outcome
+
+    def _encode(self, frames: Sequence[Frame]) -> list[Encoded | SuperglueError]:
+        limit = self.config.front_end.max_keypoints
+        return encode(frames, self.front_end, self.matcher, limit)
+
+    def _pairings(self, encoded: Encoded) -> list[tuple[Candidate, Keyframe]]:
+        """References and queries to match: the right image with the left, keyframes with it."""
+        query = encoded.frame
+        pairings = [(candidate, query) for candidate in self.keyframes.neighbours()]
+        if encoded.right is not None:
+            pairings.append((Candidate(query, MatchKind.STEREO), encoded.right))
+        return pairings
+
+    def _finish(
+        self,
+        encoded: Encoded,
+        matched: Sequence[tuple[Candidate, Correspondences]],
+        clock: StageClock,
+    ) -> FrameResult:
+        """From ``matched`` of :meth:`_pairings` on: geometry, landmarks, keyframe or not."""
+        query, stereo = encoded.frame, None
+        if encoded.right is not None:
+            *matched, (_, found) = matched
+            with clock.stage("geometry"):
+                measured = verify_stereo(query, encoded.right, encoded.baseline, found, self.config)
+            query = replace(query, depth=measured.depth, depth_sigma=measured.depth_sigma)
+            stereo = measured.pair
+        pairs = self._verify(matched, query, clock)
         if pairs and not any(pair.tracked for pair in pairs):
             pairs = self._relocalise(query, pairs, clock)
         else:
@@ -174,36 +203,47 @@ class Pipeline:
             self.keyframes.insert(query, connected)
         self.keyframes.pass_by(query)
         self._newest = (query, connected)
-        self._last_stamp_ns[frame.id.camera_index] = frame.id.stamp_ns
-        return FrameResult(frame.id, query.features, pairs, is_keyframe, reset, clock.seconds())
-
-    def _encode(self, frame: Frame, clock: _Clock) -> Keyframe:
-        """All that is computed of the frame alone, once."""
-        with clock.stage("extract"):
-            features = self._extract(frame)
-            depth = depth_at(frame, features)
-            raw = Keyframe(frame.id, features, None, frame.camera, depth, None, frame.rectified)
-            return self._prepared(raw)
-
-    def _prepared(self, raw: Keyframe) -> Keyframe:
-        prepared = self.matcher.prepare(raw.features)
-        return replace(raw, prepared=prepared, global_descriptor=pool(raw.features))
+        self._last_stamp_ns[query.id.camera_index] = query.id.stamp_ns
+        reset, self._jumped = self._jumped, False
+        result = FrameResult(
+            query.id,
+            query.features,
+            pairs,
+            is_keyframe,
+            reset,
+            clock.seconds(),
+            query.depth,
+            query.depth_sigma,
+        )
+        if encoded.right is None or stereo is None:
+            return result
+        ids = right_tracks(stereo, query.features.track_ids, len(encoded.right.features))
+        right = replace(encoded.right.features, track_ids=ids)
+        stereo = stereo.with_ids(ids[stereo.matches.index_query])
+        return replace(result, stereo=stereo, right_features=right)
 
     def _match(
-        self, candidates: Sequence[Candidate], query: Keyframe, clock: _Clock
+        self, candidates: Sequence[Candidate], query: Keyframe, clock: StageClock
     ) -> tuple[FramePair, ...]:
         """One network batch over all candidates, then the geometry of each pair."""
         with clock.stage("match"):
             prepared = [candidate.keyframe.prepared for candidate in candidates]
             assignments = self.matcher.match(prepared, query.prepared) if candidates else []
+        return self._verify(zip(candidates, assignments, strict=True), query, clock)
+
+    def _verify(
+        self,
+        matched: Iterable[tuple[Candidate, Correspondences]],
+        query: Keyframe,
+        clock: StageClock,
+    ) -> tuple[FramePair, ...]:
         with clock.stage("geometry"):
             return tuple(
-                verify(candidate, query, found, self.config)
-                for candidate, found in zip(candidates, assignments, strict=True)
+                verify(candidate, query, found, self.config) for candidate, found in matched
             )
 
     def _relocalise(
-        self, query: Keyframe, pairs: tuple[FramePair, ...], clock: _Clock
+        self, query: Keyframe, pairs: tuple[FramePair, ...], clock: StageClock
     ) -> tuple[FramePair, ...]:
         """Look for the frame in all of the map; where it is found becomes the reference."""
         tried = {pair.matches.reference for pair in pairs}
@@ -252,59 +292,63 @@ class Pipeline:
         )
         return query, pairs
 
-    def _time_jumped_back(self, frame_id: FrameId) -> bool:
-        last = self._last_stamp_ns.get(frame_id.camera_index)
-        return last is not None and frame_id.stamp_ns < last
 
-    def _extract(self, frame: Frame) -> Features:
-        """Features of the frame: our own, or those an outside front-end sent with it."""
-        outside = frame.keypoints
-        if outside is None:
-            return self.front_end.extract(frame.image)
-        outside = self._cap(outside)
-        if outside.descriptors is not None and outside.descriptor_dim:
-            return outside
-        described = self.front_end.describe(frame.image, outside.keypoints)
-        return replace(
-            described,
-            scores=outside.scores,
-            sigma_px=outside.sigma_px,
-        )
+def process_together(
+    pipelines: Sequence[Pipeline], frames: Sequence[Frame]
+) -> list[FrameResult | SuperglueError]:
+    """What :meth:`Pipeline.process` of each pipeline gives for its frame, or why it refuses it.
 
-    def _cap(self, features: Features) -> Features:
-        limit = self.config.front_end.max_keypoints
-        if len(features) <= limit:
-            return features
-        log.warning("%d keypoints given, the best %d are used", len(features), limit)
-        best = np.sort(np.argsort(-features.scores, kind="stable")[:limit])
-        return features.select(best)
-
-
-class _Clock:
-    """Adds up the wall time of the stages of one frame."""
-
-    def __init__(self) -> None:
-        self._seconds = dict.fromkeys(("extract", "match", "geometry"), 0.0)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self._seconds[name] += time.perf_counter() - started
-
-    def seconds(self) -> StageSeconds:
-        return StageSeconds(**self._seconds)
-
-
-def depth_at(frame: Frame, features: Features) -> FloatArray | None:
-    """Depth in metres at every keypoint (N,), 0 where unknown; None where the frame has no depth.
-
-    The nearest pixel's value: interpolation would invent surfaces across depth edges.
+    For frames of a rig that are there together: the networks are called once for all. The
+    pipelines, each given once, share front-end, matcher and tracks. Results are those of one after
+    the other, up to rounding; the seconds of shared calls are shared out evenly.
     """
-    if frame.depth is None:
-        return None
-    height, width = frame.depth.shape
-    pixels = np.rint(features.keypoints).astype(np.intp)
-    x, y = pixels[:, 0].clip(0, width - 1), pixels[:, 1].clip(0, height - 1)
-    depth = frame.depth[y, x]
-    return np.where(np.isfinite(depth), depth, 0).astype(np.float32)
+    clock = StageClock()
+    with clock.stage("extract"):
+        encoded = pipelines[0]._encode(frames)
+    jobs: list[list[tuple[Candidate, Keyframe]]] = []
+    for pipeline, one in zip(pipelines, encoded, strict=True):
+        if isinstance(one, SuperglueError):
+            jobs.append([])
+            continue
+        pipeline._reset_if_time_jumped_back(one.frame.id)
+        jobs.append(pipeline._pairings(one))
+    with clock.stage("match"):
+        found = _match_all(pipelines[0].matcher, jobs)
+    shared = clock.seconds(len(frames))
+    outcomes: list[FrameResult | SuperglueError] = []
+    for pipeline, one, job, matched in zip(pipelines, encoded, jobs, found, strict=True):
+        if isinstance(one, SuperglueError):
+            outcomes.append(one)
+        elif isinstance(matched, SuperglueError):
+            outcomes.append(matched)
+        else:
+            pairs = [(candidate, pair) for (candidate, _), pair in zip(job, matched, strict=True)]
+            try:
+                outcomes.append(pipeline._finish(one, pairs, StageClock(shared)))
+            except SuperglueError as error:
+                outcomes.append(error)
+    return outcomes
+
+
+def _match_all(
+    matcher: Matcher, jobs: Sequence[Sequence[tuple[Candidate, Keyframe]]]
+) -> list[list[Correspondences] | SuperglueError]:
+    """The matches of every job, all in one batch; a job that cannot be matched spoils no other."""
+    try:
+        found = iter(_match_batch(matcher, [pairing for job in jobs for pairing in job]))
+        return [[next(found) for _ in job] for job in jobs]
+    except SuperglueError as error:
+        if len(jobs) == 1:
+            return [error]
+    return [outcome for job in jobs for outcome in _match_all(matcher, [job])]
+
+
+def _match_batch(
+    matcher: Matcher, pairings: Sequence[tuple[Candidate, Keyframe]]
+) -> list[Correspondences]:
+    if not pairings:
+        return []
+    return matcher.match_pairs(
+        [candidate.keyframe.prepared for candidate, _ in pairings],
+        [query.prepared for _, query in pairings],
+    )

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from superglue_ros.errors import FeaturesError, ImageError
+from superglue_ros.errors import CalibrationError, FeaturesError, ImageError
 from superglue_ros.geometry.camera import Camera
 
 FloatArray = NDArray[np.float32]
@@ -183,12 +183,34 @@ class Features:
 
 
 @dataclass(frozen=True, eq=False)
+class RightView:
+    """The right image of a rectified stereo pair, of which a frame is the left one.
+
+    ``image`` (H, W) uint8 grey; ``baseline`` metres, > 0: the right camera stands this far along
+    the left one's x axis. Raises :class:`ImageError` and :class:`CalibrationError`.
+    """
+
+    id: FrameId
+    image: NDArray[np.uint8]
+    camera: Camera
+    baseline: float
+
+    def __post_init__(self) -> None:
+        _check_grey(self.image, "right image")
+        if not (np.isfinite(self.baseline) and self.baseline > 0):
+            raise CalibrationError(
+                f"the baseline of the stereo pair is {self.baseline:g} m: it must be positive"
+            )
+
+
+@dataclass(frozen=True, eq=False)
 class Frame:
     """One image with all that came with it.
 
     ``image`` (H, W) uint8 grey, not empty; ``camera`` None or uncalibrated: matches yes, pose no;
     ``keypoints`` from an outside front-end, with or without descriptors; ``depth`` (H, W) float32
-    metres, registered to the image, 0 or NaN = unknown. Raises :class:`ImageError`.
+    metres, registered to the image, 0 or NaN = unknown; ``right``, of a rectified stereo pair, in
+    whose place there is no ``depth``. Raises :class:`ImageError` and :class:`CalibrationError`.
     """
 
     id: FrameId
@@ -197,18 +219,31 @@ class Frame:
     keypoints: Features | None = None
     depth: FloatArray | None = None
     rectified: bool = False
+    right: RightView | None = None
 
     def __post_init__(self) -> None:
-        if self.image.ndim != 2 or self.image.size == 0 or self.image.dtype != np.uint8:
-            raise ImageError(
-                f"image has shape {self.image.shape} and type {self.image.dtype}: "
-                f"give a non-empty (H, W) grey uint8 image"
-            )
+        _check_grey(self.image, "image")
         if self.depth is not None and self.depth.shape != self.image.shape:
             raise ImageError(
                 f"depth is {self.depth.shape[1]}x{self.depth.shape[0]} but the image is "
                 f"{self.image.shape[1]}x{self.image.shape[0]}: register the depth to the image"
             )
+        if self.right is not None:
+            self._check_stereo(self.right)
+
+    def _check_stereo(self, right: RightView) -> None:
+        if right.image.shape != self.image.shape:
+            raise ImageError(
+                f"the right image is {right.image.shape[1]}x{right.image.shape[0]} but the left "
+                f"one is {self.image.shape[1]}x{self.image.shape[0]}: give a rectified pair of one "
+                f"size"
+            )
+        if self.camera is None:
+            raise CalibrationError("a stereo pair has no calibration: calibrate both cameras")
+        if not self.rectified or self.camera.distorted or right.camera.distorted:
+            raise CalibrationError("a stereo pair is not rectified: give the rectified images")
+        if self.depth is not None:
+            raise ImageError("a stereo pair brings depth of its own: give the one or the other")
 
 
 @dataclass(frozen=True, eq=False)
@@ -288,6 +323,14 @@ class RelativePose:
     inlier_threshold_px: float
     median_epipolar_px: float
     median_parallax_rad: float
+
+
+def _check_grey(image: NDArray[Any], name: str) -> None:
+    if image.ndim != 2 or image.size == 0 or image.dtype != np.uint8:
+        raise ImageError(
+            f"{name} has shape {image.shape} and type {image.dtype}: "
+            f"give a non-empty (H, W) grey uint8 image"
+        )
 
 
 def _set(instance: Any, name: str, value: Any) -> None:

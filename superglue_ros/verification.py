@@ -16,7 +16,9 @@ from superglue_ros.types import (
     BoolArray,
     Correspondences,
     Features,
+    FloatArray,
     IdArray,
+    IntArray,
     Matches,
     MatchKind,
     MatchStatus,
@@ -79,6 +81,12 @@ class FramePair:
         )
         return dataclasses.replace(self, matches=matches)
 
+    def with_ids(self, track_ids: IdArray) -> FramePair:
+        """The same pair with the landmark (K,) of every match."""
+        return dataclasses.replace(
+            self, matches=dataclasses.replace(self.matches, track_ids=track_ids)
+        )
+
     def lost(self) -> FramePair:
         """The same pair, saying that neither this nor any other keyframe was recognised."""
         return dataclasses.replace(
@@ -95,26 +103,35 @@ def verify(
     ``keyframes.loop_min_inliers`` inliers: a false one does more harm than a missed one.
     """
     reference = candidate.keyframe
-    points_ref = reference.features.keypoints[found.index_ref]
-    points_query = query.features.keypoints[found.index_query]
-    sigma = np.hypot(
-        reference.features.sigma_px[found.index_ref], query.features.sigma_px[found.index_query]
-    ).astype(np.float32)
     calibrated = reference.camera is not None and query.camera is not None
     rules = _strictness(candidate.kind, config)
     if reference.camera is not None and query.camera is not None:
         geometry = estimate_two_view(
-            points_ref,
-            points_query,
+            reference.features.keypoints[found.index_ref],
+            query.features.keypoints[found.index_query],
             reference.camera,
             query.camera,
             rules,
             scores=found.scores,
-            sigma_px=sigma,
-            depth_ref=None if reference.depth is None else reference.depth[found.index_ref],
+            sigma_px=sigma_of_matches(reference.features, query.features, found),
+            depth_ref=_chosen(reference.depth, found.index_ref),
+            depth_sigma=_chosen(reference.depth_sigma, found.index_ref),
         )
     else:
         geometry = no_pose(len(found), rules)
+    return frame_pair(candidate, query, found, geometry, config, calibrated)
+
+
+def frame_pair(
+    candidate: Candidate,
+    query: Keyframe,
+    found: Correspondences,
+    geometry: TwoViewGeometry,
+    config: Config,
+    calibrated: bool = True,
+) -> FramePair:
+    """All that is known of a pair, once its geometry is estimated."""
+    reference = candidate.keyframe
     matches = Matches(
         reference.id,
         query.id,
@@ -122,15 +139,25 @@ def verify(
         _status(reference.features, query.features, found, config.geometry),
         found.index_ref,
         found.index_query,
-        points_ref,
-        points_query,
+        reference.features.keypoints[found.index_ref],
+        query.features.keypoints[found.index_query],
         found.scores,
         geometry.inliers,
-        sigma,
+        sigma_of_matches(reference.features, query.features, found),
         np.full(len(found), NO_TRACK, np.int64),
         query.rectified,
     )
     return FramePair(matches, _pose(matches, geometry), calibrated)
+
+
+def sigma_of_matches(reference: Features, query: Features, found: Correspondences) -> FloatArray:
+    """(K,) float32 pixels, standard deviation of both keypoints of each match together."""
+    sigma = np.hypot(reference.sigma_px[found.index_ref], query.sigma_px[found.index_query])
+    return np.asarray(sigma, np.float32)
+
+
+def _chosen(values: FloatArray | None, index: IntArray) -> FloatArray | None:
+    return None if values is None else values[index]
 
 
 def _strictness(kind: MatchKind, config: Config) -> GeometryConfig:

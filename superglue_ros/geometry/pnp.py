@@ -92,14 +92,13 @@ def metric_pose(views: Views, config: GeometryConfig) -> TwoViewGeometry | None:
     if pose is None:
         return None
     motion, scale = MetricMotion(*pose), views.expected_px
-    depth_sigma = config.depth_noise * part.depth
     # The depth's noise is absolute, the keypoints' known up to the scale: whiten with the estimate.
     for _ in range(2):
         model = partial(
             reprojection,
             pairs=part.weighted(scale),
             depth=part.depth,
-            depth_sigma=depth_sigma,
+            depth_sigma=part.depth_sigma,
             pixel=part.pairs.sigma_query,
         )
         fit = minimise(motion, model, MetricMotion.moved, part.prior, 1.0)

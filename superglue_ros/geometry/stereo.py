@@ -11,9 +11,14 @@ from numpy.typing import ArrayLike, NDArray
 from superglue_ros.config import GeometryConfig
 from superglue_ros.errors import CalibrationError, FeaturesError
 from superglue_ros.geometry.camera import Camera
+from superglue_ros.geometry.covariance import noise_scale
 from superglue_ros.types import BoolArray
 
 Array = NDArray[np.float64]
+
+# Standard deviation of the difference of two values that are rounded to whole steps.
+_ROUNDING_OF_A_DIFFERENCE = 1 / np.sqrt(6)
+_WIDEST_GRID_PX = 16.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +51,11 @@ def stereo_rig(left: Camera, right: Camera, p_right: Sequence[float] | Array) ->
     if projection.size != 12 or not np.isfinite(projection).all() or projection[0] <= 0:
         raise CalibrationError(
             "P of the right camera is not a projection matrix: calibrate the pair"
+        )
+    if projection[3] == 0:
+        raise CalibrationError(
+            "P[3] of the right camera is 0, so the baseline is missing: calibrate the pair as "
+            "stereo, so that P[3] is -fx times the baseline in metres"
         )
     baseline = -projection[3] / projection[0]
     if baseline <= 0:
@@ -88,3 +98,28 @@ def stereo_depth(
     sigma = np.full(len(left), np.sqrt(2)) if sigma_px is None else np.asarray(sigma_px, np.float64)
     spread = depth**2 / rig.baseline * sigma / rig.left.matrix[0, 0]
     return StereoDepth(depth, spread, inlier)
+
+
+def disparity_sigma(
+    points_left: ArrayLike,
+    points_right: ArrayLike,
+    rig: StereoRig,
+    config: GeometryConfig,
+    sigma_px: ArrayLike,
+) -> Array:
+    """Standard deviation (K,) in pixels of the disparities of K matched keypoints.
+
+    ``sigma_px`` (K,) are those that the keypoints claim. Rows are known to be equal, so their
+    differences show what the claims are worth: their spread is that of the disparities, too. But
+    where keypoints lie on a grid, as those of a network do, rows are rounded alike and disparities
+    are not; the rounding is added.
+    """
+    left = np.asarray(points_left, np.float64).reshape(-1, 2)
+    right = np.asarray(points_right, np.float64).reshape(-1, 2)
+    claimed = np.asarray(sigma_px, np.float64)
+    rows = (rig.left.rays(left) - rig.right.rays(right))[:, 1] * rig.left.focal
+    limit = np.sqrt(2) * config.threshold_px / max(float(np.median(claimed)), 1e-3)
+    scale = noise_scale(rows / claimed, 1.0, limit)
+    steps = np.diff(np.unique(np.concatenate((left[:, 0], right[:, 0]))))
+    grid = min(float(steps[steps > 1e-3].min(initial=np.inf)), _WIDEST_GRID_PX)
+    return np.hypot(scale * claimed, grid * _ROUNDING_OF_A_DIFFERENCE)

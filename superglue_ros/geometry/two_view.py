@@ -44,6 +44,7 @@ def estimate_two_view(
     scores: ArrayLike | None = None,
     sigma_px: ArrayLike | None = None,
     depth_ref: ArrayLike | None = None,
+    depth_sigma: ArrayLike | None = None,
 ) -> TwoViewGeometry:
     """Pose of the query camera in the reference camera from K matches.
 
@@ -51,7 +52,9 @@ def estimate_two_view(
     probability that a match is right, its weight in the pose (section 4 of the paper);
     ``sigma_px`` (K,) pixels, standard deviation of a match, that is the root of the sum of both
     keypoints' variances; ``depth_ref`` (K,) metres along the optical axis at the reference points,
-    0 or NaN = unknown: where enough are known, the pose is metric (method PNP).
+    0 or NaN = unknown: where enough are known, the pose is metric (method PNP); ``depth_sigma``
+    (K,) metres, their standard deviations, by default and where 0 or NaN ``geometry.depth_noise``
+    of the depth.
 
     Raises :class:`FeaturesError` on points that are not finite or lengths that differ.
     """
@@ -64,6 +67,9 @@ def estimate_two_view(
     score = _values(scores, "scores", count, 1.0)
     sigma = _values(sigma_px, "sigma_px", count, np.sqrt(2.0))
     depth = _values(depth_ref, "depth_ref", count, 0.0, finite=False)
+    depth = np.where(np.isfinite(depth) & (depth > 0), depth, 0.0)
+    spread = _values(depth_sigma, "depth_sigma", count, 0.0, finite=False)
+    spread = np.where(np.isfinite(spread) & (spread > 0), spread, config.depth_noise * depth)
     if count < config.min_matches:
         return no_pose(count, config, PoseStatus.FEW)
     rays_ref, rays_query = camera_ref.rays(ref_px), camera_query.rays(query_px)
@@ -82,7 +88,8 @@ def estimate_two_view(
         expected / np.sqrt(2.0),
         np.clip(score, _LEAST_WEIGHT, 1.0),
         image_cells(query_px, camera_query.width),
-        np.where(np.isfinite(depth) & (depth > 0), depth, 0.0),
+        depth,
+        spread,
         (camera_query.width, camera_query.height),
     ).select(np.asarray(seen))
     result = metric_pose(views, config) if (views.depth > 0).sum() >= _LEAST_DEPTHS else None

@@ -50,7 +50,8 @@ class Views:
 
     ``pairs`` with standard deviations of one pixel; ``relative_sigma`` (K,) those of the matches
     over their median, and ``expected_px`` that median; ``prior`` (K,) weights; ``cells`` (K,) the
-    image cells; ``depth`` (K,) metres, 0 = unknown; ``size_query`` (width, height) pixels.
+    image cells; ``depth`` (K,) metres, 0 = unknown, of standard deviation ``depth_sigma`` (K,)
+    metres; ``size_query`` (width, height) pixels.
     """
 
     pairs: RayPairs
@@ -61,6 +62,7 @@ class Views:
     prior: Array
     cells: NDArray[np.int64]
     depth: Array
+    depth_sigma: Array
     size_query: tuple[int, int]
 
     @property
@@ -99,6 +101,7 @@ class Views:
             prior=self.prior[mask],
             cells=self.cells[mask],
             depth=self.depth[mask],
+            depth_sigma=self.depth_sigma[mask],
         )
 
 

@@ -66,3 +66,23 @@ def test_noisier_depth_is_trusted_less(scene):
         for noise in (0.0, 0.1)
     )
     assert np.trace(unsure[:3, :3]) > 1.5 * np.trace(sure[:3, :3])
+
+
+def test_each_depth_counts_as_its_own_standard_deviation_says(scene):
+    """Far points of a stereo pair: their depths are off, which is known, and do less harm."""
+    off = []
+    for seed in range(6):
+        data = scene(seed, noise=0.1, outliers=0.0)
+        sigma = np.where(data.depth > 4, 0.3, 0.005) * data.depth
+        noise = np.random.default_rng(seed).standard_normal(len(sigma))
+        told, untold, unknown = (
+            estimate_two_view(
+                *data.views, CONFIG, depth_ref=data.depth + sigma * noise, depth_sigma=given
+            )
+            for given in (sigma, None, sigma * np.nan)
+        )
+        np.testing.assert_array_equal(unknown.translation, untold.translation)
+        off.append([np.linalg.norm(r.translation - data.translation) for r in (told, untold)])
+    told_off, untold_off = np.mean(off, axis=0)
+    assert told_off < 0.004
+    assert untold_off > 1.5 * told_off

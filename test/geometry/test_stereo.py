@@ -6,7 +6,7 @@ import pytest
 from superglue_ros.config import GeometryConfig
 from superglue_ros.errors import CalibrationError, FeaturesError
 from superglue_ros.geometry.camera import camera_from_info
-from superglue_ros.geometry.stereo import stereo_depth, stereo_rig
+from superglue_ros.geometry.stereo import disparity_sigma, stereo_depth, stereo_rig
 from superglue_ros.geometry.two_view import estimate_stereo
 from superglue_ros.types import PoseMethod, PoseStatus
 
@@ -47,6 +47,25 @@ def test_other_rows_and_negative_disparities_are_outliers():
     np.testing.assert_array_equal(found.depth[:2], 0)
 
 
+@pytest.mark.parametrize("noise", [0.1, 0.4])
+def test_the_rows_tell_how_uncertain_a_disparity_is(noise):
+    """Whatever the keypoints claim of themselves."""
+    left, right, _ = matches(1000)
+    right = right + np.random.default_rng(1).normal(0, noise, right.shape)
+    sigma = disparity_sigma(left, right, rig(), CONFIG, np.full(1000, np.sqrt(2)))
+    np.testing.assert_allclose(sigma, noise, atol=0.05)
+
+
+@pytest.mark.parametrize("grid", [1.0, 2.5])
+def test_keypoints_on_a_grid_have_rounded_disparities(grid):
+    left, right, _ = matches(1000)
+    left, rounded = np.round(left / grid) * grid, np.round(right / grid) * grid
+    rounded[:, 1] = left[:, 1]
+    sigma = disparity_sigma(left, rounded, rig(), CONFIG, np.ones(1000))
+    off = (left - rounded)[:, 0] - (matches(1000)[0] - right)[:, 0]
+    np.testing.assert_allclose(sigma, off.std(), rtol=0.15)
+
+
 def test_the_pose_is_the_calibration():
     left, right, _ = matches()
     right[:10, 1] += 5
@@ -67,6 +86,8 @@ def test_the_pose_is_the_calibration():
 def test_bad_rigs_are_refused():
     with pytest.raises(CalibrationError, match="left and right swapped"):
         stereo_rig(CAMERA, CAMERA, [*P_RIGHT[:3], 48, *P_RIGHT[4:]])
+    with pytest.raises(CalibrationError, match=r"P\[3\] of the right camera is 0"):
+        stereo_rig(CAMERA, CAMERA, [*P_RIGHT[:3], 0, *P_RIGHT[4:]])
     with pytest.raises(CalibrationError, match="not a projection matrix"):
         stereo_rig(CAMERA, CAMERA, np.zeros(12))
     bent = camera_from_info(640, 480, K, [0.1, 0, 0, 0, 0])
