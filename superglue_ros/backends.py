@@ -1,4 +1,4 @@
-"""Which runtime computes a network: torch, or ONNX Runtime on the exported graph."""
+"""Which runtime computes a network: torch, its compiler, or ONNX Runtime on the exported graph."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import torch
 
+from superglue_ros.compiled_engine import CompiledSuperGlueEngine, CompiledSuperPointEngine
 from superglue_ros.config import Config
 from superglue_ros.errors import ConfigError, WeightsError
 from superglue_ros.onnx_engine import OnnxSuperGlueEngine, OnnxSuperPointEngine
@@ -40,6 +41,8 @@ def superglue_engine(
     """
     network, iterations = loaded.network, config.matcher.sinkhorn_iterations
     dtype = superglue_dtype(network, config.precision, device)
+    if config.backend == "compiled":
+        return CompiledSuperGlueEngine(network, device, dtype, config.front_end.max_keypoints)
     own = SuperGlueEngine(network, device, dtype)
     return _choose(
         config,
@@ -56,6 +59,8 @@ def superpoint_engine(
 ) -> SuperPointEngine | OnnxSuperPointEngine:
     """The front-end's engine that ``config.backend`` asks for; as :func:`superglue_engine`."""
     dtype = superpoint_dtype(loaded.network, config.precision, device)
+    if config.backend == "compiled":
+        return CompiledSuperPointEngine(loaded.network, device, dtype)
     own = SuperPointEngine(loaded.network, device, dtype)
     return _choose(
         config, "superpoint.onnx", own, OnnxSuperPointEngine, loaded.kind, detection_outcome

@@ -234,9 +234,9 @@ class Config:
     )
     backend: str = setting(
         "torch",
-        "Runtime of the networks: onnx runs the graphs in onnx_folder, auto the faster of the two "
-        "where both give the same.",
-        choices=("torch", "onnx", "auto"),
+        "Runtime of the networks: compiled is torch.compile, on a GPU with CUDA graphs; onnx runs "
+        "the graphs in onnx_folder, auto the faster of torch and onnx where both give the same.",
+        choices=("torch", "compiled", "onnx", "auto"),
         fixed=True,
     )
     onnx_folder: str = setting(

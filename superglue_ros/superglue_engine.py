@@ -29,7 +29,7 @@ from superglue_ros.superglue import AttentionalPropagation, SuperGlue, normalise
 
 
 @dataclass(frozen=True, eq=False)
-class _Layer:
+class Layer:
     """One attentional propagation; ``x`` is a row of tokens without the folded biases.
 
     ``project`` (D, 5D), ``bias`` (5D): x to query, key, value and the MLP's hidden input (2D);
@@ -95,7 +95,7 @@ class SuperGlueEngine:
         crossings = [i for i, layer in enumerate(self._layers) if layer.cross]
         self._shared = crossings[0] if crossings else len(self._layers)
 
-    def _fold_layers(self, network: SuperGlue) -> tuple[list[_Layer], Tensor]:
+    def _fold_layers(self, network: SuperGlue) -> tuple[list[Layer], Tensor]:
         """All layers, and the sum of the biases left out of the tokens."""
         offset = torch.zeros(self.width, dtype=torch.float64)
         layers = []
@@ -109,7 +109,7 @@ class SuperGlueEngine:
 
     def _fold_layer(
         self, module: AttentionalPropagation, cross: bool, offset: Tensor
-    ) -> tuple[_Layer, Tensor]:
+    ) -> tuple[Layer, Tensor]:
         d = self.width
         qkv, qkv_bias = _parameters(module.qkv)
         merge, merge_bias = _parameters(module.merge)
@@ -124,7 +124,7 @@ class SuperGlueEngine:
         def put(x: Tensor) -> Tensor:
             return x.to(self.device, self.dtype).contiguous()
 
-        layer = _Layer(
+        layer = Layer(
             cross,
             module.heads,
             put(torch.cat([qkv, own]).T),
@@ -203,7 +203,7 @@ class SuperGlueEngine:
             for row, k in enumerate(group.members):
                 yield k, a[row : row + 1] @ b[row : row + 1].transpose(1, 2)
 
-    def _propagate(self, layer: _Layer, x: Tensor, groups: Sequence[_Group]) -> None:
+    def _propagate(self, layer: Layer, x: Tensor, groups: Sequence[_Group]) -> None:
         """Update the packed tokens ``x`` (T, D) in place (eq. 3-5)."""
         d = self.width
         projected = self._buffer("projected", len(x), 5 * d, self.dtype)
@@ -229,7 +229,7 @@ class SuperGlueEngine:
 
     def _send(
         self,
-        layer: _Layer,
+        layer: Layer,
         projected: Tensor,
         hidden: Tensor,
         source: slice,

@@ -61,7 +61,7 @@ class _Border:
 
 
 @dataclass(frozen=True, eq=False)
-class _Block:
+class Block:
     """Two 3x3 convolutions with ReLU, batch norm that could not be folded, 2x2 pooling."""
 
     a: _Conv
@@ -95,19 +95,19 @@ class SuperPointEngine:
         self, network: SuperPoint, device: torch.device, dtype: torch.dtype = torch.float32
     ) -> None:
         self._device, self._dtype = device, dtype
-        self._pooled: dict[_Block, Tensor] = {}
+        self._pooled: dict[Block, Tensor] = {}
         with torch.no_grad():
             backbone: Any = network.backbone
             blocks = [(block[0], block[1]) for block in backbone]
             offset: tuple[Tensor, Tensor] | None = None
-            self._blocks: list[_Block] = []
+            self._blocks: list[Block] = []
             for first, second in blocks:
                 a, offset = self._fold(first, offset)
                 b, offset = self._fold(second, offset)
                 norm = None
                 if offset is not None and bool((offset[0] < 0).any()):
                     norm, offset = self._per_channel(offset), None
-                self._blocks.append(_Block(a, b, norm, pool=len(self._blocks) + 1 < len(blocks)))
+                self._blocks.append(Block(a, b, norm, pool=len(self._blocks) + 1 < len(blocks)))
             heads = []
             for first, last in (network.detector, network.descriptor):
                 hidden, inner = self._fold(first, offset)
@@ -163,6 +163,9 @@ class SuperPointEngine:
         ``images`` (B, 1, H, W) in [0, 1], H and W multiples of 8. The maps are the caller's own.
         """
         x = images.to(self._device, self._dtype).contiguous(memory_format=torch.channels_last)
+        return self._maps(x)
+
+    def _maps(self, x: Tensor) -> tuple[Tensor, Tensor]:
         for block in self._blocks:
             x = self._apply(x, block)
         logits, descriptors = (
@@ -171,7 +174,7 @@ class SuperPointEngine:
         )
         return keypoint_probability(logits), F.normalize(descriptors, dim=1)
 
-    def _apply(self, x: Tensor, block: _Block) -> Tensor:
+    def _apply(self, x: Tensor, block: Block) -> Tensor:
         height, width = x.shape[2:]
         channels = len(block.b.weight)
         rows = max(8, STRIP_BYTES // (channels * width * x.element_size()) // 2 * 2)
