@@ -64,6 +64,11 @@ class FrontEndConfig:
         0.005, "SuperPoint detection threshold (probability).", low=0.0, high=1.0
     )
     nms_radius: int = setting(4, "Non-maximum suppression radius [px].", low=0, high=32)
+    subpixel: bool = setting(
+        True,
+        "SuperPoint keypoints lie where the detector's probability around them is centred; false "
+        "leaves them at whole pixels.",
+    )
     border: int = setting(
         4, "Keypoints this near the image border are dropped [px].", low=0, high=64
     )

@@ -21,6 +21,7 @@ from superglue_ros.precision import MapsImages
 from superglue_ros.superpoint import (
     SuperPointConfig,
     non_maximum_suppression,
+    refine_keypoints,
     sample_descriptors,
     select_keypoints,
 )
@@ -28,6 +29,8 @@ from superglue_ros.types import Features, FloatArray
 from superglue_ros.weights import load_superpoint
 
 GreyImage = NDArray[np.uint8]
+
+_SUBPIXEL_RADIUS = 2
 
 
 class FrontEnd(Protocol):
@@ -107,6 +110,9 @@ class SuperPointFrontEnd:
         keypoints, values = select_keypoints(
             scores[0], config.max_keypoints, config.threshold, config.border
         )
+        if config.subpixel:
+            radius = min(_SUBPIXEL_RADIUS, config.nms_radius)  # clear of other keypoints
+            keypoints = refine_keypoints(probability[0, :height, :width], keypoints, radius)
         original = resized.to_original(keypoints.cpu().numpy())
         return self._features(image, original, values, keypoints, dense)
 

@@ -142,6 +142,23 @@ def select_keypoints(
     return candidates.flip(1).to(scores.dtype) + border, values
 
 
+def refine_keypoints(scores: Tensor, keypoints: Tensor, radius: int = 2) -> Tensor:
+    """Sub-pixel positions: centres of mass of the scores around whole pixels.
+
+    ``scores`` (H, W) before suppression, not negative; ``keypoints`` (N, 2) whole pixels (x, y);
+    the square of 2 ``radius`` + 1 pixels around each counts. The detector spreads its probability
+    over the pixels near a corner, and the centre of it is more exact than the largest.
+    """
+    padded = F.pad(scores, (radius, radius, radius, radius))
+    offsets = torch.arange(-radius, radius + 1, device=scores.device)
+    x, y = (keypoints.long() + radius).unbind(dim=1)
+    mass = padded[y[:, None, None] + offsets[:, None], x[:, None, None] + offsets]
+    total = mass.sum(dim=(1, 2)).clamp(min=torch.finfo(scores.dtype).tiny)
+    shift_x = (mass.sum(dim=1) * offsets).sum(dim=1) / total
+    shift_y = (mass.sum(dim=2) * offsets).sum(dim=1) / total
+    return keypoints + torch.stack([shift_x, shift_y], dim=1)
+
+
 def sample_descriptors(keypoints: Tensor, descriptors: Tensor, exact: bool = True) -> Tensor:
     """Bilinear descriptors at pixels, unit length.
 
