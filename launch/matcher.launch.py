@@ -1,6 +1,7 @@
 """Starts the matcher node and brings it up.
 
 ros2 launch superglue_ros matcher.launch.py image:=/camera/image_raw camera_info:=/camera/info
+ros2 launch superglue_ros matcher.launch.py stereo:=true left_image:=/stereo/left/image_rect ...
 """
 
 from pathlib import Path
@@ -27,6 +28,17 @@ TOPICS = {
     "status": "Output: seconds and counts, after every frame.",
 }
 
+# The topics of a rectified stereo pair have slashes in their names, launch arguments do not.
+STEREO_TOPICS = {
+    "left_image": ("left/image_rect", "Input, with stereo: rectified left images."),
+    "left_camera_info": ("left/camera_info", "Input, with stereo: their calibration."),
+    "right_image": ("right/image_rect", "Input, with stereo: rectified right images."),
+    "right_camera_info": (
+        "right/camera_info",
+        "Input, with stereo: their calibration; P[3] is -fx times the baseline.",
+    ),
+}
+
 # Launch arguments that take the place of a parameter of params_file, where they are not empty.
 PARAMETERS = {
     "device": ("device", "Where the networks run: auto, cpu, cuda:0 and so on."),
@@ -42,6 +54,9 @@ def bring_up(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     if given["use_sim_time"] == "true":
         parameters["use_sim_time"] = True
     parameters |= {name: given[key] for key, (name, _) in PARAMETERS.items() if given[key]}
+    if given["stereo"]:
+        parameters["inputs.stereo"] = given["stereo"] == "true"
+    stereo = [(name, given[key]) for key, (name, _) in STEREO_TOPICS.items()]
     node = LifecycleNode(
         package="superglue_ros",
         executable="matcher",
@@ -51,7 +66,10 @@ def bring_up(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         parameters=[given["params_file"], parameters],
         remappings=[
             *((name, given[name]) for name in TOPICS if given[name] != name),
+            *((name, topic) for name, topic in stereo if topic != name),
             ("image/compressed", f"{given['image']}/compressed"),
+            ("left/image_rect/compressed", f"{given['left_image']}/compressed"),
+            ("right/image_rect/compressed", f"{given['right_image']}/compressed"),
         ],
         arguments=["--ros-args", "--log-level", given["log_level"]],
     )
@@ -105,6 +123,13 @@ def generate_launch_description() -> LaunchDescription:
                 choices=["debug", "info", "warn", "error", "fatal"],
                 description="Least severity that is logged.",
             ),
+            DeclareLaunchArgument(
+                "stereo",
+                default_value="",
+                choices=["", "true", "false"],
+                description="Take rectified stereo pairs. Empty: as params_file says "
+                "(inputs.stereo).",
+            ),
             *(
                 DeclareLaunchArgument(
                     key,
@@ -116,6 +141,10 @@ def generate_launch_description() -> LaunchDescription:
             *(
                 DeclareLaunchArgument(name, default_value=name, description=text)
                 for name, text in TOPICS.items()
+            ),
+            *(
+                DeclareLaunchArgument(key, default_value=name, description=text)
+                for key, (name, text) in STEREO_TOPICS.items()
             ),
             OpaqueFunction(function=bring_up),
         ]

@@ -12,13 +12,17 @@ from std_msgs.msg import Header
 
 @dataclass(frozen=True)
 class Counts:
-    """Frames since activation: ``received = matched + dropped + refused`` + those in work."""
+    """Frames since activation: ``received = matched + dropped + refused`` + those in work.
+
+    ``stereo_rejected``: stereo pairs whose matches do not lie on equal rows, which gave no depth.
+    """
 
     received: int = 0
     matched: int = 0
     dropped: int = 0
     refused: int = 0
     resets: int = 0
+    stereo_rejected: int = 0
 
     def since(self, before: Counts) -> Counts:
         """What was added since ``before``, an earlier snapshot; all of it after a fresh start."""
@@ -63,7 +67,8 @@ class Health:
     """What the node knows about itself at one moment.
 
     ``state`` of the life cycle; ``problem`` why the node could not be configured, ``last_refusal``
-    why the last bad frame was refused; ``seconds_per_frame`` networks and geometry of the last one.
+    why the last bad frame was refused; ``seconds_per_frame`` networks and geometry of the last one;
+    ``silent`` the names of inputs that nothing comes from.
     """
 
     state: str
@@ -76,7 +81,7 @@ class Health:
     last_refusal: str = ""
     seconds_per_frame: float = 0.0
     device: str = ""
-    silent: bool = False
+    silent: tuple[str, ...] = ()
 
 
 def judge(health: Health) -> tuple[bytes, str]:
@@ -89,7 +94,11 @@ def judge(health: Health) -> tuple[bytes, str]:
     if new.refused:
         return DiagnosticStatus.ERROR, f"{new.refused} frames refused: {health.last_refusal}"
     if health.silent:
-        return DiagnosticStatus.STALE, "an input is silent"
+        return DiagnosticStatus.STALE, "nothing comes from " + ", ".join(health.silent)
+    if new.stereo_rejected:
+        return DiagnosticStatus.WARN, (
+            f"{new.stereo_rejected} stereo pairs gave no depth: their matches are not on equal rows"
+        )
     if new.dropped > new.matched:
         return DiagnosticStatus.WARN, "more frames dropped than matched: images come too fast"
     return DiagnosticStatus.OK, "matching"

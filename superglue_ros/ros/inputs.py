@@ -22,7 +22,11 @@ from superglue_ros.ros.synchroniser import Synchroniser
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """The messages of one image; ``arrived`` is :func:`time.monotonic` when it was complete."""
+    """The messages of one image; ``arrived`` is :func:`time.monotonic` when it was complete.
+
+    Of a stereo pair ``image`` and ``camera_info`` are the left ones, ``right_image`` and
+    ``right_info`` the right ones.
+    """
 
     camera_index: int
     image: Image | CompressedImage
@@ -30,6 +34,8 @@ class Bundle:
     keypoints: Any | None
     depth: Image | None
     arrived: float
+    right_image: Image | CompressedImage | None = None
+    right_info: CameraInfo | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,10 +74,12 @@ class PeerInput:
 
 
 class _Input:
-    """One subscription and when it was last heard."""
+    """One subscription and when it was last heard; ``role`` is the field of :class:`Bundle`."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, role: str, name: str, kind: type) -> None:
+        self.role = role
         self.name = name
+        self.kind = kind
         self.topic = name
         self.subscriber: Any = None
         self.heard: float | None = None
@@ -104,23 +112,15 @@ class CameraInputs:
         self._config = config
         self._camera_index = camera_index
         self._on_bundle = on_bundle
-        self._latest_info: CameraInfo | None = None
+        self._latest_infos: dict[str, CameraInfo] = {}
         self._before_info = 0
         self._started = time.monotonic()
         self._last_set = self._started
         self._never_meet_warned = False
-        self.silent = False
-        compressed = config.image_transport == "compressed"
+        self.silent: list[str] = []  # names of the inputs that nothing comes from
         lossless = config.intake.mode == "lossless"
-        names = {"image": CompressedImage if compressed else Image}
-        if config.inputs.camera_info == "synchronised":
-            names["camera_info"] = CameraInfo
-        if config.inputs.keypoints:
-            names["keypoints"] = FeaturesMessage
-        if config.inputs.depth:
-            names["depth"] = Image
-        self._inputs = [_Input(name) for name in names]
-        self._joined = len(names)  # the first inputs, which are brought together by stamp
+        self._inputs = _synchronised_inputs(config)
+        self._joined = len(self._inputs)  # those above, which are brought together by stamp
         self._synchroniser = Synchroniser(
             self._joined,
             self._complete,
@@ -128,14 +128,12 @@ class CameraInputs:
             # Lossless: a burst of one input must not drive out what waits for the other.
             queue=LOSSLESS_DEPTH if lossless else config.sync.queue,
         )
-        for index, (item, kind) in enumerate(zip(self._inputs, names.values(), strict=True)):
-            topic = f"{item.name}/compressed" if compressed and index == 0 else item.name
-            self._subscribe(item, kind, prefix + topic, functools.partial(self._heard, index))
+        for index, item in enumerate(self._inputs):
+            self._subscribe(item, prefix, functools.partial(self._heard, index))
         if config.inputs.camera_info == "latest":
-            self._inputs.append(_Input("camera_info"))
-            self._subscribe(
-                self._inputs[-1], CameraInfo, prefix + "camera_info", self._heard_latest_info
-            )
+            for item in _calibrations(config):
+                self._inputs.append(item)
+                self._subscribe(item, prefix, functools.partial(self._heard_latest_info, item))
 
     @property
     def unsynchronised(self) -> int:
@@ -156,12 +154,12 @@ class CameraInputs:
         """What is new to complain about, each once until it is mended: call about every second."""
         now = time.monotonic()
         found = []
-        self.silent = False
+        self.silent = []
         for item in self._inputs:
             since = now - (item.heard or self._started)
             if since <= silent_after:
                 continue
-            self.silent = True
+            self.silent.append(item.name)
             if not item.warned:
                 item.warned = True
                 found.append(self._silent_warning(item, since))
@@ -172,16 +170,15 @@ class CameraInputs:
             found.append(self._never_meet_warning())
         return found
 
-    def _subscribe(
-        self, item: _Input, kind: type, topic: str, callback: Callable[[Any], None]
-    ) -> None:
+    def _subscribe(self, item: _Input, prefix: str, callback: Callable[[Any], None]) -> None:
+        topic = prefix + item.name + "/compressed" * (item.kind is CompressedImage)
         item.topic = self._node.resolve_topic_name(topic)
         lossless = self._config.intake.mode == "lossless"
         # The profile is passed explicitly: the Subscriber's own default is reliable, which never
         # matches a best-effort camera.
         item.subscriber = Subscriber(
             self._node,
-            kind,
+            item.kind,
             topic,
             qos_profile=input_profile(lossless),
             qos_overriding_options=overridable("lossless" if lossless else None),
@@ -195,27 +192,29 @@ class CameraInputs:
         self._inputs[index].hear()
         self._synchroniser.add(index, message)
 
-    def _heard_latest_info(self, message: CameraInfo) -> None:
-        self._inputs[-1].hear()
-        self._latest_info = message
+    def _heard_latest_info(self, item: _Input, message: CameraInfo) -> None:
+        item.hear()
+        self._latest_infos[item.role] = message
 
     def _complete(self, messages: Sequence[Any]) -> None:
         self._last_set = time.monotonic()
         self._never_meet_warned = False
-        if self._config.inputs.camera_info == "latest" and self._latest_info is None:
+        if len(self._latest_infos) < len(self._inputs) - self._joined:
             # Not matched without calibration: as a keyframe it would give no poses later either.
             self._before_info += 1
             return
-        names = (item.name for item in self._inputs[: self._joined])
-        found = dict(zip(names, messages, strict=True))
+        roles = (item.role for item in self._inputs[: self._joined])
+        found = {**self._latest_infos, **dict(zip(roles, messages, strict=True))}
         self._on_bundle(
             Bundle(
                 camera_index=self._camera_index,
                 image=found["image"],
-                camera_info=found.get("camera_info", self._latest_info),
+                camera_info=found.get("camera_info"),
                 keypoints=found.get("keypoints"),
                 depth=found.get("depth"),
                 arrived=self._last_set,
+                right_image=found.get("right_image"),
+                right_info=found.get("right_info"),
             )
         )
 
@@ -238,11 +237,17 @@ class CameraInputs:
         else:
             cause = "its publisher is silent"
         text = f"no {item.name} on {item.topic} for {since:.0f} s: {cause}"
-        if item.name == "camera_info":
+        if item.role == "right_image":
+            text += (
+                ". No left image is matched without its right one; set inputs.stereo to false to "
+                "go on with one camera"
+            )
+        if item.kind is CameraInfo:
             text += (
                 ". No image is matched without its calibration; set inputs.camera_info to "
-                "latest if it comes rarely, or to none for matches without poses"
+                "latest if it comes rarely"
             )
+            text += "" if self._config.inputs.stereo else ", or to none for matches without poses"
         return text
 
     def _never_meet_warning(self) -> str:
@@ -256,3 +261,36 @@ class CameraInputs:
             else "raise sync.slop"
         )
         return f"the stamps of the inputs never meet (newest: {stamps}): {mend}"
+
+
+def input_names(config: NodeConfig) -> list[str]:
+    """Names of the topics that a camera with these settings listens to."""
+    inputs = _synchronised_inputs(config)
+    if config.inputs.camera_info == "latest":
+        inputs += _calibrations(config)
+    return [item.name for item in inputs]
+
+
+def _synchronised_inputs(config: NodeConfig) -> list[_Input]:
+    """What is brought together by stamp, the image first."""
+    image = CompressedImage if config.image_transport == "compressed" else Image
+    stereo = config.inputs.stereo
+    inputs = [_Input("image", "left/image_rect" if stereo else "image", image)]
+    if stereo:
+        inputs.append(_Input("right_image", "right/image_rect", image))
+    if config.inputs.camera_info == "synchronised":
+        inputs += _calibrations(config)
+    if config.inputs.keypoints:
+        inputs.append(_Input("keypoints", "keypoints", FeaturesMessage))
+    if config.inputs.depth:
+        inputs.append(_Input("depth", "depth", Image))
+    return inputs
+
+
+def _calibrations(config: NodeConfig) -> list[_Input]:
+    if not config.inputs.stereo:
+        return [_Input("camera_info", "camera_info", CameraInfo)]
+    return [
+        _Input("camera_info", "left/camera_info", CameraInfo),
+        _Input("right_info", "right/camera_info", CameraInfo),
+    ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
@@ -23,12 +23,14 @@ class Intake(Generic[T]):
     """Frames that wait for the worker.
 
     ``latest``: one slot per source, the newest frame wins. ``lossless``: all of them, in order of
-    arrival; memory is the bound, ``len()`` tells how many wait.
+    arrival; memory is the bound, ``len()`` tells how many wait. Frames of different sources for
+    which ``together`` holds are taken together.
     """
 
-    def __init__(self, lossless: bool) -> None:
+    def __init__(self, lossless: bool, together: Callable[[T], bool] = lambda frame: True) -> None:
         self._lossless = lossless
-        self._queues: OrderedDict[Hashable, deque[T]] = OrderedDict()
+        self._together = together
+        self._queues: OrderedDict[Hashable, deque[tuple[Hashable, T]]] = OrderedDict()
 
     def __len__(self) -> int:
         return sum(len(queue) for queue in self._queues.values())
@@ -40,16 +42,24 @@ class Intake(Generic[T]):
         if queue and not self._lossless:
             queue.popleft()
             dropped = 1
-        queue.append(frame)
+        queue.append((source, frame))
         return dropped
 
-    def take(self) -> T | None:
-        """The next frame, the sources taking turns; None where nothing waits."""
-        for source, queue in self._queues.items():
-            if queue:
-                self._queues.move_to_end(source)
-                return queue.popleft()
-        return None
+    def take(self) -> list[T]:
+        """The next frame, the sources taking turns, and with it one each of others that wait.
+
+        Empty where nothing waits. In lossless mode the order of arrival is kept.
+        """
+        taken: dict[Hashable, T] = {}
+        for key, queue in list(self._queues.items()):
+            while queue and queue[0][0] not in taken and self._fits(queue[0][1], taken):
+                source, frame = queue.popleft()
+                taken[source] = frame
+                self._queues.move_to_end(key)
+        return list(taken.values())
+
+    def _fits(self, frame: T, taken: Mapping[Hashable, T]) -> bool:
+        return not taken or all(self._together(one) for one in (frame, *taken.values()))
 
     def clear(self) -> int:
         """Drop everything that waits; returns how many frames that were."""
@@ -59,14 +69,21 @@ class Intake(Generic[T]):
 
 
 class Worker(Generic[T]):
-    """One thread that hands frames to ``on_frame`` and runs jobs between them.
+    """One thread that hands frames to ``on_frames`` and runs jobs between them.
 
-    An exception of ``on_frame`` is a defect of the caller: it is logged, and the thread goes on.
+    ``on_frames`` gets those that are taken together, see :class:`Intake`. An exception of it is a
+    defect of the caller: it is logged, and the thread goes on.
     """
 
-    def __init__(self, on_frame: Callable[[T], None], *, lossless: bool) -> None:
-        self._on_frame = on_frame
-        self._intake: Intake[T] = Intake(lossless)
+    def __init__(
+        self,
+        on_frames: Callable[[list[T]], None],
+        *,
+        lossless: bool,
+        together: Callable[[T], bool] = lambda frame: True,
+    ) -> None:
+        self._on_frames = on_frames
+        self._intake: Intake[T] = Intake(lossless, together)
         self._jobs: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._wake = threading.Condition()
         self._busy = False
@@ -132,14 +149,14 @@ class Worker(Generic[T]):
                     return
                 self._busy = True
                 job = self._jobs.popleft() if self._jobs else None
-                frame = None if job else self._intake.take()
+                frames = [] if job else self._intake.take()
             if job is not None:
                 _execute(*job)
-            elif frame is not None:
+            elif frames:
                 try:
-                    self._on_frame(frame)
+                    self._on_frames(frames)
                 except Exception:
-                    log.exception("a frame was lost to an unforeseen error")
+                    log.exception("%d frames were lost to an unforeseen error", len(frames))
 
 
 def _execute(job: Callable[[], Any], future: Future[Any]) -> None:

@@ -34,10 +34,11 @@ from superglue_ros.pipeline import Pipeline
 from superglue_ros.ros import parameters
 from superglue_ros.ros.announcer import Announcer, LogBridge
 from superglue_ros.ros.diagnostics import Counter, Counts, Health, diagnostic_array
+from superglue_ros.ros.frames import FrameNumbers
 from superglue_ros.ros.inputs import Bundle, CameraInputs, PeerFeatures, PeerInput
 from superglue_ros.ros.intake import Worker
 from superglue_ros.ros.outputs import Outputs
-from superglue_ros.ros.processing import FrameNumbers, FrameProcessor, warm_up
+from superglue_ros.ros.processing import FrameProcessor, images_together, warm_up
 from superglue_ros.ros.services import Services
 
 NODE_NAME = "matcher"
@@ -67,7 +68,7 @@ class MatcherNode(LifecycleNode):
         self._numbers = FrameNumbers()
         self._counter = Counter()
         self._counts_before = Counts()
-        self._silent = False
+        self._silent: list[str] = []
         self._lossless_warned = False
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._take_parameters)
@@ -176,7 +177,7 @@ class MatcherNode(LifecycleNode):
         settings = parameters.read(self)
         first = Pipeline(settings.core)
         if settings.node.warm_up:
-            warm_up(first)
+            warm_up(first, images_together(settings.node))
         # One map for each camera; the networks and the numbering of landmarks are shared.
         others = [
             Pipeline(settings.core, first.front_end, first.matcher, first.tracks)
@@ -194,7 +195,9 @@ class MatcherNode(LifecycleNode):
             self._unsynchronised,
         )
         self._worker = Worker(
-            self._processor.process, lossless=settings.node.intake.mode == "lossless"
+            self._processor.process,
+            lossless=settings.node.intake.mode == "lossless",
+            together=lambda arrived: isinstance(arrived, Bundle),
         )
         self._problem = ""
         self.get_logger().info(
@@ -241,7 +244,8 @@ class MatcherNode(LifecycleNode):
 
     def _store_peer(self, features: PeerFeatures) -> None:
         assert self._worker is not None
-        dropped = self._worker.put(features, features.message.frame.robot)
+        frame = features.message.frame
+        dropped = self._worker.put(features, (frame.robot, frame.camera_index))
         self._counter.add(received=1, dropped=dropped)
 
     def _clock_jumped(self, jump: TimeJump) -> None:
@@ -306,13 +310,13 @@ class MatcherNode(LifecycleNode):
 
     def _watch_inputs(self) -> None:
         """Once a second: warn about inputs that give nothing, publish the diagnostics."""
-        self._silent = False
+        self._silent = []
         if self._settings is not None:
             silent_after = self._settings.node.inputs.silent_after
             for inputs in self._inputs:
                 for text in inputs.warnings(silent_after):
                     self.get_logger().warning(text)
-                self._silent |= inputs.silent
+                self._silent += inputs.silent
             self._warn_of_long_queue(self._settings.node.intake.warn_at)
         health = self._health()
         robot = self._settings.core.robot if self._settings is not None else ""
@@ -349,7 +353,7 @@ class MatcherNode(LifecycleNode):
             last_refusal=processor.last_refusal if processor is not None else "",
             seconds_per_frame=processor.last_seconds.total if processor is not None else 0.0,
             device=processor.device if processor is not None else "",
-            silent=self._silent,
+            silent=tuple(self._silent),
         )
 
 

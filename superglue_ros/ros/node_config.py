@@ -33,8 +33,16 @@ class InputsConfig:
     depth: bool = setting(
         False, "Take registered depth images from the topic depth: metric scale.", fixed=True
     )
+    stereo: bool = setting(
+        False,
+        "Take rectified pairs from the topics left/image_rect and right/image_rect with "
+        "left/camera_info and right/camera_info, in place of image and camera_info: metric scale.",
+        fixed=True,
+    )
     rectified: bool = setting(
-        False, "The images are rectified: the P of camera_info holds, without distortion."
+        False,
+        "The images are rectified: the P of camera_info holds, without distortion. Those of "
+        "inputs.stereo always are.",
     )
     peers: bool = setting(
         False,
@@ -146,6 +154,13 @@ class NodeConfig:
                 raise ConfigError(f"cameras holds {name!r}, which cannot be part of a topic's name")
         if len(set(names)) < len(names):
             raise ConfigError(f"cameras names one camera twice: {self.cameras!r}")
+        if self.inputs.stereo and self.inputs.camera_info == "none":
+            raise ConfigError(
+                "inputs.stereo needs the calibration of both cameras: set inputs.camera_info to "
+                "synchronised or latest"
+            )
+        if self.inputs.stereo and self.inputs.depth:
+            raise ConfigError("inputs.stereo and inputs.depth both give depth: set one of them")
 
     @property
     def camera_names(self) -> tuple[str, ...]:

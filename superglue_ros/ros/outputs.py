@@ -40,12 +40,20 @@ class Outputs:
         self._images: OrderedDict[FrameId, Any] = OrderedDict()
 
     def publish_result(self, frame: Frame, result: FrameResult, descriptors: str) -> None:
-        """Features, then every pair's matches and pose, also empty and rejected ones."""
+        """Features, then every pair's matches and pose, also empty and rejected ones.
+
+        Of a stereo pair the right image's features too, without descriptors, and their matches.
+        """
         self._publish(
             "features",
             convert.features_to_message(result.features, frame.id, frame.rectified, descriptors),
         )
+        if frame.right is not None and result.right_features is not None:
+            right = convert.features_to_message(result.right_features, frame.right.id, True)
+            self._publish("features", right)
         self.publish_pairs(result.pairs)
+        if result.stereo is not None:
+            self.publish_pairs([result.stereo])
         if result.pairs and self._publishers["matches_image"].get_subscription_count():
             self._publish_picture(frame, result.pairs[0])
         self._remember(frame, result.is_keyframe)

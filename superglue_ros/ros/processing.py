@@ -9,39 +9,30 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-from std_msgs.msg import Header
+from sensor_msgs.msg import CameraInfo, Image
 
 from superglue_ros.device import resolve_device
 from superglue_ros.errors import ImageError, SuperglueError
 from superglue_ros.msg import MatcherStatus
-from superglue_ros.pipeline import FramePair, FrameResult, Pipeline, StageSeconds
+from superglue_ros.pipeline import (
+    FramePair,
+    FrameResult,
+    Pipeline,
+    StageSeconds,
+    process_together,
+)
 from superglue_ros.ros import convert
 from superglue_ros.ros.announcer import Announcer
 from superglue_ros.ros.diagnostics import Counter
+from superglue_ros.ros.frames import FrameMaker, FrameNumbers
 from superglue_ros.ros.inputs import Bundle, PeerFeatures
+from superglue_ros.ros.node_config import NodeConfig
 from superglue_ros.ros.outputs import Outputs
 from superglue_ros.ros.parameters import Settings
 from superglue_ros.srv import MatchPair
-from superglue_ros.types import Frame, FrameId
+from superglue_ros.types import Frame, FrameId, MatchStatus, PoseStatus
 
 _NO_SECONDS = StageSeconds(0.0, 0.0, 0.0)
-
-
-class FrameNumbers:
-    """Numbers the frames of the node's whole life from 1; number 0 names no frame."""
-
-    def __init__(self) -> None:
-        self._last = 0
-
-    def next(self) -> int:
-        """A number that was never given before."""
-        self._last += 1
-        return self._last
-
-    def reserve(self, number: int) -> None:
-        """Go on after ``number``, which is in use already."""
-        self._last = max(self._last, number)
 
 
 class FrameProcessor:
@@ -67,9 +58,10 @@ class FrameProcessor:
         self._outputs = outputs
         self._counter = counter
         self._announcer = announcer
-        self._numbers = numbers
+        self._frames = FrameMaker(settings, numbers, announcer)
         self._unsynchronised = unsynchronised
         self._newest_ns: dict[int, int] = {}  # stamp of the newest frame of each camera
+        self._time_jumps: dict[int, int] = {}  # of each camera's pipeline, as far as announced
         self._device = str(resolve_device(settings.core.device))
 
     @property
@@ -84,7 +76,7 @@ class FrameProcessor:
 
     def configure(self, settings: Settings) -> None:
         """Take new settings, from the next frame on."""
-        self._settings = settings
+        self._settings = self._frames.settings = settings
         for pipeline in self.pipelines:
             pipeline.configure(settings.core)
 
@@ -106,12 +98,15 @@ class FrameProcessor:
         self.reset()
         return True
 
-    def process(self, bundle: Bundle | PeerFeatures) -> None:
-        """Match one frame and publish what came out; a bad one is refused, and said so."""
-        if isinstance(bundle, PeerFeatures):
-            self._process_peer(bundle)
-        else:
-            self._process_image(bundle)
+    def process(self, arrived: Sequence[Bundle | PeerFeatures]) -> None:
+        """Match what is there together and publish what came out; a bad frame is refused.
+
+        At most one bundle of each camera; the networks run once for all bundles.
+        """
+        for one in arrived:
+            if isinstance(one, PeerFeatures):
+                self._process_peer(one)
+        self._process_images([one for one in arrived if isinstance(one, Bundle)])
 
     def _process_peer(self, peer: PeerFeatures) -> None:
         """Match another robot's features against the keyframes of every camera."""
@@ -137,19 +132,44 @@ class FrameProcessor:
             self._outputs.publish_pairs(pairs)
             self._counter.add(matched=1)
 
-    def _process_image(self, bundle: Bundle) -> None:
-        queue_seconds = time.monotonic() - bundle.arrived
-        frame_id = self._name(bundle.image.header, bundle.camera_index)
+    def _process_images(self, bundles: Sequence[Bundle]) -> None:
+        frames: list[tuple[Frame, Pipeline, float]] = []
+        for bundle in bundles:
+            queue_seconds = time.monotonic() - bundle.arrived
+            frame_id = self._frames.name(bundle.image.header, bundle.camera_index)
+            try:
+                frame = self._frames.frame(bundle, frame_id)
+            except Exception as error:
+                self._refuse_for(error, frame_id, queue_seconds)
+            else:
+                frames.append((frame, self.pipelines[bundle.camera_index], queue_seconds))
+        if not frames:
+            return
+        outcomes: Sequence[FrameResult | Exception]
         try:
-            frame = self._frame(bundle, frame_id)
-            result = self.pipelines[bundle.camera_index].process(frame)
-        except SuperglueError as error:
-            self._refuse(frame_id, type(error).__name__, str(error), queue_seconds)
+            outcomes = process_together(
+                [pipeline for _, pipeline, _ in frames], [frame for frame, _, _ in frames]
+            )
         except Exception as error:
-            text = f"unforeseen {type(error).__name__}: {error}\n{traceback.format_exc()}"
-            self._refuse(frame_id, "unforeseen", text, queue_seconds)
-        else:
-            self._publish(frame, result, queue_seconds)
+            outcomes = [error] * len(frames)
+        for (frame, pipeline, queue_seconds), outcome in zip(frames, outcomes, strict=True):
+            self._announce_jump(pipeline, frame.id)
+            if isinstance(outcome, FrameResult):
+                self._publish(frame, outcome, queue_seconds)
+            else:
+                self._refuse_for(outcome, frame.id, queue_seconds)
+
+    def _announce_jump(self, pipeline: Pipeline, frame_id: FrameId) -> None:
+        """Say that time jumped backwards, whatever becomes of the frame that showed it."""
+        known = self._time_jumps.get(frame_id.camera_index, 0)
+        self._time_jumps[frame_id.camera_index] = pipeline.time_jumps
+        if pipeline.time_jumps > known:
+            self._outputs.forget_images()
+            self._counter.add(resets=1)
+            self._announcer.say(
+                f"time jumped backwards to {frame_id.stamp_ns * 1e-9:.3f} s: all keyframes are "
+                f"dropped, frame ids go on counting at {frame_id.id}"
+            )
 
     def add_keyframe(self, image: Image, camera_info: CameraInfo) -> FrameId:
         """Make an image of the first camera a keyframe, whatever the rules say; published as usual.
@@ -158,7 +178,7 @@ class FrameProcessor:
         """
         pipeline = self.pipelines[0]
         if image.width or image.height:
-            frame_id = self._name(image.header, camera_index=0)
+            frame_id = self._frames.name(image.header, camera_index=0)
             newest = self._newest_ns.get(0)
             if newest is not None and frame_id.stamp_ns < newest:
                 raise ImageError(
@@ -166,9 +186,11 @@ class FrameProcessor:
                     f"frame's, {newest * 1e-9:.3f}: reset first, or give it a later stamp"
                 )
             arrived = time.monotonic()
-            frame = self._frame(Bundle(0, image, camera_info, None, None, arrived), frame_id)
+            frame = self._frames.frame(Bundle(0, image, camera_info, None, None, arrived), frame_id)
             self._counter.add(received=1)
-            self._publish(frame, pipeline.process(frame), 0.0)
+            result = pipeline.process(frame)
+            self._announce_jump(pipeline, frame_id)
+            self._publish(frame, result, 0.0)
         kept = pipeline.keep_newest()
         if kept is None:
             raise ImageError("there is no frame yet: send an image")
@@ -177,9 +199,9 @@ class FrameProcessor:
     def match_pair(self, request: MatchPair.Request) -> FramePair:
         """Match two images apart from everything else. Raises :class:`SuperglueError`."""
         frames = [
-            self._frame(
+            self._frames.frame(
                 Bundle(0, image, info, None, None, time.monotonic()),
-                self._name(image.header, camera_index=0),
+                self._frames.name(image.header, camera_index=0),
             )
             for image, info in (
                 (request.reference, request.reference_info),
@@ -208,7 +230,7 @@ class FrameProcessor:
         self._newest_ns.clear()
         for pipeline in self.pipelines:
             for keyframe in pipeline.keyframes:
-                self._numbers.reserve(keyframe.id.id)
+                self._frames.numbers.reserve(keyframe.id.id)
         return count
 
     def _map_file(self, path: str, camera_index: int) -> Path:
@@ -218,64 +240,35 @@ class FrameProcessor:
             return file
         return file.with_name(f"{file.stem}.{camera_index}{file.suffix}")
 
-    def _name(self, header: Header, camera_index: int) -> FrameId:
-        """A new name for the image with that header."""
-        return FrameId(
-            id=self._numbers.next(),
-            stamp_ns=convert.stamp_to_ns(header.stamp),
-            frame_id=header.frame_id,
-            robot=self._settings.core.robot,
-            camera_index=camera_index,
-        )
-
-    def _frame(self, bundle: Bundle, frame_id: FrameId) -> Frame:
-        """The bundle as a frame. Raises :class:`SuperglueError`."""
-        settings = self._settings
-        to_grey = (
-            convert.compressed_to_grey
-            if isinstance(bundle.image, CompressedImage)
-            else convert.image_to_grey
-        )
-        image = to_grey(bundle.image, settings.node.limits.max_pixels)
-        height, width = image.shape
-        camera = None
-        if bundle.camera_info is not None:
-            rectified = settings.node.inputs.rectified
-            camera = convert.camera_info_to_camera(bundle.camera_info, width, height, rectified)
-            if camera is None:
-                self._announcer.once(
-                    "uncalibrated",
-                    f"camera_info of {frame_id.frame_id!r} is uncalibrated (K[0] = 0): "
-                    f"matches yes, poses no. Calibrate the camera",
-                )
-        keypoints = None
-        if bundle.keypoints is not None:
-            limit = settings.core.front_end.max_keypoints
-            keypoints, cut = convert.features_from_message(bundle.keypoints, width, height, limit)
-            if cut:
-                self._announcer.throttled(
-                    "keypoints cut",
-                    f"{len(keypoints) + cut} keypoints came, the best {len(keypoints)} are used: "
-                    f"send fewer or raise front_end.max_keypoints",
-                )
-        depth = None
-        if bundle.depth is not None:
-            depth = convert.depth_to_metres(bundle.depth, width, height)
-        return Frame(frame_id, image, camera, keypoints, depth, settings.node.inputs.rectified)
-
     def _publish(self, frame: Frame, result: FrameResult, queue_seconds: float) -> None:
-        if result.reset:
-            self._outputs.forget_images()
-            self._counter.add(resets=1)
-            self._announcer.say(
-                f"time jumped backwards to {frame.id.stamp_ns * 1e-9:.3f} s: all keyframes are "
-                f"dropped, frame ids go on counting at {frame.id.id}"
-            )
+        if result.stereo is not None:
+            self._check_rows(result.stereo)
         self._newest_ns[frame.id.camera_index] = frame.id.stamp_ns
         self._outputs.publish_result(frame, result, self._settings.node.outputs.descriptors)
         self.last_seconds = result.seconds
         self._counter.add(matched=1)
         self._publish_status(frame.id, queue_seconds, result.seconds)
+
+    def _check_rows(self, stereo: FramePair) -> None:
+        """Warn of a pair with matches, but not along the rows."""
+        ok = stereo.matches.status is MatchStatus.OK
+        if not ok or stereo.pose.status is not PoseStatus.REJECTED:
+            return
+        self._counter.add(stereo_rejected=1)
+        self._announcer.throttled(
+            "stereo rows",
+            f"only {stereo.pose.num_inliers} of {stereo.pose.num_matches} stereo matches lie on "
+            f"equal rows, so this pair gives no depth: the images are not rectified, not taken "
+            f"at the same time, or left and right are swapped",
+        )
+
+    def _refuse_for(self, error: Exception, frame_id: FrameId, queue_seconds: float) -> None:
+        if isinstance(error, SuperglueError):
+            self._refuse(frame_id, type(error).__name__, str(error), queue_seconds)
+        else:
+            trace = "".join(traceback.format_exception(error))
+            text = f"unforeseen {type(error).__name__}: {error}\n{trace}"
+            self._refuse(frame_id, "unforeseen", text, queue_seconds)
 
     def _refuse(self, frame_id: FrameId, kind: str, text: str, queue_seconds: float) -> None:
         self.last_refusal = text.splitlines()[0]
@@ -320,11 +313,17 @@ def weights_names(settings: Settings) -> str:
     )
 
 
-def warm_up(pipeline: Pipeline) -> None:
+def images_together(config: NodeConfig) -> int:
+    """How many images go through the network at once, if all cameras give one at a time."""
+    return len(config.camera_names) * (2 if config.inputs.stereo else 1)
+
+
+def warm_up(pipeline: Pipeline, images: int) -> None:
     """Run the networks once on noise, so that the first frame is not the slow one."""
     noise = np.random.default_rng(0).integers(0, 256, (480, 640), np.uint8)
-    features = pipeline.front_end.extract(noise)
-    prepared = pipeline.matcher.prepare(features)
-    pipeline.matcher.match([prepared], prepared)
+    prepared = [
+        pipeline.matcher.prepare(f) for f in pipeline.front_end.extract_all([noise] * images)
+    ]
+    pipeline.matcher.match_pairs(prepared, prepared)
     if torch.cuda.is_available():
         torch.cuda.synchronize()

@@ -22,10 +22,11 @@ def test_lossless_gives_everything_in_order(steps: list[str]) -> None:
         if step == "put":
             assert intake.put(number, source=number % 3) == 0
             sent.append(number)
-        elif (frame := intake.take()) is not None:
-            got.append(frame)
-    while (frame := intake.take()) is not None:
-        got.append(frame)
+        else:
+            got += intake.take()
+    while together := intake.take():
+        assert len({number % 3 for number in together}) == len(together)
+        got += together
     assert got == sent
 
 
@@ -39,23 +40,41 @@ def test_latest_keeps_the_newest_of_each_source_and_counts(steps: list[tuple[str
             dropped += intake.put((source, number), source)
             newest[source] = number
             sent += 1
-        elif (frame := intake.take()) is not None:
-            assert frame[1] == newest.pop(frame[0])
-            taken += 1
+        else:
+            together = intake.take()
+            assert dict(together) == newest
+            taken += len(together)
+            newest.clear()
         assert len(intake) == len(newest) <= 3
         assert sent == taken + dropped + len(intake)
 
 
-def test_sources_take_turns() -> None:
-    intake: Intake[str] = Intake(lossless=False)
-    for round_ in range(3):
-        for source in "ab":
-            intake.put(f"{source}{round_}", source)
-    assert intake.take() == "a2"
-    intake.put("a3", "a")  # a busy camera does not starve the other
-    assert intake.take() == "b2"
-    assert intake.take() == "a3"
-    assert intake.take() is None
+def test_what_waits_together_is_taken_together() -> None:
+    for lossless in (False, True):
+        intake: Intake[str] = Intake(lossless)
+        for source in "abc":
+            intake.put(f"{source}0", source)
+        intake.put("a1", "a")
+        assert intake.take() == (["a0", "b0", "c0"] if lossless else ["a1", "b0", "c0"])
+        assert intake.take() == (["a1"] if lossless else [])
+
+
+@pytest.mark.parametrize("lossless", [False, True])
+def test_sources_that_go_alone_take_turns(lossless: bool) -> None:
+    intake: Intake[str] = Intake(lossless, together=lambda frame: frame[0] in "ab")
+    for source in "acbd":
+        intake.put(f"{source}0", source)
+    if lossless:
+        assert [intake.take() for _ in range(4)] == [["a0"], ["c0"], ["b0"], ["d0"]]
+        return
+    assert intake.take() == ["a0", "b0"]
+    intake.put("a1", "a")  # busy cameras do not starve the others
+    assert intake.take() == ["c0"]
+    intake.put("c1", "c")
+    assert intake.take() == ["d0"]
+    assert intake.take() == ["a1"]
+    assert intake.take() == ["c1"]
+    assert intake.take() == []
 
 
 def test_jobs_go_before_frames_and_on_the_same_thread() -> None:
@@ -63,18 +82,18 @@ def test_jobs_go_before_frames_and_on_the_same_thread() -> None:
     threads = set()
     started, released = threading.Event(), threading.Event()
 
-    def on_frame(frame: str) -> None:
+    def on_frames(frames: list[str]) -> None:
         started.set()
         assert released.wait(LIMIT)
         threads.add(threading.get_ident())
-        order.append(frame)
+        order.extend(frames)
 
     def job() -> str:
         threads.add(threading.get_ident())
         order.append("job")
         return "answer"
 
-    worker = Worker(on_frame, lossless=True)
+    worker = Worker(on_frames, lossless=True)
     worker.put("first")
     assert started.wait(LIMIT)
     worker.put("second")
@@ -92,12 +111,12 @@ def test_an_unforeseen_error_of_a_frame_does_not_end_the_worker(
 ) -> None:
     done: list[int] = []
 
-    def on_frame(frame: int) -> None:
-        if frame == 0:
+    def on_frames(frames: list[int]) -> None:
+        if 0 in frames:
             raise ZeroDivisionError("boom")
-        done.append(frame)
+        done.extend(frames)
 
-    worker = Worker(on_frame, lossless=True)
+    worker = Worker(on_frames, lossless=True)
     worker.put(0)
     worker.put(1)
     assert worker.wait_idle(LIMIT)
@@ -112,12 +131,12 @@ def test_stop_finishes_the_frame_in_hand_and_cancels_the_rest() -> None:
     started, released = threading.Event(), threading.Event()
     done: list[int] = []
 
-    def on_frame(frame: int) -> None:
+    def on_frames(frames: list[int]) -> None:
         started.set()
         assert released.wait(LIMIT)
-        done.append(frame)
+        done.extend(frames)
 
-    worker = Worker(on_frame, lossless=True)
+    worker = Worker(on_frames, lossless=True)
     for frame in range(3):
         worker.put(frame)
     assert started.wait(LIMIT)
@@ -136,7 +155,7 @@ def test_stop_finishes_the_frame_in_hand_and_cancels_the_rest() -> None:
 
 def test_many_threads_put_at_once() -> None:
     seen: list[int] = []
-    worker = Worker(seen.append, lossless=True)
+    worker = Worker(seen.extend, lossless=True)
     threads = [
         threading.Thread(target=lambda k=k: [worker.put(k * 1000 + i) for i in range(200)])
         for k in range(4)

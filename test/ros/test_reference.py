@@ -14,7 +14,8 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 from superglue_ros.config import Config, leaves
 from superglue_ros.msg import MatcherStatus, Matches, RelativePose
 from superglue_ros.ros import reference
-from superglue_ros.ros.node_config import NodeConfig
+from superglue_ros.ros.inputs import input_names
+from superglue_ros.ros.node_config import InputsConfig, NodeConfig
 from superglue_ros.ros.outputs import TOPICS
 from superglue_ros.ros.parameters import settings_from_flat
 
@@ -67,6 +68,9 @@ def test_the_documentation_names_every_topic() -> None:
     page = (ROOT / "docs/node.md").read_text(encoding="utf-8")
     for topic in [*TOPICS, "image", "image/compressed", "camera_info", "keypoints", "depth"]:
         assert f"| `{topic}` |" in page
+    for config in (InputsConfig(), InputsConfig(stereo=True)):
+        for name in input_names(NodeConfig(inputs=config)):
+            assert f"`{name}`" in page
 
 
 @pytest.mark.parametrize("message", [Matches, RelativePose])

@@ -1,0 +1,111 @@
+"""A bundle of messages as the frame that the pipeline takes, with a name of its own."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+
+from superglue_ros.errors import CalibrationError
+from superglue_ros.geometry.camera import Camera
+from superglue_ros.geometry.stereo import stereo_rig
+from superglue_ros.ros import convert
+from superglue_ros.ros.announcer import Announcer
+from superglue_ros.ros.inputs import Bundle
+from superglue_ros.ros.parameters import Settings
+from superglue_ros.types import Features, Frame, FrameId, RightView
+
+
+class FrameNumbers:
+    """Numbers the frames of the node's whole life from 1; number 0 names no frame."""
+
+    def __init__(self) -> None:
+        self._last = 0
+
+    def next(self) -> int:
+        """A number that was never given before."""
+        self._last += 1
+        return self._last
+
+    def reserve(self, number: int) -> None:
+        """Go on after ``number``, which is in use already."""
+        self._last = max(self._last, number)
+
+
+class FrameMaker:
+    """Names images and turns their messages into frames."""
+
+    def __init__(self, settings: Settings, numbers: FrameNumbers, announcer: Announcer) -> None:
+        self.settings = settings
+        self.numbers = numbers
+        self._announcer = announcer
+
+    def name(self, header: Header, camera_index: int) -> FrameId:
+        """A new name for the image with that header."""
+        return FrameId(
+            id=self.numbers.next(),
+            stamp_ns=convert.stamp_to_ns(header.stamp),
+            frame_id=header.frame_id,
+            robot=self.settings.core.robot,
+            camera_index=camera_index,
+        )
+
+    def frame(self, bundle: Bundle, frame_id: FrameId) -> Frame:
+        """The bundle as a frame. Raises :class:`SuperglueError`."""
+        node = self.settings.node
+        image = self._grey(bundle.image)
+        height, width = image.shape
+        camera, rectified = None, node.inputs.rectified or node.inputs.stereo
+        if bundle.camera_info is not None:
+            camera = convert.camera_info_to_camera(bundle.camera_info, width, height, rectified)
+            if camera is None and bundle.right_image is None:
+                self._announcer.once(
+                    "uncalibrated",
+                    f"camera_info of {frame_id.frame_id!r} is uncalibrated (K[0] = 0): "
+                    f"matches yes, poses no. Calibrate the camera",
+                )
+        depth = None
+        if bundle.depth is not None:
+            depth = convert.depth_to_metres(bundle.depth, width, height)
+        keypoints = self._keypoints(bundle, width, height)
+        right = self._right_view(bundle, camera)
+        return Frame(frame_id, image, camera, keypoints, depth, rectified, right)
+
+    def _keypoints(self, bundle: Bundle, width: int, height: int) -> Features | None:
+        """Those that an outside front-end sent with the image."""
+        if bundle.keypoints is None:
+            return None
+        limit = self.settings.core.front_end.max_keypoints
+        keypoints, cut = convert.features_from_message(bundle.keypoints, width, height, limit)
+        if cut:
+            self._announcer.throttled(
+                "keypoints cut",
+                f"{len(keypoints) + cut} keypoints came, the best {len(keypoints)} are used: "
+                f"send fewer or raise front_end.max_keypoints",
+            )
+        return keypoints
+
+    def _right_view(self, bundle: Bundle, left: Camera | None) -> RightView | None:
+        """The right image of a stereo pair with its baseline. Raises :class:`SuperglueError`."""
+        if bundle.right_image is None or bundle.right_info is None:
+            return None
+        image = self._grey(bundle.right_image)
+        height, width = image.shape
+        camera = convert.camera_info_to_camera(bundle.right_info, width, height, rectified=True)
+        if left is None or camera is None:
+            side = "left" if left is None else "right"
+            raise CalibrationError(
+                f"{side}/camera_info is uncalibrated (K[0] = 0): calibrate the stereo pair"
+            )
+        rig = stereo_rig(left, camera, bundle.right_info.p)
+        # The right cameras are numbered after all left ones.
+        cameras = len(self.settings.node.camera_names)
+        frame_id = self.name(bundle.right_image.header, cameras + bundle.camera_index)
+        return RightView(frame_id, image, camera, rig.baseline)
+
+    def _grey(self, message: Image | CompressedImage) -> NDArray[np.uint8]:
+        limit = self.settings.node.limits.max_pixels
+        if isinstance(message, CompressedImage):
+            return convert.compressed_to_grey(message, limit)
+        return convert.image_to_grey(message, limit)
