@@ -16,7 +16,7 @@ import numpy as np
 from superglue_ros.examples.bundle_adjuster import loops
 from superglue_ros.examples.bundle_adjuster.config import BackEndConfig
 from superglue_ros.examples.bundle_adjuster.optimiser import Adjustment, adjust, keep_in_place
-from superglue_ros.examples.bundle_adjuster.placement import USABLE, along, resect
+from superglue_ros.examples.bundle_adjuster.placement import USABLE, Seen, place, resect
 from superglue_ros.examples.bundle_adjuster.scene import (
     Array,
     Edge,
@@ -25,7 +25,10 @@ from superglue_ros.examples.bundle_adjuster.scene import (
     inverse,
     pose_of,
 )
-from superglue_ros.examples.bundle_adjuster.triangulation import triangulate_new
+from superglue_ros.examples.bundle_adjuster.triangulation import (
+    position_covariance,
+    triangulate_new,
+)
 from superglue_ros.geometry.camera import Camera
 from superglue_ros.geometry.rotation import angle
 from superglue_ros.types import (
@@ -70,7 +73,8 @@ class BundleAdjuster:
             return False
         if usable:
             self.scene.edges.append(_edge(relative))
-        triangulate_new(self.scene, matches.query, camera.focal, self.config)
+        if triangulate_new(self.scene, matches.query, camera.focal, self.config):
+            self._place_waiting(camera)
         return True
 
     def optimise(self, camera: Camera) -> Adjustment | None:
@@ -98,11 +102,10 @@ class BundleAdjuster:
         """The query frame's first pose: from landmarks it sees, else along the relative pose."""
         if matches.reference not in self.scene.poses and self.scene.poses:
             self._bridge(matches.reference)
-        points, rays, _ = self._known(matches, camera)
-        found = resect(points, rays, camera.focal, self.config)
-        pose = found[0] if found is not None else along(self.scene, relative)
-        if pose is not None:
-            self.scene.poses[matches.query] = pose
+        seen = self._seen(matches, camera)
+        placed = place(self.scene, relative, seen, camera.focal, self.config)
+        if placed is not None:
+            self.scene.poses[matches.query] = placed.pose
 
     def _bridge(self, frame: FrameId) -> None:
         """Tracking was lost and goes on from ``frame``: the camera is where it was, for now."""
@@ -110,13 +113,44 @@ class BundleAdjuster:
         self.scene.poses[frame] = self.scene.poses[last].copy()
         self.scene.edges.append(Edge(last, frame, bridge=True))
 
-    def _known(self, matches: Matches, camera: Camera) -> tuple[Array, Array, list[int]]:
-        """Landmarks with a position that the query sees: points (K, 3), rays (K, 2), track ids."""
+    def _place_waiting(self, camera: Camera) -> None:
+        """Frames that came before there was a map, or could not be placed: by landmarks since."""
+        for frame in [frame for frame in self.scene.tracks_of if frame not in self.scene.poses]:
+            ids = sorted(self.scene.tracks_of[frame] & self.scene.landmarks.keys())
+            if len(ids) < self.config.min_landmarks:
+                continue
+            rays = np.stack([self.scene.observations[track][frame].ray for track in ids])
+            found = resect(self.scene.points(ids), rays, camera.focal, self.config)
+            if found is not None:
+                self.scene.poses[frame] = found[0]
+                self._connect(frame, ids)
+
+    def _connect(self, frame: FrameId, tracks: list[int]) -> None:
+        """An edge from a frame placed late to the frame it shares most landmarks with."""
+        shared: dict[FrameId, int] = {}
+        for track in tracks:
+            for other in self.scene.placed_views(track):
+                if other != frame:
+                    shared[other] = shared.get(other, 0) + 1
+        if shared:
+            self.scene.edges.append(Edge(max(shared, key=lambda other: shared[other]), frame))
+
+    def _seen(self, matches: Matches, camera: Camera) -> Seen:
+        """Landmarks with a position that the query sees."""
         tracks = matches.track_ids.tolist()
-        chosen = [k for k, track in enumerate(tracks) if track in self.scene.landmarks]
-        rays = camera.rays(matches.points_query[chosen])[:, :2]
+        rays = np.asarray(camera.rays(matches.points_query), float)[:, :2]
+        chosen = [
+            k
+            for k, track in enumerate(tracks)
+            if track in self.scene.landmarks and np.isfinite(rays[k]).all()
+        ]
         ids = [tracks[k] for k in chosen]
-        return self.scene.points(ids), rays, ids
+        return Seen(
+            self.scene.points(ids),
+            position_covariance(self.scene, ids),
+            rays[chosen],
+            matches.sigma_px[chosen] / np.sqrt(2) / camera.focal,
+        )
 
     def _observe(self, matches: Matches, camera: Camera) -> None:
         """Both ends of every match that carries a landmark become observations of it."""
@@ -149,7 +183,7 @@ class BundleAdjuster:
             matches.query.id,
             matches.reference.id,
             np.linalg.norm(off[:3, 3]),
-            loop.scale,
+            loop.scale.factor,
         )
         loops.close(self.scene, loop)
         self.loops_closed += 1
@@ -173,19 +207,22 @@ class BundleAdjuster:
         """
         if matches.reference not in self.scene.poses:
             return None
-        points, rays, _ = self._known(matches, camera)
-        found = resect(points, rays, camera.focal, self.config)
-        if found is not None and self._agrees(found[0], relative):
-            pose = found[0]
+        seen = self._seen(matches, camera)
+        placed = place(self.scene, relative, seen, camera.focal, self.config)
+        if placed is None:
+            return None
+        strong = placed.scaled and placed.agreeing.sum() >= self.config.loop_landmarks
+        if strong and self._agrees(placed.pose, relative):
+            pose = placed.pose
         elif relative.scale_known:
             step = pose_of(relative.rotation, relative.translation)
             pose = self.scene.poses[matches.reference] @ step
         else:
             return None
-        scale = None
+        scale = loops.Scale()
         if not self.scene.metric:
             scale = loops.scale_of(self.scene, matches.query, pose, merged)
-        return loops.Loop(matches.reference, matches.query, pose, scale or 1.0)
+        return loops.Loop(matches.reference, matches.query, pose, scale)
 
     def _agrees(self, pose: Array, relative: RelativePose) -> bool:
         step = inverse(self.scene.poses[relative.reference]) @ pose

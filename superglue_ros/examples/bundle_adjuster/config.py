@@ -16,7 +16,7 @@ class BackEndConfig:
         8, "Older frames that hold the window in place: those it shares most with.", low=1, high=200
     )
     min_parallax_deg: float = setting(
-        1.0, "Least angle between two rays of a landmark [deg].", low=0.01, high=45.0
+        0.4, "Least angle between two rays of a landmark [deg].", low=0.01, high=45.0
     )
     first_parallax_deg: float = setting(
         1.5,
@@ -29,6 +29,12 @@ class BackEndConfig:
     )
     min_landmarks: int = setting(
         20, "Landmarks needed to place a frame by resection.", low=6, high=1000
+    )
+    loop_landmarks: int = setting(
+        10,
+        "Old landmarks that must agree with the pose of a loop before it is believed.",
+        low=4,
+        high=1000,
     )
     iterations: int = setting(8, "Iterations of the optimiser on the window.", low=1, high=1000)
     loop_iterations: int = setting(

@@ -17,8 +17,22 @@ from superglue_ros.types import FrameId
 # Standard deviations of one edge: rotation [rad], translation (part of the median step), log scale.
 _ROTATION, _TRANSLATION, _SCALE = 0.01, 0.1, 0.05
 _METRIC_SCALE = 1e-4
+_LEAST_SCALE = 0.02  # of a loop: landmarks near one another share their errors
+_LEAST_RATIOS = 5
+_MAD_TO_SIGMA, _MEDIAN_EFFICIENCY = 1.4826, 1.2533  # of a Gaussian
 _BRIDGE = 100.0  # a guess over a gap in tracking is this much less certain
 _ITERATIONS = 50
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much larger the old map is than the new one, and the standard deviation of its logarithm.
+
+    By default nothing is known: the pose graph decides.
+    """
+
+    factor: float = 1.0
+    log_sigma: float = 10.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,26 +42,33 @@ class Loop:
     reference: FrameId
     query: FrameId
     pose: Array
-    scale: float
+    scale: Scale
 
 
-def scale_of(scene: Scene, query: FrameId, pose: Array, merged: dict[int, int]) -> float | None:
+def scale_of(scene: Scene, query: FrameId, pose: Array, merged: dict[int, int]) -> Scale:
     """How much larger the old map is than the new one: the median ratio of landmark depths.
 
     ``merged`` maps landmarks of the new map to the same ones of the old map, in which ``query`` is
-    at ``pose``. None with fewer than five landmarks in both.
+    at ``pose``. Its certainty is that of a median, by the spread of the ratios; with fewer than
+    five landmarks in both nothing is claimed.
     """
     both = [
         (scene.landmarks[retired], scene.landmarks[surviving])
         for retired, surviving in merged.items()
         if retired in scene.landmarks and surviving in scene.landmarks
     ]
-    if len(both) < 5:
-        return None
+    if len(both) < _LEAST_RATIOS:
+        return Scale()
     recent, former = np.array(both).transpose(1, 0, 2)
-    ratios = in_camera(pose, former)[:, 2] / in_camera(scene.poses[query], recent)[:, 2]
-    ratios = ratios[np.isfinite(ratios) & (ratios > 0)]
-    return float(np.median(ratios)) if len(ratios) else None
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratios = in_camera(pose, former)[:, 2] / in_camera(scene.poses[query], recent)[:, 2]
+    logs = np.log(ratios[np.isfinite(ratios) & (ratios > 0)])
+    if len(logs) < _LEAST_RATIOS:
+        return Scale()
+    middle = float(np.median(logs))
+    deviation = _MAD_TO_SIGMA * float(np.median(np.abs(logs - middle)))
+    certain = _MEDIAN_EFFICIENCY * deviation / np.sqrt(len(logs))
+    return Scale(float(np.exp(middle)), max(certain, _LEAST_SCALE))
 
 
 def close(scene: Scene, loop: Loop) -> None:
@@ -68,8 +89,8 @@ def close(scene: Scene, loop: Loop) -> None:
             noise = _noise(step, scene.metric, edge.bridge)
             ends = key[edge.reference], key[edge.query]
             graph.add(gtsam.BetweenFactorSimilarity3(*ends, relative, noise))
-    target = similarities[loop.reference].inverse() * _similarity(loop.pose, loop.scale)
-    noise = _noise(step, scene.metric, bridge=False)
+    target = similarities[loop.reference].inverse() * _similarity(loop.pose, loop.scale.factor)
+    noise = _noise(step, scene.metric, bridge=False, scale=loop.scale.log_sigma)
     ends = key[loop.reference], key[loop.query]
     graph.add(gtsam.BetweenFactorSimilarity3(*ends, target, noise))
     parameters = gtsam.LevenbergMarquardtParams()
@@ -89,8 +110,8 @@ def _similarity(pose: Array, scale: float = 1.0) -> gtsam.Similarity3:
     return gtsam.Similarity3(pose[:3, :3], pose[:3, 3] / scale, scale)
 
 
-def _noise(step: float, metric: bool, bridge: bool) -> gtsam.noiseModel.Base:
-    sigmas = np.array([_ROTATION] * 3 + [_TRANSLATION * step] * 3 + [_SCALE])
+def _noise(step: float, metric: bool, bridge: bool, scale: float = _SCALE) -> gtsam.noiseModel.Base:
+    sigmas = np.array([_ROTATION] * 3 + [_TRANSLATION * step] * 3 + [scale])
     if bridge:
         sigmas *= _BRIDGE
     if metric:

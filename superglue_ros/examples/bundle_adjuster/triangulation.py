@@ -1,11 +1,13 @@
-"""Positions of new landmarks from two or more rays."""
+"""Positions of new landmarks from two or more rays, and how certain a position is."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import numpy as np
 
 from superglue_ros.examples.bundle_adjuster.config import BackEndConfig
-from superglue_ros.examples.bundle_adjuster.scene import Array, Scene, in_camera
+from superglue_ros.examples.bundle_adjuster.scene import Array, Observation, Scene, in_camera
 from superglue_ros.types import FrameId
 
 
@@ -13,7 +15,8 @@ def triangulate_new(scene: Scene, frame: FrameId, focal_px: float, config: BackE
     """Give a position to each landmark that ``frame`` sees and that has none; returns how many.
 
     One is accepted if its rays open wide enough, it lies in front of every camera, and every
-    reprojection error is within ``max_error_px``.
+    reprojection error is within ``max_error_px``. Until then its observations wait: a later frame
+    may open the angle.
     """
     added = 0
     for track in sorted(scene.tracks_of.get(frame, ())):
@@ -29,6 +32,38 @@ def triangulate_new(scene: Scene, frame: FrameId, focal_px: float, config: BackE
             scene.landmarks[track] = point
             added += 1
     return added
+
+
+def position_covariance(scene: Scene, tracks: Iterable[int]) -> Array:
+    """(K, 3, 3) covariance of landmark positions, given the poses of the frames that see them.
+
+    The inverse of the information of all rays; large along the ray where they are nearly parallel.
+    """
+    spreads = []
+    for track in tracks:
+        views = scene.placed_views(track)
+        spreads.append(_covariance(scene.landmarks[track], scene, views))
+    return np.array(spreads).reshape(-1, 3, 3)
+
+
+def _covariance(point: Array, scene: Scene, views: dict[FrameId, Observation]) -> Array:
+    information = np.zeros((3, 3))
+    for frame, observation in views.items():
+        slope = projection_slope(scene.poses[frame], point[None])[0] / observation.sigma
+        information += slope.T @ slope
+    values, vectors = np.linalg.eigh(information)
+    values = np.maximum(values, 1e-9 * max(float(values[-1]), 1e-300))
+    return np.asarray((vectors / values) @ vectors.T)
+
+
+def projection_slope(pose: Array, points: Array) -> Array:
+    """(K, 2, 3) derivative of the ray by the position, for world points (K, 3) before a camera."""
+    local = in_camera(pose, points)
+    depth = np.maximum(local[:, 2], 1e-9)
+    slope = np.zeros((len(points), 2, 3))
+    slope[:, 0, 0] = slope[:, 1, 1] = 1 / depth
+    slope[:, :, 2] = -local[:, :2] / depth[:, None] ** 2
+    return np.asarray(slope @ pose[:3, :3].T)
 
 
 def _triangulate(poses: Array, rays: Array) -> Array | None:
