@@ -125,7 +125,7 @@ class CompiledSuperPointEngine(SuperPointEngine):
     @torch.inference_mode()
     def maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`SuperPointEngine.maps`."""
-        probability, descriptors = self._compiled(images.to(self._device, self._dtype))
+        probability, descriptors = self._compiled(images.to(self._device, self.dtype))
         return probability.clone(), descriptors.clone()
 
     def _apply(self, x: Tensor, block: Block) -> Tensor:

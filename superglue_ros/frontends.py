@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from superglue_ros.backends import superpoint_engine
 from superglue_ros.config import Config, FrontEndConfig
 from superglue_ros.image import Resized, resize, to_tensor
-from superglue_ros.precision import MapsImages
+from superglue_ros.precision import MapsImages, short_name
 from superglue_ros.superpoint import (
     SuperPointConfig,
     non_maximum_suppression,
@@ -34,10 +34,17 @@ _SUBPIXEL_RADIUS = 2
 
 
 class FrontEnd(Protocol):
-    """What every front-end can do; ``test/contract`` holds what that means."""
+    """What every front-end can do; ``test/contract`` holds what that means.
+
+    ``precision``: the arithmetic in effect, as the setting of that name spells it.
+    """
 
     detector: str
     descriptor_dim: int
+
+    @property
+    def precision(self) -> str:
+        """Of the network, if there is one."""
 
     def extract(self, image: GreyImage) -> Features:
         """Detect and describe: the best ``max_keypoints`` of a grey (H, W) uint8 image."""
@@ -73,6 +80,11 @@ class SuperPointFrontEnd:
         self._engine = engine
         self._config = config
         self._device = device
+
+    @property
+    def precision(self) -> str:
+        """See :class:`FrontEnd`."""
+        return short_name(self._engine.dtype)
 
     def configure(self, config: FrontEndConfig) -> None:
         """See :class:`FrontEnd`."""
@@ -149,6 +161,7 @@ class SiftFrontEnd:
 
     detector = "sift-root"
     descriptor_dim = 128
+    precision = "float32"
     # Keypoints from outside bring no scale: the size SIFT gives most of its own keypoints.
     _outside_diameter_px = 4.0
 
@@ -188,6 +201,7 @@ class OrbFrontEnd:
 
     detector = "orb"
     descriptor_dim = 256
+    precision = "float32"
 
     def __init__(self, config: FrontEndConfig) -> None:
         self.configure(config)

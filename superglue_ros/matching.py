@@ -16,7 +16,7 @@ from torch import Tensor
 from superglue_ros.backends import superglue_engine
 from superglue_ros.config import Config, MatcherConfig
 from superglue_ros.errors import DescriptorKindError, FeaturesError
-from superglue_ros.precision import MatchesSets
+from superglue_ros.precision import MatchesSets, short_name
 from superglue_ros.types import Correspondences, Features, FloatArray
 from superglue_ros.weights import load_superglue
 
@@ -25,10 +25,14 @@ class Matcher(Protocol):
     """What every matcher can do; ``test/contract`` holds what that means.
 
     ``descriptor_kind``: the kind of descriptors it was made for, None = any, as long as both sets
-    are of the same.
+    are of the same. ``precision``: the arithmetic in effect, as the setting of that name spells it.
     """
 
     descriptor_kind: str | None
+
+    @property
+    def precision(self) -> str:
+        """Of the network, if there is one."""
 
     def prepare(self, features: Features) -> Any:
         """All of the work that needs one set only. Raises :class:`DescriptorKindError`."""
@@ -93,6 +97,11 @@ class SuperGlueMatcher:
         self._engine = engine
         self._config = config
 
+    @property
+    def precision(self) -> str:
+        """See :class:`Matcher`."""
+        return short_name(self._engine.dtype)
+
     def configure(self, config: MatcherConfig) -> None:
         """See :class:`Matcher`."""
         self._config = config
@@ -142,6 +151,7 @@ class NearestNeighbourMatcher:
     """
 
     descriptor_kind: str | None = None
+    precision = "float32"
 
     def __init__(self, config: MatcherConfig, device: torch.device) -> None:
         self._config = config

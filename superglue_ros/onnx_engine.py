@@ -30,6 +30,8 @@ class PreparedArrays:
 class OnnxSuperPointEngine:
     """``superpoint.onnx``; raises :class:`WeightsError` or :class:`ConfigError` when made."""
 
+    dtype = torch.float32
+
     def __init__(self, path: Path) -> None:
         self._session, metadata = open_session(path, ["images"])
         self.descriptor_kind = metadata["descriptor_kind"]
@@ -42,6 +44,8 @@ class OnnxSuperPointEngine:
 
 class OnnxSuperGlueEngine:
     """``superglue.onnx``; raises :class:`WeightsError` or :class:`ConfigError` when made."""
+
+    dtype = torch.float32
 
     def __init__(self, path: Path) -> None:
         self._session, metadata = open_session(path, [f"{n}{i}" for i in "01" for n in _NAMES])

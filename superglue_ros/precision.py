@@ -40,7 +40,11 @@ Outcome = dict[Hashable, float]
 
 
 class MatchesSets(Protocol):
-    """An engine of SuperGlue in any runtime."""
+    """An engine of SuperGlue in any runtime; ``dtype`` is that of its arithmetic."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the products and the attention."""
 
     def prepare(
         self, keypoints: Tensor, scores: Tensor, descriptors: Tensor, size: tuple[int, int]
@@ -60,7 +64,11 @@ class MatchesSets(Protocol):
 
 
 class MapsImages(Protocol):
-    """An engine of SuperPoint in any runtime."""
+    """An engine of SuperPoint in any runtime; ``dtype`` is that of its arithmetic."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the convolutions."""
 
     def maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """As :meth:`SuperPointEngine.maps`."""
@@ -133,14 +141,14 @@ def _choose(
             found, seconds = _timed(run, dtype)
         except RuntimeError as error:  # torch lacks an operator in this precision on this device
             reason = str(error).splitlines()[0]
-            log.warning("%s in %s cannot run here (%s)", name, _short(dtype), reason)
+            log.warning("%s in %s cannot run here (%s)", name, short_name(dtype), reason)
             continue
         verdict = difference(expected, found)
         if verdict:
-            log.warning("%s in %s is refused: %s; float32 stays", name, _short(dtype), verdict)
+            log.warning("%s in %s is refused: %s; float32 stays", name, short_name(dtype), verdict)
         elif precision != "auto" or seconds < shortest:
             chosen, shortest = dtype, seconds
-    log.info("%s runs in %s", name, _short(chosen))
+    log.info("%s runs in %s", name, short_name(chosen))
     return chosen
 
 
@@ -176,5 +184,6 @@ def _pair(dim: int, seed: int, count: int = 256) -> list[tuple[Tensor, Tensor, T
     return [(points[i], scores[i], descriptors[i]) for i in range(2)]
 
 
-def _short(dtype: torch.dtype) -> str:
+def short_name(dtype: torch.dtype) -> str:
+    """As the setting ``precision`` spells it."""
     return str(dtype).removeprefix("torch.")

@@ -94,7 +94,7 @@ class SuperPointEngine:
     def __init__(
         self, network: SuperPoint, device: torch.device, dtype: torch.dtype = torch.float32
     ) -> None:
-        self._device, self._dtype = device, dtype
+        self._device, self.dtype = device, dtype
         self._pooled: dict[Block, Tensor] = {}
         with torch.no_grad():
             backbone: Any = network.backbone
@@ -134,19 +134,19 @@ class SuperPointEngine:
             weight, bias = weight * scale[:, None, None, None], bias * scale + shift
             own = None
         folded = _Conv(
-            weight.to(self._device, self._dtype, memory_format=torch.channels_last),
-            bias.to(self._device, self._dtype),
+            weight.to(self._device, self.dtype, memory_format=torch.channels_last),
+            bias.to(self._device, self.dtype),
             border,
         )
         return folded, own
 
     def _per_channel(self, values: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        scale, shift = (x[:, None, None].to(self._device, self._dtype) for x in values)
+        scale, shift = (x[:, None, None].to(self._device, self.dtype) for x in values)
         return scale, shift
 
     def _border(self, taps: Tensor) -> _Border:
         def put(x: Tensor) -> Tensor:
-            return x.to(self._device, self._dtype)
+            return x.to(self._device, self.dtype)
 
         return _Border(
             put(taps[:, 0].sum(1)[:, None]),
@@ -162,7 +162,7 @@ class SuperPointEngine:
 
         ``images`` (B, 1, H, W) in [0, 1], H and W multiples of 8. The maps are the caller's own.
         """
-        x = images.to(self._device, self._dtype).contiguous(memory_format=torch.channels_last)
+        x = images.to(self._device, self.dtype).contiguous(memory_format=torch.channels_last)
         return self._maps(x)
 
     def _maps(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from superglue_ros.config import Config, MatcherConfig, from_flat
+from superglue_ros.matching import SuperGlueMatcher
+from superglue_ros.pipeline import Pipeline
 from superglue_ros.precision import difference, superglue_dtype, superpoint_dtype
 from superglue_ros.superglue import SuperGlue, SuperGlueConfig, initialise_as_optimal_matching
+from superglue_ros.superglue_engine import SuperGlueEngine
 from superglue_ros.superpoint import SuperPoint, SuperPointConfig
 
 CPU = torch.device("cpu")
@@ -50,6 +54,20 @@ def test_keypoints_that_move_are_refused():
     torch.manual_seed(0)
     network = SuperPoint(SuperPointConfig((4, 4, 8, 8), 8, 16, batch_norm=False)).eval()
     assert superpoint_dtype(network, "bfloat16", CPU) == torch.float32
+
+
+def test_what_is_reported_is_the_precision_in_effect():
+    for network, used in ((certain_network(), "bfloat16"), (doubtful_network(), "float32")):
+        dtype = superglue_dtype(network, "bfloat16", CPU)
+        matcher = SuperGlueMatcher(
+            SuperGlueEngine(network, CPU, dtype), "kind", 32, MatcherConfig()
+        )
+        assert matcher.precision == used
+        asked = {"device": "cpu", "precision": "bfloat16", "front_end.name": "sift"}
+        config = from_flat(Config, {**asked, "matcher.name": "mutual"})
+        assert Pipeline(config).precision == "float32"  # no network, whatever is asked for
+        both = Pipeline(config, matcher=matcher).precision
+        assert both == {"bfloat16": "float32, bfloat16", "float32": "float32"}[used]
 
 
 @pytest.mark.parametrize(

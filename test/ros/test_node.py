@@ -83,6 +83,12 @@ def test_status_and_diagnostics_account_for_every_frame(matcher: Matcher) -> Non
     assert int({v.key: v.value for v in said.values}["matched"]) > 0
 
 
+def test_the_status_reports_the_precision_in_effect(configure: Callable[..., Matcher]) -> None:
+    """SIFT and nearest neighbours have no network that could run in what is asked for."""
+    matcher = configure({"precision": "bfloat16"})
+    assert matcher.peer.output("status", matcher.prime()).precision == "float32"
+
+
 @pytest.mark.parametrize("ending", [".png", ".jpg"])
 def test_compressed_images(configure: Callable[..., Matcher], ending: str) -> None:
     matcher = configure({"image_transport": "compressed"})
@@ -240,3 +246,28 @@ def test_time_that_jumps_backwards_drops_the_keyframes(matcher: Matcher) -> None
     np.testing.assert_allclose(displacement(matches), (-4, 0), atol=0.1)
     status = matcher.peer.output("status", earlier + 0.1)
     assert (status.resets, status.keyframes) == (1, 1)
+
+
+def test_a_jump_is_announced_although_its_first_frame_is_refused(
+    configure: Callable[..., Matcher],
+) -> None:
+    """The first frame after the jump brings keypoints that cannot be described, or no image."""
+    matcher = configure({"inputs.keypoints": True})
+    matcher.prime(keypoints=lambda at: keypoints_message(grid(), at))
+    before = len(matcher.log)
+    earlier = matcher.tick() - 50.0
+    broken = keypoints_message(grid(), earlier)
+    broken.detector, broken.descriptor_dim = "other", 1
+    broken.descriptors = np.full(len(grid()), np.nan, np.float32).tobytes()
+    matcher.peer.send(earlier, keypoints=broken)
+    assert matcher.peer.output("matches", earlier).status == Matches.ERROR
+    later = earlier + 0.1
+    matcher.peer.send(later, keypoints=keypoints_message(grid(), later))
+    features = matcher.peer.output("features", later)
+    matcher.wait_for_log("time jumped backwards", before)
+    status = matcher.peer.output("status", later)
+    assert (status.resets, status.keyframes) == (1, 1)
+    assert not matcher.peer.outputs("matches", later)
+    matcher.peer.send(later + 0.1, keypoints=keypoints_message(grid(), later + 0.1))
+    assert matcher.peer.output("matches", later + 0.1).reference.id == features.frame.id
+    assert matcher.log[before:].count("time jumped backwards") == 1
