@@ -3,7 +3,8 @@
 One safetensors file. The features of all keyframes lie one after the other in shared arrays; the
 metadata holds the format version, the SHA-256 of the arrays, and a JSON list with what else a
 keyframe consists of. What can be computed again (encodings, global descriptors) is not stored, so
-that a map outlives the matcher's weights; landmark ids are, as they are referred to by others.
+that a map outlives the matcher's weights; landmark ids are, as they are referred to by others, and
+so is how far frames and landmarks were counted: who loads the map goes on from there.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ from safetensors.numpy import save_file
 from superglue_ros.errors import DataError, SuperglueError
 from superglue_ros.geometry.camera import Camera
 from superglue_ros.keyframes import Keyframe, KeyframeStore
-from superglue_ros.types import Features, FrameId
+from superglue_ros.types import Features, FloatArray, FrameId
 
 FORMAT = "superglue_ros map"
-VERSION = "1"
+VERSION = "2"
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -42,8 +43,25 @@ class StoredKeyframe:
     part: int
 
 
-def save(path: str | Path, keyframes: KeyframeStore) -> int:
+@dataclass(frozen=True, eq=False)
+class StoredMap:
+    """The keyframes of a map, oldest first.
+
+    No frame had a number above ``last_frame`` when it was saved, and no landmark an id of
+    ``next_landmark`` or above.
+    """
+
+    keyframes: tuple[StoredKeyframe, ...]
+    last_frame: int
+    next_landmark: int
+
+
+def save(
+    path: str | Path, keyframes: KeyframeStore, last_frame: int = 0, next_landmark: int = 0
+) -> int:
     """Write all keyframes, and return how many; the file is complete or not there at all.
+
+    ``last_frame``, ``next_landmark``: see :class:`StoredMap`.
 
     Raises :class:`DataError` if there is nothing to write, or it cannot be written.
     """
@@ -54,11 +72,13 @@ def save(path: str | Path, keyframes: KeyframeStore) -> int:
         raise DataError(f"cannot write {path}: the folder {path.parent} does not exist")
     arrays = _arrays(list(keyframes))
     entries = [_entry(keyframe, keyframes.part(keyframe.id)) for keyframe in keyframes]
+    counters = {"last_frame": last_frame, "next_landmark": next_landmark}
     metadata = {
         "format": FORMAT,
         "version": VERSION,
-        "sha256": _digest(arrays, entries),
+        "sha256": _digest(arrays, {"entries": entries, "counters": counters}),
         "keyframes": json.dumps(entries),
+        "counters": json.dumps(counters),
     }
     try:
         _write_atomically(path, arrays, metadata)
@@ -67,8 +87,8 @@ def save(path: str | Path, keyframes: KeyframeStore) -> int:
     return len(keyframes)
 
 
-def load(path: str | Path) -> tuple[StoredKeyframe, ...]:
-    """Read the keyframes of a map, oldest first.
+def load(path: str | Path) -> StoredMap:
+    """Read a map.
 
     Raises :class:`DataError` naming what is wrong: no such file, not a map, another version,
     truncated or damaged, inconsistent.
@@ -84,10 +104,14 @@ def load(path: str | Path) -> tuple[StoredKeyframe, ...]:
     except SafetensorError as error:
         raise DataError(f"{path} is no map, or is truncated: {error}. Save it again") from error
     try:
-        entries = json.loads(metadata["keyframes"])
-        if _digest(arrays, entries) != metadata["sha256"]:
+        entries, counters = (json.loads(metadata[name]) for name in ("keyframes", "counters"))
+        content = {"entries": entries, "counters": counters}
+        if _digest(arrays, content) != metadata["sha256"]:
             raise DataError(f"{path} is damaged: its checksum does not fit. Save it again")
-        return tuple(_keyframes(entries, arrays))
+        keyframes = tuple(_keyframes(entries, arrays))
+        highest = max((entry.keyframe.id.id for entry in keyframes), default=0)
+        last_frame = max(int(counters["last_frame"]), highest)
+        return StoredMap(keyframes, last_frame, int(counters["next_landmark"]))
     except DataError:
         raise
     except (SuperglueError, KeyError, TypeError, ValueError, IndexError) as error:
@@ -107,21 +131,28 @@ def _check_version(path: Path, metadata: Mapping[str, str]) -> None:
 def _arrays(keyframes: Sequence[Keyframe]) -> Arrays:
     """The arrays of all keyframes, one after the other; unknown depth is 0."""
     features = [keyframe.features for keyframe in keyframes]
-    depth = [
-        np.zeros(len(k.features), np.float32) if k.depth is None else k.depth for k in keyframes
-    ]
     arrays = {
         "counts": np.array([len(f) for f in features], np.int64),
         "keypoints": np.concatenate([f.keypoints for f in features]),
         "scores": np.concatenate([f.scores for f in features]),
         "sigma_px": np.concatenate([f.sigma_px for f in features]),
         "track_ids": np.concatenate([f.track_ids for f in features]),
-        "depth": np.concatenate(depth).astype(np.float32),
+        "depth": _joined(keyframes, [k.depth for k in keyframes]),
+        "depth_sigma": _joined(keyframes, [k.depth_sigma for k in keyframes]),
     }
     described = [f.descriptors for f in features if f.descriptors is not None]
     if described:
         arrays["descriptors"] = np.concatenate(described)
     return arrays
+
+
+def _joined(keyframes: Sequence[Keyframe], values: Sequence[FloatArray | None]) -> NDArray[Any]:
+    """One value for each keypoint of all keyframes, 0 for those of keyframes that have none."""
+    filled = [
+        np.zeros(len(keyframe.features), np.float32) if own is None else own
+        for keyframe, own in zip(keyframes, values, strict=True)
+    ]
+    return np.concatenate(filled).astype(np.float32)
 
 
 def _entry(keyframe: Keyframe, part: int) -> dict[str, Any]:
@@ -134,6 +165,7 @@ def _entry(keyframe: Keyframe, part: int) -> dict[str, Any]:
         "detector": keyframe.features.detector,
         "rectified": keyframe.rectified,
         "has_depth": keyframe.depth is not None,
+        "has_depth_sigma": keyframe.depth_sigma is not None,
         "camera": None
         if camera is None
         else {
@@ -186,11 +218,12 @@ def _keyframe(entry: dict[str, Any], own: Arrays) -> Keyframe:
         camera,
         own["depth"] if entry["has_depth"] else None,
         rectified=entry["rectified"],
+        depth_sigma=own["depth_sigma"] if entry["has_depth_sigma"] else None,
     )
 
 
-def _digest(arrays: Arrays, entries: list[dict[str, Any]]) -> str:
-    digest = hashlib.sha256(json.dumps(entries, sort_keys=True).encode())
+def _digest(arrays: Arrays, content: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
         digest.update(f"{name} {array.dtype} {array.shape}".encode())

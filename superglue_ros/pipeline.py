@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from superglue_ros import map_io
 from superglue_ros.config import Config
 from superglue_ros.device import resolve_device
@@ -84,6 +86,12 @@ class Pipeline:
         self.matcher.configure(config.matcher)
         self.keyframes.config = config.keyframes
 
+    @property
+    def precision(self) -> str:
+        """The arithmetic in effect; of front-end and matcher, in this order, where they differ."""
+        used = (self.front_end.precision, self.matcher.precision)
+        return used[0] if used[0] == used[1] else ", ".join(used)
+
     def reset(self) -> None:
         """Forget all keyframes; landmark ids, and the caller's frame ids, go on counting."""
         self.keyframes.clear()
@@ -98,24 +106,47 @@ class Pipeline:
             self._jumped = True
             self.time_jumps += 1
 
-    def save_map(self, path: str | Path) -> int:
-        """Write all keyframes to a file; returns their number. Raises :class:`DataError`."""
-        return map_io.save(path, self.keyframes)
+    def save_map(self, path: str | Path, last_frame: int = 0) -> int:
+        """Write all keyframes to a file; returns their number. Raises :class:`DataError`.
+
+        ``last_frame`` is the highest number that the caller gave to any frame.
+        """
+        return map_io.save(path, self.keyframes, last_frame, self.tracks.next_id)
 
     def load_map(self, path: str | Path) -> int:
         """Put the keyframes of a file in place of all others; returns their number.
 
+        As :meth:`read_map` and :meth:`take_map`.
+        """
+        return self.take_map(self.read_map(path))
+
+    def read_map(self, path: str | Path) -> map_io.StoredMap:
+        """A map with its keyframes ready to be matched; nothing changes yet.
+
         Raises :class:`DataError` on a bad file and :class:`DescriptorKindError` on features of
-        another network, and stays as it was. The next frame is looked for in all of the map.
+        another network.
         """
         stored = map_io.load(path)
-        prepared = [prepare(entry.keyframe, self.matcher) for entry in stored]
+        prepared = (
+            replace(entry, keyframe=prepare(entry.keyframe, self.matcher))
+            for entry in stored.keyframes
+        )
+        return replace(stored, keyframes=tuple(prepared))
+
+    def take_map(self, stored: map_io.StoredMap) -> int:
+        """Put a map in place of all keyframes; returns the number of those that are kept.
+
+        The next frame is looked for in all of the map. Frames to come must be numbered above
+        ``stored.last_frame``.
+        """
         self.reset()
         first_of: dict[int, FrameId] = {}
-        for entry, keyframe in zip(stored, prepared, strict=True):
+        for entry in stored.keyframes:
+            keyframe = entry.keyframe
             first = first_of.setdefault(entry.part, keyframe.id)
             self.keyframes.insert(keyframe, [first] if first != keyframe.id else [])
             self.tracks.reserve(keyframe.features.track_ids)
+        self.tracks.reserve(np.array([stored.next_landmark - 1]))
         return len(self.keyframes)
 
     def match_pair(self, reference: Frame, query: Frame) -> FramePair:
@@ -127,14 +158,13 @@ class Pipeline:
         first, second = (one.frame for one in encoded if isinstance(one, Encoded))
         return self._match([Candidate(first, MatchKind.KEYFRAME)], second, StageClock())[0]
 
-    def match_features(
-        self, frame_id: FrameId, features: Features, keyframes: int
-    ) -> tuple[FramePair, ...]:
-        """Match another robot's features against the ``keyframes`` keyframes that look most alike.
+    def match_peer(self, frame: Keyframe, keyframes: int) -> tuple[FramePair, ...]:
+        """Match another robot's frame against the ``keyframes`` keyframes that look most alike.
 
-        The map is not touched. Without the other's calibration there are matches but no poses.
+        The map is not touched. Without the other's calibration there are matches but no poses; with
+        depth of either, the poses are metric.
         """
-        query = prepare(Keyframe(frame_id, features, None), self.matcher)
+        query = prepare(frame, self.matcher)
         candidates = self.keyframes.relocalisation_candidates(query.global_descriptor)[:keyframes]
         alike = [Candidate(candidate.keyframe, MatchKind.LOOP) for candidate in candidates]
         return self._match(alike, query, StageClock())

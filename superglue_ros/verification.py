@@ -6,9 +6,16 @@ import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from superglue_ros.config import Config, GeometryConfig
-from superglue_ros.geometry.two_view import TwoViewGeometry, estimate_two_view, no_pose
+from superglue_ros.geometry.two_view import (
+    LEAST_DEPTHS,
+    TwoViewGeometry,
+    estimate_two_view,
+    no_pose,
+)
+from superglue_ros.geometry.views import inverse
 from superglue_ros.keyframes import Candidate, Keyframe
 from superglue_ros.tracks import Claim, Tracking, relabelled, shared_ids
 from superglue_ros.types import (
@@ -87,6 +94,13 @@ class FramePair:
             self, matches=dataclasses.replace(self.matches, track_ids=track_ids)
         )
 
+    def with_query_indices(self, places: NDArray[np.intp]) -> FramePair:
+        """The same pair, the query's keypoints counted as they were before some were left out."""
+        index = places[self.matches.index_query].astype(np.int32)
+        return dataclasses.replace(
+            self, matches=dataclasses.replace(self.matches, index_query=index)
+        )
+
     def lost(self) -> FramePair:
         """The same pair, saying that neither this nor any other keyframe was recognised."""
         return dataclasses.replace(
@@ -105,21 +119,39 @@ def verify(
     reference = candidate.keyframe
     calibrated = reference.camera is not None and query.camera is not None
     rules = _strictness(candidate.kind, config)
-    if reference.camera is not None and query.camera is not None:
-        geometry = estimate_two_view(
-            reference.features.keypoints[found.index_ref],
-            query.features.keypoints[found.index_query],
-            reference.camera,
-            query.camera,
-            rules,
-            scores=found.scores,
-            sigma_px=sigma_of_matches(reference.features, query.features, found),
-            depth_ref=_chosen(reference.depth, found.index_ref),
-            depth_sigma=_chosen(reference.depth_sigma, found.index_ref),
-        )
-    else:
+    if not calibrated:
         geometry = no_pose(len(found), rules)
+    elif _depths(reference, found.index_ref) >= min(
+        LEAST_DEPTHS, _depths(query, found.index_query)
+    ):
+        geometry = _two_view(reference, query, found, rules)
+    else:  # only the query knows depth: its scale holds the other way round, too
+        swapped = Correspondences(found.index_query, found.index_ref, found.scores)
+        geometry = inverse(_two_view(query, reference, swapped, rules))
     return frame_pair(candidate, query, found, geometry, config, calibrated)
+
+
+def _two_view(
+    reference: Keyframe, query: Keyframe, found: Correspondences, rules: GeometryConfig
+) -> TwoViewGeometry:
+    assert reference.camera is not None
+    assert query.camera is not None
+    return estimate_two_view(
+        reference.features.keypoints[found.index_ref],
+        query.features.keypoints[found.index_query],
+        reference.camera,
+        query.camera,
+        rules,
+        scores=found.scores,
+        sigma_px=sigma_of_matches(reference.features, query.features, found),
+        depth_ref=_chosen(reference.depth, found.index_ref),
+        depth_sigma=_chosen(reference.depth_sigma, found.index_ref),
+    )
+
+
+def _depths(frame: Keyframe, index: IntArray) -> int:
+    """How many of the keypoints ``index`` have a depth."""
+    return 0 if frame.depth is None else int((frame.depth[index] > 0).sum())
 
 
 def frame_pair(

@@ -52,7 +52,7 @@ def saved(mapped, tmp_path):
 
 
 def test_everything_comes_back_exactly(mapped, saved):
-    for stored, original in zip(map_io.load(saved), mapped[0].keyframes, strict=True):
+    for stored, original in zip(map_io.load(saved).keyframes, mapped[0].keyframes, strict=True):
         loaded = stored.keyframe
         assert (loaded.id, loaded.rectified) == (original.id, original.rectified)
         for name in ("keypoints", "scores", "descriptors", "sigma_px", "track_ids"):
@@ -63,6 +63,36 @@ def test_everything_comes_back_exactly(mapped, saved):
         np.testing.assert_array_equal(loaded.depth, original.depth)
         np.testing.assert_array_equal(loaded.camera.matrix, original.camera.matrix)
         assert stored.part == mapped[0].keyframes.part(original.id)
+
+
+def test_counting_goes_on_above_all_that_was_given_before_the_map_was_saved(mapped, tmp_path):
+    """Not only above what the kept keyframes carry."""
+    pipeline = mapped[0]
+    pipeline.save_map(tmp_path / "map", last_frame=4321)
+    given = pipeline.tracks.next_id
+    kept = max(int(k.features.track_ids.max()) for k in pipeline.keyframes)
+    small = dataclasses.replace(CONFIG.keyframes, max_keyframes=1)
+    other = Pipeline(dataclasses.replace(CONFIG, keyframes=small))
+    stored = other.read_map(tmp_path / "map")
+    assert len(other.keyframes) == 0
+    assert stored.last_frame == 4321
+    assert other.take_map(stored) == 1
+    assert other.tracks.next_id >= given > kept
+    # Never below the map's own frames, whatever was handed over.
+    pipeline.save_map(tmp_path / "map")
+    assert map_io.load(tmp_path / "map").last_frame == max(k.id.id for k in pipeline.keyframes)
+
+
+def test_the_depths_of_a_stereo_camera_keep_their_uncertainty(mapped, tmp_path):
+    store = KeyframeStore(CONFIG.keyframes)
+    first, second = list(mapped[0].keyframes)[:2]
+    sigma = np.linspace(0, 1, len(first.features), dtype=np.float32)
+    store.insert(dataclasses.replace(first, depth_sigma=sigma))
+    store.insert(dataclasses.replace(second, depth=None))
+    map_io.save(tmp_path / "map", store)
+    loaded = [entry.keyframe for entry in map_io.load(tmp_path / "map").keyframes]
+    np.testing.assert_array_equal(loaded[0].depth_sigma, sigma)
+    assert (loaded[1].depth, loaded[1].depth_sigma) == (None, None)
 
 
 def test_another_process_relocalises_in_the_loaded_map(mapped, saved):
@@ -102,7 +132,7 @@ def rewrite(path, **metadata) -> None:
 
 def test_another_version_is_refused(saved):
     rewrite(saved, version="99")
-    with pytest.raises(DataError, match="version 99, this program reads 1"):
+    with pytest.raises(DataError, match="version 99, this program reads 2"):
         map_io.load(saved)
 
 
@@ -122,8 +152,10 @@ def test_consistent_checksum_but_nonsense_is_refused(saved, change):
     with safe_open(saved, "numpy") as file:
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         entries = json.loads(file.metadata()["keyframes"])
+        counters = json.loads(file.metadata()["counters"])
     entries[0][change] = {"camera": {"width": 3}, "width": 5, "id": {"x": 1}, "part": "a"}[change]
-    rewrite(saved, keyframes=json.dumps(entries), sha256=map_io._digest(arrays, entries))
+    sha256 = map_io._digest(arrays, {"entries": entries, "counters": counters})
+    rewrite(saved, keyframes=json.dumps(entries), sha256=sha256)
     with pytest.raises(DataError, match="inconsistent"):
         map_io.load(saved)
 

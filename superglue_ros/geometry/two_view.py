@@ -28,7 +28,7 @@ __all__ = ["TwoViewGeometry", "estimate_stereo", "estimate_two_view", "no_pose"]
 Array = NDArray[np.float64]
 
 # Fewest matches with depth for a metric pose.
-_LEAST_DEPTHS = 8
+LEAST_DEPTHS = 8
 # Least weight of a match: a matcher's confidence is not that well calibrated.
 _LEAST_WEIGHT = 0.05
 # A rotation less certain than this (radians, about its worst axis) is none.
@@ -92,7 +92,7 @@ def estimate_two_view(
         spread,
         (camera_query.width, camera_query.height),
     ).select(np.asarray(seen))
-    result = metric_pose(views, config) if (views.depth > 0).sum() >= _LEAST_DEPTHS else None
+    result = metric_pose(views, config) if (views.depth > 0).sum() >= LEAST_DEPTHS else None
     if result is None:
         result = monocular_pose(views, config)
     inliers = np.zeros(count, bool)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from superglue_ros.config import GeometryConfig
 from superglue_ros.geometry import epipolar
+from superglue_ros.geometry.rotation import skew
 from superglue_ros.geometry.two_view_models import Motion, RayPairs
 from superglue_ros.geometry.two_view_models import epipolar as epipolar_model
 from superglue_ros.types import BoolArray, PoseMethod, PoseStatus
@@ -170,3 +171,24 @@ def epipolar_inliers(motion: Motion, pairs: RayPairs, config: GeometryConfig) ->
     parallax = epipolar.parallax(pairs.ref, pairs.query, motion.rotation)
     far = parallax <= config.threshold_px * (pairs.sigma_ref + pairs.sigma_query)
     return np.logical_and(distance <= config.threshold_px, np.logical_or(front, far))
+
+
+def inverse(geometry: TwoViewGeometry) -> TwoViewGeometry:
+    """The same with reference and query swapped: ``x_query = R^T x_ref - R^T t``.
+
+    The covariance is carried along: with ``R = exp([dr]x) R_estimate`` and ``t = t_estimate + dt``,
+    the inverse turns by ``-R^T dr`` and moves by ``-R^T (dt + [t]x dr)``.
+    """
+    turn = geometry.rotation.T
+    covariance = geometry.covariance
+    if covariance[0, 0] != -1.0:
+        jacobian = np.zeros((6, 6))
+        jacobian[:3, :3] = jacobian[3:, 3:] = -turn
+        jacobian[:3, 3:] = -turn @ skew(geometry.translation)
+        covariance = jacobian @ covariance @ jacobian.T
+    return replace(
+        geometry,
+        rotation=turn,
+        translation=-turn @ geometry.translation,
+        covariance=covariance,
+    )

@@ -21,6 +21,7 @@ from std_msgs.msg import Header
 
 from superglue_ros.errors import CalibrationError, FeaturesError, ImageError
 from superglue_ros.geometry.camera import Camera, camera_from_info
+from superglue_ros.keyframes import Keyframe
 from superglue_ros.msg import Features as FeaturesMessage
 from superglue_ros.msg import FrameId as FrameIdMessage
 from superglue_ros.msg import Matches as MatchesMessage
@@ -187,9 +188,7 @@ def features_from_message(
     descriptors = _descriptors(message, count)
     scores = columns["scores"]
     scores = np.ones(count, np.float32) if scores is None else scores
-    kept: Any = slice(None)
-    if count > max_keypoints:
-        kept = np.sort(np.argsort(-scores, kind="stable")[:max_keypoints])
+    kept = _best(scores, max_keypoints)
     sigma, tracks = columns["sigma_px"], columns["track_ids"]
     points = np.column_stack((columns["u"], columns["v"])).astype(np.float32)  # type: ignore[arg-type]
     features = Features(
@@ -203,6 +202,33 @@ def features_from_message(
         None if tracks is None else tracks[kept].astype(np.int64),  # type: ignore[arg-type]
     )
     return features, count - len(features)
+
+
+def keyframe_from_message(
+    message: FeaturesMessage, max_keypoints: int
+) -> tuple[Keyframe, NDArray[np.intp]]:
+    """Another robot's frame (``Features`` message), and the places of its keypoints in the message.
+
+    They differ where there are more than ``max_keypoints``. Raises :class:`FeaturesError` and
+    :class:`CalibrationError`.
+    """
+    width, height = message.width, message.height
+    features, _ = features_from_message(message, width, height, max_keypoints)
+    count = len(message.u)
+    scores = _column(message, "scores", count, optional=True)
+    kept = _best(np.ones(count, np.float32) if scores is None else scores, max_keypoints)
+    depth = _column(message, "depth", count, optional=True)
+    depth_sigma = _column(message, "depth_sigma", count, optional=True)
+    keyframe = Keyframe(
+        frame_id_from_message(message.frame),
+        features,
+        None,
+        _camera_of(message),
+        None if depth is None else _known(depth[kept]),
+        rectified=message.rectified,
+        depth_sigma=None if depth_sigma is None else _known(depth_sigma[kept]),
+    )
+    return keyframe, kept
 
 
 # -- out ---------------------------------------------------------------------------------------
@@ -236,9 +262,15 @@ def frame_id_from_message(message: FrameIdMessage) -> FrameId:
 
 
 def features_to_message(
-    features: Features, frame: FrameId, rectified: bool, descriptors: str = "none"
+    features: Features,
+    frame: FrameId,
+    rectified: bool,
+    descriptors: str = "none",
+    camera: Camera | None = None,
+    depth: FloatArray | None = None,
+    depth_sigma: FloatArray | None = None,
 ) -> FeaturesMessage:
-    """``Features`` message; ``descriptors`` none, float16 or float32."""
+    """``Features`` message; ``descriptors`` none, float16 or float32; ``depth`` (N,) metres."""
     message = FeaturesMessage(
         header=header_of(frame),
         frame=frame_id_to_message(frame),
@@ -252,6 +284,14 @@ def features_to_message(
     message.scores = _array("f", features.scores)
     message.sigma_px = _array("f", features.sigma_px)
     message.track_ids = _array("q", features.track_ids)
+    if camera is not None:
+        message.distortion_model = camera.model
+        message.d = camera.distortion.tolist()
+        message.k = camera.matrix.ravel().tolist()
+    if depth is not None:
+        message.depth = _array("f", depth)
+    if depth_sigma is not None:
+        message.depth_sigma = _array("f", depth_sigma)
     if descriptors != "none" and features.descriptors is not None:
         half = descriptors == "float16"
         kind = FeaturesMessage.F16 if half else FeaturesMessage.F32
@@ -398,6 +438,30 @@ def _column(message: Any, name: str, count: int, optional: bool) -> NDArray[Any]
             f"give one per keypoint" + (", or none" if optional else "")
         )
     return values
+
+
+def _best(scores: NDArray[Any], limit: int) -> NDArray[np.intp]:
+    """Places of the best ``limit`` keypoints, in their order."""
+    return np.sort(np.argsort(-scores, kind="stable")[:limit])
+
+
+def _known(depth: NDArray[Any]) -> FloatArray:
+    """Depths or their deviations as float32, 0 where they are no positive number."""
+    return np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32)
+
+
+def _camera_of(message: Any) -> Camera | None:
+    """The calibration in a ``Features`` message, None where it brings none."""
+    if not message.k[0]:
+        return None
+    matrix = np.array(message.k, np.float64)
+    return Camera(
+        message.width,
+        message.height,
+        matrix,
+        np.array(message.d, np.float64),
+        message.distortion_model,
+    )
 
 
 def _descriptors(message: Any, count: int) -> NDArray[Any] | None:

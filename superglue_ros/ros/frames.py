@@ -21,16 +21,16 @@ class FrameNumbers:
     """Numbers the frames of the node's whole life from 1; number 0 names no frame."""
 
     def __init__(self) -> None:
-        self._last = 0
+        self.last = 0
 
     def next(self) -> int:
         """A number that was never given before."""
-        self._last += 1
-        return self._last
+        self.last += 1
+        return self.last
 
     def reserve(self, number: int) -> None:
         """Go on after ``number``, which is in use already."""
-        self._last = max(self._last, number)
+        self.last = max(self.last, number)
 
 
 class FrameMaker:

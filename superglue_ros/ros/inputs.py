@@ -47,7 +47,11 @@ class PeerFeatures:
 
 
 class PeerInput:
-    """Subscribes to ``peer_features`` and hands on what other robots than ``robot`` send."""
+    """Subscribes to ``peer_features`` and hands on what other robots than ``robot`` send.
+
+    Features without descriptors cannot be matched and are passed over, as those of the right
+    images of a stereo pair; a robot that sends no others is warned about once.
+    """
 
     def __init__(
         self, node: Node, lossless: bool, robot: str, on_features: Callable[[PeerFeatures], None]
@@ -55,6 +59,7 @@ class PeerInput:
         self._node = node
         self._robot = robot
         self._on_features = on_features
+        self._known: set[str] = set()  # robots that sent descriptors, or were warned about
         self._subscription = node.create_subscription(
             FeaturesMessage,
             "peer_features",
@@ -68,9 +73,17 @@ class PeerInput:
         self._node.destroy_subscription(self._subscription)
 
     def _heard(self, message: Any) -> None:
-        # One's own features come back where all robots publish to one topic.
-        if message.frame.robot != self._robot:
+        robot = message.frame.robot
+        if robot == self._robot:
+            return  # one's own features come back where all robots publish to one topic
+        if message.descriptor_dim:
             self._on_features(PeerFeatures(message, time.monotonic()))
+        elif robot not in self._known:
+            self._node.get_logger().warning(
+                f"the features of robot {robot!r} bring no descriptors and are passed over: set "
+                f"outputs.descriptors of its node to float16"
+            )
+        self._known.add(robot)
 
 
 class _Input:

@@ -46,10 +46,20 @@ class Outputs:
         """
         self._publish(
             "features",
-            convert.features_to_message(result.features, frame.id, frame.rectified, descriptors),
+            convert.features_to_message(
+                result.features,
+                frame.id,
+                frame.rectified,
+                descriptors,
+                frame.camera,
+                result.depth,
+                result.depth_sigma,
+            ),
         )
         if frame.right is not None and result.right_features is not None:
-            right = convert.features_to_message(result.right_features, frame.right.id, True)
+            right = convert.features_to_message(
+                result.right_features, frame.right.id, True, camera=frame.right.camera
+            )
             self._publish("features", right)
         self.publish_pairs(result.pairs)
         if result.stereo is not None:

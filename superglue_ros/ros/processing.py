@@ -115,15 +115,11 @@ class FrameProcessor:
         frame_id = convert.frame_id_from_message(message.frame)
         try:
             limit = settings.core.front_end.max_keypoints
-            features, _ = convert.features_from_message(
-                message, message.width, message.height, limit
-            )
+            frame, kept = convert.keyframe_from_message(message, limit)
             pairs = [
-                pair
+                pair.with_query_indices(kept)
                 for pipeline in self.pipelines
-                for pair in pipeline.match_features(
-                    frame_id, features, settings.node.inputs.peer_keyframes
-                )
+                for pair in pipeline.match_peer(frame, settings.node.inputs.peer_keyframes)
             ]
         except SuperglueError as error:
             text = f"features of robot {frame_id.robot!r}: {error}"
@@ -212,26 +208,27 @@ class FrameProcessor:
 
     def save_map(self, path: str) -> int:
         """Write the keyframes of every camera; returns their number. Raises :class:`DataError`."""
+        last = self._frames.numbers.last
         return sum(
-            pipeline.save_map(self._map_file(path, index))
+            pipeline.save_map(self._map_file(path, index), last)
             for index, pipeline in enumerate(self.pipelines)
         )
 
     def load_map(self, path: str) -> int:
         """Put the keyframes of a file in place of those held; returns their number.
 
-        Raises :class:`SuperglueError`, and stays as it was where there is one camera.
+        Frames are numbered on above all that were given before the map was saved. Raises
+        :class:`SuperglueError`, and stays as it was.
         """
-        count = sum(
-            pipeline.load_map(self._map_file(path, index))
+        maps = [
+            pipeline.read_map(self._map_file(path, index))
             for index, pipeline in enumerate(self.pipelines)
-        )
+        ]
+        for stored in maps:
+            self._frames.numbers.reserve(stored.last_frame)
         self._outputs.forget_images()
         self._newest_ns.clear()
-        for pipeline in self.pipelines:
-            for keyframe in pipeline.keyframes:
-                self._frames.numbers.reserve(keyframe.id.id)
-        return count
+        return sum(p.take_map(stored) for p, stored in zip(self.pipelines, maps, strict=True))
 
     def _map_file(self, path: str, camera_index: int) -> Path:
         """The file itself with one camera; with several, the camera's number before the ending."""
@@ -282,7 +279,6 @@ class FrameProcessor:
         self, frame_id: FrameId, queue_seconds: float, seconds: StageSeconds
     ) -> None:
         counts = self._counter.snapshot()
-        core = self._settings.core
         self._outputs.publish_status(
             MatcherStatus(
                 header=convert.header_of(frame_id),
@@ -298,7 +294,7 @@ class FrameProcessor:
                 resets=counts.resets,
                 keyframes=self.keyframes,
                 device=self._device,
-                precision=core.precision,
+                precision=self.pipelines[0].precision,
                 weights=weights_names(self._settings),
             )
         )

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from superglue_ros.config import GeometryConfig
 from superglue_ros.errors import FeaturesError
 from superglue_ros.geometry.camera import camera_from_info
-from superglue_ros.geometry.rotation import angle
+from superglue_ros.geometry.rotation import angle, exp, log
 from superglue_ros.geometry.two_view import estimate_two_view, no_pose
+from superglue_ros.geometry.views import inverse
 from superglue_ros.types import PoseMethod, PoseStatus
 
 CONFIG = GeometryConfig()
@@ -226,3 +227,36 @@ def test_no_pose_keeps_its_promises():
     assert result.status is PoseStatus.REJECTED
     assert result.inliers.shape == (7,)
     assert result.covariance[0, 0] == -1
+
+
+def test_the_inverse_of_a_pose_carries_its_covariance(scene):
+    data = scene(5)
+    forward = estimate_two_view(*data.views, CONFIG, depth_ref=data.depth)
+    backward = inverse(forward)
+    np.testing.assert_allclose(backward.rotation @ forward.rotation, np.eye(3), atol=1e-12)
+    np.testing.assert_allclose(
+        forward.rotation @ backward.translation + forward.translation, 0, atol=1e-12
+    )
+    again = inverse(backward)
+    np.testing.assert_allclose(again.translation, forward.translation, atol=1e-12)
+    np.testing.assert_allclose(again.covariance, forward.covariance, rtol=1e-6, atol=1e-16)
+    # The spread of inverted samples is the covariance of the inverse.
+    rng = np.random.default_rng(0)
+    samples = rng.multivariate_normal(np.zeros(6), forward.covariance, 4000)
+    errors = []
+    for sample in samples:
+        moved = inverse(
+            replace(
+                forward,
+                rotation=exp(sample[3:]) @ forward.rotation,
+                translation=forward.translation + sample[:3],
+            )
+        )
+        turn = log(moved.rotation @ backward.rotation.T)
+        errors.append(np.concatenate((moved.translation - backward.translation, turn)))
+    scale = np.sqrt(np.diag(backward.covariance))
+    found = np.cov(np.array(errors).T) / np.outer(scale, scale)
+    np.testing.assert_allclose(found, backward.covariance / np.outer(scale, scale), atol=0.08)
+    unknown = inverse(no_pose(3, CONFIG))
+    assert unknown.covariance[0, 0] == -1
+    assert not unknown.covariance[1:].any()

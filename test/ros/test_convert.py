@@ -26,6 +26,7 @@ from rclpy.serialization import deserialize_message, serialize_message
 from scipy.spatial.transform import Rotation
 
 from superglue_ros.errors import CalibrationError, FeaturesError, ImageError
+from superglue_ros.geometry.camera import Camera
 from superglue_ros.msg import Features as FeaturesMessage
 from superglue_ros.msg import Matches as MatchesMessage
 from superglue_ros.msg import RelativePose as RelativePoseMessage
@@ -192,6 +193,60 @@ def test_features_without_descriptors() -> None:
     assert (message.descriptor_dim, len(message.descriptors)) == (0, 0)
     got, _ = convert.features_from_message(message, 100, 100, 1000)
     assert got.descriptors is None
+
+
+def test_a_frame_of_another_robot_there_and_back() -> None:
+    sent = features(6)
+    depth = np.array([1.5, 0, 2, np.nan, -1, 4], np.float32)
+    sigma = np.array([0.1, 0, 0.2, np.nan, 0.3, np.inf], np.float32)
+    matrix = np.array([[80.0, 0, 49], [0, 81, 51], [0, 0, 1]])
+    camera = Camera(100, 100, matrix, np.array([0.1, 0.01, 0, 0]), "equidistant")
+    message = over_the_wire(
+        convert.features_to_message(sent, FRAME, False, "float32", camera, depth, sigma)
+    )
+    got, kept = convert.keyframe_from_message(message, 1000)
+    assert got.id == FRAME
+    np.testing.assert_array_equal(kept, np.arange(6))
+    np.testing.assert_array_equal(got.features.descriptors, sent.descriptors)
+    assert got.camera is not None
+    assert (got.camera.width, got.camera.height, got.camera.model) == (100, 100, "equidistant")
+    np.testing.assert_array_equal(got.camera.matrix, matrix)
+    np.testing.assert_array_equal(got.camera.distortion, camera.distortion)
+    np.testing.assert_array_equal(got.depth, [1.5, 0, 2, 0, 0, 4])
+    np.testing.assert_array_equal(got.depth_sigma, np.float32([0.1, 0, 0.2, 0, 0.3, 0]))
+    # Of more keypoints than are taken, depth and places go with the best.
+    few, kept = convert.keyframe_from_message(message, 3)
+    np.testing.assert_array_equal(kept, np.sort(np.argsort(-sent.scores)[:3]))
+    np.testing.assert_array_equal(few.features.keypoints, sent.keypoints[kept])
+    np.testing.assert_array_equal(few.depth, got.depth[kept])
+
+
+def test_a_frame_of_another_robot_without_calibration_and_depth() -> None:
+    message = over_the_wire(convert.features_to_message(features(), FRAME, True, "float16"))
+    got, _ = convert.keyframe_from_message(message, 1000)
+    assert (got.camera, got.depth, got.depth_sigma, got.rectified) == (None, None, None, True)
+
+
+@given(
+    st.lists(st.floats(width=32), max_size=7),
+    st.lists(st.floats(), max_size=6),
+    st.lists(st.floats(), min_size=9, max_size=9),
+    st.sampled_from(["", "plumb_bob", "equidistant", "rational_polynomial", "x"]),
+    st.integers(0, 101),
+)
+@settings(deadline=None, max_examples=60)
+def test_any_calibration_and_depth_are_taken_or_refused(
+    depth: list[float], d: list[float], k: list[float], model: str, width: int
+) -> None:
+    message = convert.features_to_message(features(), FRAME, True, "float32")
+    message.depth, message.d, message.k = depth, d, k
+    message.distortion_model, message.width = model, width
+    try:
+        got, _ = convert.keyframe_from_message(message, 1000)
+    except (CalibrationError, FeaturesError):
+        return
+    assert (got.camera is None) == (k[0] == 0)
+    assert got.depth is None or (np.isfinite(got.depth).all() and (got.depth >= 0).all())
 
 
 @given(hnp.arrays(np.float32, st.integers(0, 30), elements=st.floats(0, 1, width=32)))
