@@ -151,6 +151,13 @@ class GeometryConfig:
     depth_noise: float = setting(
         0.02, "Standard deviation of depth as a share of the depth, for PnP.", low=0.0, high=1.0
     )
+    depth_systematic: float = setting(
+        0.02,
+        "Error of the depth that neighbouring matches share and no number of them averages out, as "
+        "a share of the depth, for the covariance of PnP: calibration, registration, flying pixels.",
+        low=0.0,
+        high=1.0,
+    )
     seed: int = setting(0, "Seed of the robust estimator.", low=0, high=2**31 - 1)
 
 
@@ -208,9 +215,23 @@ class KeyframesConfig:
     loop_min_inliers: int = setting(
         30, "A loop with fewer inliers is not closed.", low=5, high=10000
     )
+    loop_merge_inliers: int = setting(
+        45,
+        "A loop with fewer inliers is told of but joins no landmarks: that cannot be undone.",
+        low=5,
+        high=10000,
+    )
+    relocalise_keyframes: int = setting(
+        20,
+        "Keyframes, the most similar first, that a frame is matched against after tracking is "
+        "lost; 0 = all.",
+        low=0,
+        high=100000,
+    )
     relocalise_budget_s: float = setting(
-        1.0,
-        "Time for matching against all keyframes after tracking is lost [s]; 0 = no limit.",
+        0.0,
+        "Time after which no more of them are begun, for live use on a slow machine: results then "
+        "depend on its speed [s]; 0 = no limit.",
         low=0.0,
         high=60.0,
     )

@@ -13,7 +13,8 @@ Two kinds of error add up. Independent errors of the matches are measured at the
 the covariance of an M-estimator (Huber, "Robust Statistics", section 6.3). Errors that neighbouring
 matches share (calibration, rolling shutter, depth bias) do not average out however many matches
 there are, and the pose absorbs the better part of them, so the residuals cannot tell; they are
-declared, in ``geometry.systematic_px``, and carried through the same derivatives.
+declared, in ``geometry.systematic_px`` and ``geometry.depth_systematic``, and carried through the
+same derivatives.
 """
 
 from __future__ import annotations
@@ -58,11 +59,13 @@ def noise_scale(residuals: Array, expected: float, limit: float) -> float:
     return scale
 
 
-def parameter_covariance(fit: Fit[Any], cells: NDArray[np.int64], systematic: float) -> Array:
+def parameter_covariance(
+    fit: Fit[Any], cells: NDArray[np.int64], systematic: float | Array
+) -> Array:
     """Covariance (P, P) of the local parameters of a fit.
 
-    ``cells`` (K,) says which matches share their systematic error, a displacement of standard
-    deviation ``systematic`` per coordinate, in the unit of ``Linearisation.shift``.
+    ``cells`` (K,) says which matches share their systematic error, of standard deviation
+    ``systematic`` in the units of ``Linearisation.shift``: one for all S, or each its own (S,).
     """
     u2 = fit.u2
     near = u2 < 1
@@ -78,12 +81,13 @@ def parameter_covariance(fit: Fit[Any], cells: NDArray[np.int64], systematic: fl
     weighted = jacobian * prior[:, None, None]
     normal = np.einsum("kmp,kmq->pq", weighted, jacobian)
     spread = variance * np.einsum("kmp,kmq->pq", weighted, weighted)
-    if systematic > 0:
-        push = np.einsum("kmp,kmd->kpd", weighted, fit.linearisation.shift[near])
+    if np.any(systematic):
+        shift = fit.linearisation.shift[near] * systematic
+        push = np.einsum("kmp,kmd->kpd", weighted, shift)
         _, index = np.unique(cells[near], return_inverse=True)
-        shared = np.zeros((int(index.max(initial=-1)) + 1, p, 2))
+        shared = np.zeros((int(index.max(initial=-1)) + 1, *push.shape[1:]))
         np.add.at(shared, index, push)
-        spread += systematic**2 * np.einsum("cpd,cqd->pq", shared, shared)
+        spread += np.einsum("cpd,cqd->pq", shared, shared)
     values, vectors = np.linalg.eigh(normal)
     known = values > 1e-12 * max(float(values[-1]), 1e-300)
     inverse = (vectors[:, known] / values[known]) @ vectors[:, known].T

@@ -26,7 +26,8 @@ class Linearisation:
     """A model at one state, for K matches of M residuals and P parameters.
 
     ``residuals`` (K, M) whitened; ``jacobian`` (K, M, P) their derivative by the parameters;
-    ``shift`` (K, M, 2) their change when the match is off by one unit in x and in y.
+    ``shift`` (K, M, S) their change when the match is off by one unit in x and in y, and in
+    whatever else the model measures.
     """
 
     residuals: Array

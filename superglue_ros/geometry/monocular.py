@@ -15,7 +15,7 @@ from superglue_ros.geometry.degeneracy import Model, gric, log10_false_alarms
 from superglue_ros.geometry.homography import fit_planes
 from superglue_ros.geometry.least_squares import Fit, minimise
 from superglue_ros.geometry.modes import Mode, find_modes, second_moment
-from superglue_ros.geometry.rotation import tangent_basis
+from superglue_ros.geometry.rotation import log, tangent_basis
 from superglue_ros.geometry.two_view_models import Motion, epipolar, transfer
 from superglue_ros.geometry.views import (
     POINT_TO_LINE,
@@ -64,10 +64,10 @@ def monocular_pose(views: Views, config: GeometryConfig) -> TwoViewGeometry:
         result = _general_result(general, modes[1:], views, config)
     least = np.deg2rad(config.min_parallax_deg)
     if chosen is Model.ROTATION:
-        result = _rotation_result(turn, views, config)
+        result = _rotation_result(turn, general, views, config)
     elif result.median_parallax_rad < least:
         # Too little parallax for a direction, yet what shows some is no outlier.
-        result = replace(_rotation_result(turn, views, config), inliers=result.inliers)
+        result = replace(_rotation_result(turn, general, views, config), inliers=result.inliers)
     chance = views.chance_of_point if chosen is Model.ROTATION else views.chance_of_line
     alarms = log10_false_alarms(
         len(pairs), int(result.inliers.sum()), chosen, chance(config.threshold_px)
@@ -170,10 +170,19 @@ def _direction_result(
     )
 
 
-def _rotation_result(fit: Fit[Motion], views: Views, config: GeometryConfig) -> TwoViewGeometry:
+def _rotation_result(
+    fit: Fit[Motion], general: Fit[Motion], views: Views, config: GeometryConfig
+) -> TwoViewGeometry:
+    """The rotation ``fit``; it holds whatever small translation the matches cannot tell from it.
+
+    How much that may be shows in the rotation of the ``general`` motion, which is as good an
+    explanation: the difference of the two is added to the covariance as a rival's.
+    """
     off = np.linalg.norm(transfer(fit.state, views.pairs).residuals, axis=1)
     inliers = off <= POINT_TO_LINE * config.threshold_px
     spread = covariance.parameter_covariance(fit, views.cells, config.systematic_px)
+    apart = log(general.state.rotation @ fit.state.rotation.T)
+    spread = spread + np.outer(apart, apart)
     return pose_of(
         PoseStatus.ROTATION_ONLY,
         PoseMethod.HOMOGRAPHY,

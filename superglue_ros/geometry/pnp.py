@@ -53,8 +53,9 @@ def reprojection(
 
     ``depth`` (K,) metres along the reference's optical axis, of standard deviation ``depth_sigma``
     (K,); ``pixel`` (K,) the size of a pixel on the normalised plane. Residuals (K, 2), derivative
-    (K, 2, 6). The covariance holds the noise of both keypoints
-    and of the depth, carried through the projection.
+    (K, 2, 6). The covariance holds the noise of both keypoints and of the depth, carried through
+    the projection. The third column of ``shift`` is the effect of a depth that is off by all of
+    itself.
     """
     rays = homogeneous(pairs.ref)
     arm = depth[:, None] * rays - motion.translation
@@ -79,7 +80,8 @@ def reprojection(
         across @ across.transpose(0, 2, 1)
     )
     covariance += (depth_sigma**2)[:, None, None] * (along[:, :, None] * along[:, None, :])
-    return whiten(predicted - pairs.query, jacobian, covariance, np.sqrt(2) * pixel)
+    deeper = (along * depth[:, None])[:, :, None]
+    return whiten(predicted - pairs.query, jacobian, covariance, np.sqrt(2) * pixel, deeper)
 
 
 def metric_pose(views: Views, config: GeometryConfig) -> TwoViewGeometry | None:
@@ -116,7 +118,8 @@ def metric_pose(views: Views, config: GeometryConfig) -> TwoViewGeometry | None:
     if length > 0:
         unit = Motion(motion.rotation, motion.translation / length)
         inliers[~known] = epipolar_inliers(unit, views.pairs.select(~known), config)
-    spread = parameter_covariance(fit, part.cells, config.systematic_px)
+    shared = np.array([config.systematic_px, config.systematic_px, config.depth_systematic])
+    spread = parameter_covariance(fit, part.cells, shared)
     return pose_of(
         PoseStatus.VALID,
         PoseMethod.PNP,

@@ -132,10 +132,13 @@ def transfer(motion: Motion, pairs: RayPairs) -> Linearisation:
     return whiten(predicted - pairs.ref, down @ d_mapped, covariance, np.sqrt(2) * pairs.sigma_ref)
 
 
-def whiten(residuals: Array, jacobian: Array, covariance: Array, unit: Array) -> Linearisation:
+def whiten(
+    residuals: Array, jacobian: Array, covariance: Array, unit: Array, other: Array | None = None
+) -> Linearisation:
     """Residuals (K, 2) and derivative (K, 2, P) in units of their covariance (K, 2, 2).
 
-    ``unit`` (K,) is the displacement on the normalised plane that counts as one in ``shift``.
+    ``unit`` (K,) is the displacement on the normalised plane that counts as one in ``shift``;
+    ``other`` (K, 2, S) is how the residuals change with S other quantities that may be off.
     """
     a, b, c = covariance[:, 0, 0], covariance[:, 0, 1], covariance[:, 1, 1]
     # Inverse of the Cholesky factor [[l, 0], [b / l, h]].
@@ -145,8 +148,7 @@ def whiten(residuals: Array, jacobian: Array, covariance: Array, unit: Array) ->
     inverse[:, 0, 0] = 1 / low
     inverse[:, 1, 0] = -b / (a * high)
     inverse[:, 1, 1] = 1 / high
-    return Linearisation(
-        np.einsum("kij,kj->ki", inverse, residuals),
-        inverse @ jacobian,
-        inverse * unit[:, None, None],
-    )
+    shift = inverse * unit[:, None, None]
+    if other is not None:
+        shift = np.concatenate((shift, inverse @ other), axis=2)
+    return Linearisation(np.einsum("kij,kj->ki", inverse, residuals), inverse @ jacobian, shift)
