@@ -41,11 +41,16 @@ _BY_LOOKS = (MatchKind.LOOP, MatchKind.RELOCALISE)
 
 @dataclass(frozen=True, eq=False)
 class FramePair:
-    """A frame against one reference frame; ``calibrated``: there were cameras to check it with."""
+    """A frame against one reference frame; ``calibrated``: there were cameras to check it with.
+
+    ``strong``: the check is strong enough to join landmarks for good. A loop may be good enough to
+    be told of and too weak for that, as joined landmarks cannot be parted again.
+    """
 
     matches: Matches
     pose: RelativePose
     calibrated: bool = True
+    strong: bool = True
 
     @property
     def tracked(self) -> bool:
@@ -73,12 +78,13 @@ class FramePair:
             self.matches.index_ref,
             self.matches.index_query,
             self.matches.scores,
-            self.verified,
+            self.verified & self.strong,
         )
 
     def with_tracks(self, reference_ids: IdArray, tracking: Tracking) -> FramePair:
         """The same pair with the landmark of every match, and the merges if it closed a loop."""
-        merged = tracking.merged if self.matches.kind is MatchKind.LOOP and self.tracked else {}
+        closes = self.matches.kind is MatchKind.LOOP and self.tracked and self.strong
+        merged = tracking.merged if closes else {}
         claim = self.claim(relabelled(reference_ids, tracking.merged))
         matches = dataclasses.replace(
             self.matches,
@@ -179,7 +185,9 @@ def frame_pair(
         np.full(len(found), NO_TRACK, np.int64),
         query.rectified,
     )
-    return FramePair(matches, _pose(matches, geometry), calibrated)
+    least = config.keyframes.loop_merge_inliers if candidate.kind is MatchKind.LOOP else 0
+    strong = int(geometry.inliers.sum()) >= least
+    return FramePair(matches, _pose(matches, geometry), calibrated, strong)
 
 
 def sigma_of_matches(reference: Features, query: Features, found: Correspondences) -> FloatArray:
