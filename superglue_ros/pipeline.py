@@ -275,13 +275,15 @@ class Pipeline:
     def _relocalise(
         self, query: Keyframe, pairs: tuple[FramePair, ...], clock: StageClock
     ) -> tuple[FramePair, ...]:
-        """Look for the frame in all of the map; where it is found becomes the reference."""
+        """Look for the frame in the map; where it is found becomes the reference."""
         tried = {pair.matches.reference for pair in pairs}
         candidates = self.keyframes.relocalisation_candidates(query.global_descriptor)
+        limits = self.config.keyframes
         found = relocalise(
             [candidate for candidate in candidates if candidate.keyframe.id not in tried],
             lambda batch: self._match(batch, query, clock),
-            self.config.keyframes.relocalise_budget_s,
+            limits.relocalise_keyframes,
+            limits.relocalise_budget_s,
         )
         if found is None:
             self._lost_frames += 1

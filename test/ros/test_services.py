@@ -19,6 +19,9 @@ from matcher_process import (
 from sensor_msgs.msg import CameraInfo, Image
 from std_srvs.srv import Trigger
 
+from superglue_ros import map_io
+from superglue_ros.config import KeyframesConfig
+from superglue_ros.keyframes import KeyframeStore
 from superglue_ros.msg import Matches
 from superglue_ros.srv import AddKeyframe, LoadMap, MatchPair, SaveMap
 
@@ -128,6 +131,16 @@ def test_maps_outlive_the_node(configure: Callable[..., Matcher], tmp_path: Path
     assert first.reference.id in references
     assert first.status == Matches.OK
     assert matcher.peer.output("features", at).frame.id > max(references)
+    # A map of a process that went on to frame 1,000,000: these numbers are taken, too.
+    store = KeyframeStore(KeyframesConfig())
+    for entry in map_io.load(file).keyframes:
+        store.insert(entry.keyframe)
+    late = tmp_path / "late.map"
+    map_io.save(late, store, last_frame=1_000_000)
+    assert call(matcher, "load_map", LoadMap, path=str(late)).success  # type: ignore[attr-defined]
+    at = matcher.tick()
+    matcher.peer.send(at)
+    assert matcher.peer.output("features", at).frame.id > 1_000_000
     file.write_bytes(file.read_bytes()[:100])
     damaged = call(matcher, "load_map", LoadMap, path=str(file))
     assert not damaged.success  # type: ignore[attr-defined]
