@@ -20,7 +20,16 @@ from superglue_ros.config import Config
 from superglue_ros.errors import DataError, SuperglueError
 from superglue_ros.pipeline import FramePair, Pipeline
 from superglue_ros.trajectories import pose_from_quaternion
-from superglue_ros.types import Frame, FrameId, MatchStatus, PoseStatus
+from superglue_ros.types import (
+    Frame,
+    FrameId,
+    Matches,
+    MatchKind,
+    MatchStatus,
+    PoseMethod,
+    PoseStatus,
+    RelativePose,
+)
 
 FEATURES, MATCHES, POSE, STATUS = "/features", "/matches", "/relative_pose", "/status"
 TOPICS = (FEATURES, MATCHES, POSE, STATUS)
@@ -30,7 +39,10 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class PairOutcome:
-    """One frame against one reference frame; points (K, 2) float32 pixels, ``x_ref = R x + t``."""
+    """One frame against one reference frame; points (K, 2) float32 pixels, ``x_ref = R x + t``.
+
+    ``said`` is all that the middle-end published of the pair, for a back-end.
+    """
 
     reference_id: int
     reference_ns: int
@@ -46,6 +58,7 @@ class PairOutcome:
     rotation: Floats
     translation: Floats
     scale_known: bool
+    said: FramePair | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,6 +179,7 @@ def _from_pair(pair: FramePair) -> PairOutcome:
         np.asarray(pose.rotation, np.float64),
         np.asarray(pose.translation, np.float64),
         pose.scale_known,
+        pair,
     )
 
 
@@ -174,10 +188,10 @@ def _from_messages(m: Any, p: Any) -> PairOutcome:
     transform = pose_from_quaternion(
         np.array([position.x, position.y, position.z]), np.array([q.x, q.y, q.z, q.w])
     )
-    return PairOutcome(
-        int(m.reference.id),
-        _stamp_ns(m.reference),
-        int(m.kind),
+    matches = Matches(
+        _frame_id(m.reference),
+        _frame_id(m.query),
+        MatchKind(m.kind),
         MatchStatus(m.status),
         np.asarray(m.index_ref, np.int32),
         np.asarray(m.index_query, np.int32),
@@ -185,10 +199,37 @@ def _from_messages(m: Any, p: Any) -> PairOutcome:
         np.stack([m.u_query, m.v_query], axis=1).astype(np.float32),
         np.asarray(m.scores, np.float32),
         np.asarray(m.inlier, bool),
+        np.asarray(m.sigma_px, np.float32),
+        np.asarray(m.track_ids, np.int64),
+        bool(m.rectified),
+        np.asarray(m.merged_from, np.int64),
+        np.asarray(m.merged_into, np.int64),
+    )
+    pose = RelativePose(
+        matches.reference,
+        matches.query,
         PoseStatus(p.status),
+        PoseMethod(p.method),
         transform[:3, :3],
         transform[:3, 3],
+        np.asarray(p.pose.covariance, np.float64).reshape(6, 6),
         bool(p.scale_known),
+        int(p.num_matches),
+        int(p.num_inliers),
+        float(p.inlier_threshold_px),
+        float(p.median_epipolar_px),
+        float(p.median_parallax_rad),
+    )
+    return _from_pair(FramePair(matches, pose))
+
+
+def _frame_id(message: Any) -> FrameId:
+    return FrameId(
+        int(message.id),
+        _stamp_ns(message),
+        str(message.frame_id),
+        str(message.robot),
+        int(message.camera_index),
     )
 
 

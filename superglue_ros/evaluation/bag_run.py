@@ -16,6 +16,7 @@ from superglue_ros.bag_sequences import BagSequence
 from superglue_ros.config import Config, leaves, to_mapping
 from superglue_ros.errors import ConfigError, DataError
 from superglue_ros.evaluation import bag, figures
+from superglue_ros.evaluation.bag_back_end import TRAJECTORIES, trajectory_table, with_back_end
 from superglue_ros.evaluation.bag_outcomes import (
     TOPICS,
     FrameOutcome,
@@ -49,13 +50,17 @@ from superglue_ros.visualisation import draw_correspondences, write_text
 
 @dataclass(frozen=True)
 class BagOptions:
-    """What to run: ``live`` through a node over DDS, ``recorded`` from its recorded outputs."""
+    """What to run: ``live`` through a node over DDS, ``recorded`` from its recorded outputs.
+
+    ``back_end``: give what the matcher says to the example back-end too.
+    """
 
     live: bool = False
     recorded: Path | None = None
     use_depth: bool = False
     domain_id: int | None = None
     pictures: bool = True
+    back_end: bool = False
 
 
 def deterministic(config: Config) -> Config:
@@ -110,7 +115,10 @@ def run_bag(
     write_records(output / "timing.csv", rows)
     refused = [f"frame {o.id}: {o.refused}\n" for o in outcomes if o.refused]
     (output / "missing.txt").write_text("".join(refused), encoding="utf-8")
-    write_json(output / "summary.json", bag.summarise(outcomes, records, truth, seed))
+    summary = bag.summarise(outcomes, records, truth, seed)
+    if options.back_end:
+        summary["back_end"] = with_back_end(outcomes, sequence, truth, output)
+    write_json(output / "summary.json", summary)
     results = read_results(output)
     if options.pictures:
         _report(results, sequence, outcomes, seconds)
@@ -263,13 +271,18 @@ def _report(
             ]
         ],
     )
+    tables = [table]
+    if "back_end" in summary:
+        tables.append(trajectory_table(summary["back_end"]))
+        if (results.folder / TRAJECTORIES).exists():
+            pictures.insert(0, Picture(results.folder / TRAJECTORIES, "Trajectories", True))
     lead = "; ".join(f"{k.replace('_', ' ')} {v}" for k, v in results.config["protocol"].items())
     details = {"Summary": summary, **run_details(results)}
     write_report(
         results.folder / "report.html",
         f"{sequence.name}: {results.label} ({results.config['mode']})",
         lead,
-        [table],
+        tables,
         pictures,
         details,
     )

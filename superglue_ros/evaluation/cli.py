@@ -133,6 +133,11 @@ def _add_bag(group: argparse._SubParsersAction) -> None:
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--live", action="store_true", help="through the node, over DDS, lossless")
     how.add_argument("--recorded", type=Path, help="bag with what a node published")
+    parser.add_argument(
+        "--back-end",
+        action="store_true",
+        help="trajectory with and without the example back-end (extras: backend, evaluation)",
+    )
     parser.add_argument("--domain-id", type=int, help="ROS domain of --live (default: random)")
     _add_method_options(parser, usual_keypoints=1024)
     parser.set_defaults(run=commands.bag_command)

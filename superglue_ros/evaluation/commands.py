@@ -231,7 +231,12 @@ def bag_command(args: argparse.Namespace) -> int:
         poses = sequence.trajectory.poses @ body_camera
         truth = Trajectory(sequence.trajectory.stamps_ns, poses)
     options = BagOptions(
-        args.live, args.recorded, bool(args.depth), args.domain_id, not args.no_pictures
+        args.live,
+        args.recorded,
+        bool(args.depth),
+        args.domain_id,
+        not args.no_pictures,
+        args.back_end,
     )
     protocol = BagProtocol(args.min_baseline)
     results = run_bag(sequence, spec, truth, protocol, options, args.output, args.label, args.seed)
@@ -242,6 +247,12 @@ def bag_command(args: argparse.Namespace) -> int:
         f"{s['frames']} frames, AUC@5/10/20 {auc} over {s['judged_pairs']} pairs, "
         f"matches {s['matches_sha256'][:12]}"
     )
+    for name, row in s.get("back_end", {}).get("trajectories", {}).items():
+        print(
+            f"{name}: ATE {number(100 * row['ate_m'], 1)} cm, RPE {number(100 * row['rpe_m'])} cm "
+            f"and {number(row['rpe_deg'])} deg, scale {number(row['scale'], 4)}, "
+            f"{number(100 * row['placed'], 0)}% of the frames placed"
+        )
     return 0
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from superglue_ros.errors import DataError
 from superglue_ros.examples.bundle_adjuster.back_end import BundleAdjuster
 from superglue_ros.examples.bundle_adjuster.placement import USABLE
 from superglue_ros.examples.bundle_adjuster.scene import Array, pose_of
+from superglue_ros.geometry.camera import Camera
 from superglue_ros.image import to_grey
 from superglue_ros.pipeline import FramePair, Pipeline
 from superglue_ros.sequences import ImageSequence
@@ -51,11 +52,11 @@ class SlamRun:
     optimised: list[Array | None]
     landmarks: Array
     closures: tuple[Closure, ...]
-    keyframes: int
     lost: int
     metric: bool
-    matcher_seconds: float
     back_end_seconds: float
+    keyframes: int = 0
+    matcher_seconds: float = 0.0
 
 
 def recordings(sequence: ImageSequence, with_depth: bool) -> Iterator[Recording]:
@@ -71,51 +72,68 @@ def recordings(sequence: ImageSequence, with_depth: bool) -> Iterator[Recording]
 
 def run(frames: Iterable[Recording], pipeline: Pipeline, back_end: BundleAdjuster) -> SlamRun:
     """Feed the frames through both, in order, as the two nodes would."""
-    chain = _Chain()
-    ids: list[FrameId] = []
-    closures = []
-    keyframes = lost = 0
-    matcher_seconds = back_end_seconds = 0.0
-    camera = None
+    session = Session(back_end)
+    keyframes = 0
+    seconds = 0.0
     for recording in frames:
         frame = recording.frame
-        camera = frame.camera
-        if camera is None:
+        if frame.camera is None:
             raise DataError(f"frame {frame.id.id} has no calibration: a back-end cannot use it")
         result = pipeline.process(frame)
-        matcher_seconds += result.seconds.total
-        ids.append(frame.id)
-        chain.add(frame.id, result.pairs, recording.truth)
-        started = time.perf_counter()
-        closed_before = back_end.loops_closed
-        for pair in result.pairs:
-            back_end.add(pair.matches, pair.pose, camera)
-            if back_end.loops_closed > closed_before and pair.matches.kind is MatchKind.LOOP:
-                reference, inliers = pair.matches.reference.id, pair.pose.num_inliers
-                closures.append(Closure(reference, frame.id.id, inliers))
-                closed_before = back_end.loops_closed
-        back_end.optimise(camera)
-        back_end_seconds += time.perf_counter() - started
+        seconds += result.seconds.total
         keyframes += result.is_keyframe
-        lost += bool(result.pairs) and not any(pair.tracked for pair in result.pairs)
-    if camera is not None:
+        session.add(frame.id, result.pairs, frame.camera, recording.truth)
+    return replace(session.finish(), keyframes=keyframes, matcher_seconds=seconds)
+
+
+class Session:
+    """Makes trajectories, with the back-end and without, of what the matcher says of each frame."""
+
+    def __init__(self, back_end: BundleAdjuster) -> None:
+        self._back_end = back_end
+        self._chain = _Chain()
+        self._ids: list[FrameId] = []
+        self._closures: list[Closure] = []
+        self._lost = 0
+        self._seconds = 0.0
+        self._camera: Camera | None = None
+
+    def add(
+        self, frame: FrameId, pairs: Sequence[FramePair], camera: Camera, truth: Array | None
+    ) -> None:
+        """One frame; ``truth`` (4, 4) is ``T_world_camera``, or None."""
+        self._camera = camera
+        self._ids.append(frame)
+        self._chain.add(frame, pairs, truth)
+        self._lost += bool(pairs) and not any(pair.tracked for pair in pairs)
         started = time.perf_counter()
-        back_end.optimise_all(camera)
-        back_end_seconds += time.perf_counter() - started
-    scene = back_end.scene
-    return SlamRun(
-        np.array([one.stamp_ns for one in ids], np.int64),
-        [chain.truth[one] for one in ids],
-        [chain.poses.get(one) for one in ids],
-        [scene.poses.get(one) for one in ids],
-        scene.points(scene.landmarks),
-        tuple(closures),
-        keyframes,
-        lost,
-        scene.metric,
-        matcher_seconds,
-        back_end_seconds,
-    )
+        for pair in pairs:
+            closed_before = self._back_end.loops_closed
+            self._back_end.add(pair.matches, pair.pose, camera)
+            if self._back_end.loops_closed > closed_before:
+                reference, inliers = pair.matches.reference.id, pair.pose.num_inliers
+                self._closures.append(Closure(reference, frame.id, inliers))
+        self._back_end.optimise(camera)
+        self._seconds += time.perf_counter() - started
+
+    def finish(self) -> SlamRun:
+        """Adjust all frames once more, and give the trajectories."""
+        if self._camera is not None:
+            started = time.perf_counter()
+            self._back_end.optimise_all(self._camera)
+            self._seconds += time.perf_counter() - started
+        scene = self._back_end.scene
+        return SlamRun(
+            np.array([one.stamp_ns for one in self._ids], np.int64),
+            [self._chain.truth[one] for one in self._ids],
+            [self._chain.poses.get(one) for one in self._ids],
+            [scene.poses.get(one) for one in self._ids],
+            scene.points(scene.landmarks),
+            tuple(self._closures),
+            self._lost,
+            scene.metric,
+            self._seconds,
+        )
 
 
 class _Chain:
@@ -125,7 +143,7 @@ class _Chain:
         self.poses: dict[FrameId, Array] = {}
         self.truth: dict[FrameId, Array | None] = {}
 
-    def add(self, frame: FrameId, pairs: tuple[FramePair, ...], truth: Array | None) -> None:
+    def add(self, frame: FrameId, pairs: Sequence[FramePair], truth: Array | None) -> None:
         self.truth[frame] = truth
         for pair in pairs:
             pose, reference = pair.pose, pair.matches.reference
