@@ -152,7 +152,7 @@ class GeometryConfig:
         0.02, "Standard deviation of depth as a share of the depth, for PnP.", low=0.0, high=1.0
     )
     depth_systematic: float = setting(
-        0.02,
+        0.04,
         "Error of the depth that neighbouring matches share and no number of them averages out, as "
         "a share of the depth, for the covariance of PnP: calibration, registration, flying pixels.",
         low=0.0,
@@ -174,7 +174,7 @@ class KeyframesConfig:
         16, "A frame with fewer keypoints never becomes a keyframe.", low=0, high=8192
     )
     min_matched_share: float = setting(
-        0.5,
+        0.3,
         "A frame that shares less than this part of the reference's keypoints becomes a keyframe.",
         low=0.0,
         high=1.0,
