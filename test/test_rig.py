@@ -13,8 +13,8 @@ from superglue_ros.geometry.camera import Camera
 from superglue_ros.pipeline import FrameResult, Pipeline, process_together
 from superglue_ros.types import Features, Frame, FrameId
 
-SIZES = [(256, 192), (256, 192), (200, 160)]
-SETTINGS = {"device": "cpu", "front_end.max_keypoints": 100, "matcher.sinkhorn_iterations": 30}
+SIZES = [(192, 144), (192, 144), (160, 120)]
+SETTINGS = {"device": "cpu", "front_end.max_keypoints": 80, "matcher.sinkhorn_iterations": 20}
 
 
 class CountingEngine:
@@ -70,7 +70,7 @@ def assert_same(found: FrameResult, expected: FrameResult) -> None:
 def test_together_is_one_by_one_in_one_call_a_size():
     (together, engine), (alone, _) = rig(), rig()
     matched = 0
-    for step in range(3):
+    for step in range(2):
         engine.calls.clear()
         outcomes = process_together(together, frames(step))
         assert sorted(engine.calls) == [1, 2]  # two cameras of one size, one of another
@@ -81,7 +81,7 @@ def test_together_is_one_by_one_in_one_call_a_size():
             matched += sum(len(pair.matches) for pair in found.pairs)
         indices = [found.frame_id.camera_index for found in outcomes]
         assert indices == [0, 1, 2]
-    assert matched > 200
+    assert matched > 90
     shares = {found.seconds.extract for found in outcomes}
     assert len(shares) == 1, "a shared call is shared out evenly"
 
