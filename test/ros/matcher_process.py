@@ -308,13 +308,17 @@ class Matcher:
     def prime(self, **others: Callable[[float], Any]) -> float:
         """Send the unshifted image until all outputs have come: both sides know each other then.
 
-        Returns the stamp of a frame that all came for. The first frame of all becomes the keyframe.
+        Returns the stamp of the last frame that all came for. The first frame of all becomes the
+        keyframe.
         """
         topics = ("matches", "relative_pose", "features", "status")
         sent: list[float] = []
 
         def answered() -> float | None:
-            return next((at for at in sent if all(self.peer.outputs(t, at) for t in topics)), None)
+            return next((at for at in reversed(sent) if whole(at)), None)
+
+        def whole(at: float) -> bool:
+            return all(self.peer.outputs(topic, at) for topic in topics)
 
         end = time.monotonic() + PATIENCE
         while answered() is None:
@@ -323,6 +327,9 @@ class Matcher:
             self.peer.send(sent[-1], **{topic: make(sent[-1]) for topic, make in others.items()})
             with contextlib.suppress(AssertionError):
                 self.peer.wait(answered, "all outputs", 0.5)
+        # On a slow machine several were sent before the first answer: none is left in work.
+        with contextlib.suppress(AssertionError):
+            self.peer.wait(lambda: whole(sent[-1]), "the last frame's outputs", 5.0)
         found = answered()
         assert found is not None
         return found
