@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
+_SMALL_RAD = 1e-4
+
 
 def skew(vector: Array) -> Array:
     """(3, 3) matrix with ``skew(a) @ b = a x b``."""
@@ -22,6 +24,9 @@ def exp(vector: Array) -> Array:
 
 def log(rotation: Array) -> Array:
     """Rotation vector (3,) in radians; inverse of :func:`exp` up to full turns."""
+    if angle(rotation) < _SMALL_RAD:  # OpenCV takes such angles for zero
+        odd = (rotation - rotation.T) / 2
+        return np.array([odd[2, 1], odd[0, 2], odd[1, 0]])
     return np.asarray(cv2.Rodrigues(np.asarray(rotation, np.float64))[0], np.float64).ravel()
 
 

@@ -15,6 +15,11 @@ def test_log_inverts_exp_and_angle_is_its_length(vector):
     np.testing.assert_allclose(angle(exp(vector)), np.linalg.norm(vector), atol=1e-7)
 
 
+def test_log_of_a_small_rotation_is_not_zero():
+    for small in (1e-12, 1e-6, 1e-5, 9e-5, 1.1e-4):
+        np.testing.assert_allclose(log(exp(np.array([0, small, 0]))), [0, small, 0], rtol=1e-6)
+
+
 def test_angles_are_exact_where_the_arc_cosine_is_not():
     np.testing.assert_allclose(angle(exp(np.array([1e-9, 0, 0]))), 1e-9, rtol=1e-6)
     np.testing.assert_allclose(angle(exp(np.array([0, np.pi - 1e-9, 0]))), np.pi, atol=1e-7)
