@@ -90,3 +90,17 @@ def test_a_setting_without_value_is_refused(tmp_path, capsys):
     command = ["slam", "--output", str(tmp_path), "--set", "keyframes.window"]
     assert main(command) == 1
     assert "NAME=VALUE" in capsys.readouterr().err
+
+
+def test_a_stride_below_one_is_refused(tmp_path, capsys):
+    command = ["slam", "--output", str(tmp_path), "--stride", "0"]
+    assert main([*command, "--set", "front_end.name=sift", "--set", "matcher.name=ratio"]) == 1
+    assert "--stride 0" in capsys.readouterr().err
+
+
+def test_a_stride_takes_every_nth_frame(tmp_path):
+    command = ["slam", "--frames", "5", "--stride", "2", "--matcher", "ratio", "--depth"]
+    command += ["--set", "front_end.name=sift", "--set", "device=cpu", "--output", str(tmp_path)]
+    assert main(command) == 0
+    lines = (tmp_path / "ratio_back_end.tum").read_text().splitlines()
+    assert len(lines) == 1 + 3  # a comment and frames 0, 2, 4

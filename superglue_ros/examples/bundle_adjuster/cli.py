@@ -44,6 +44,7 @@ def add_subcommands(subparsers: argparse._SubParsersAction) -> None:
         "--depth-unit", type=float, metavar="METRES", help="one unit of the depth images"
     )
     parser.add_argument("--frames", type=int, metavar="N", help="only the first N frames")
+    parser.add_argument("--stride", type=int, default=1, metavar="N", help="every Nth frame only")
     parser.add_argument("--no-loops", action="store_true", help="close no loops")
     parser.add_argument(
         "--set",
@@ -130,8 +131,11 @@ def _run(sequence: ImageSequence, config: Config, args: argparse.Namespace) -> A
         ) from error
     from superglue_ros.pipeline import Pipeline
 
-    total = min(len(sequence), args.frames or len(sequence))
-    frames: Iterator[Any] = islice(recordings(sequence, args.depth), total)
+    if args.stride < 1:
+        raise ConfigError(f"--stride {args.stride}: give 1 for every frame, 2 for every second one")
+    end = min(len(sequence), args.frames or len(sequence))
+    total = -(-end // args.stride)
+    frames: Iterator[Any] = islice(recordings(sequence, args.depth), 0, end, args.stride)
     shown = track(
         frames, config.matcher.name, total=total, console=Console(stderr=True), transient=True
     )
