@@ -68,8 +68,8 @@ def generate_launch_description() -> LaunchDescription:
             ),
             DeclareLaunchArgument(
                 "params_file",
-                default_value=str(share / "config" / "matcher.yaml"),
-                description="YAML file of the matcher's parameters.",
+                default_value=str(share / "config" / "slam.yaml"),
+                description="YAML file of the matcher's parameters, where they are no defaults.",
             ),
             DeclareLaunchArgument(
                 "rviz",

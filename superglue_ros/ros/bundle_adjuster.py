@@ -30,7 +30,7 @@ from superglue_ros.ros import convert
 from superglue_ros.ros.consumer import PairBuffer, matches_from_message, pose_from_message
 from superglue_ros.ros.parameters import descriptor
 from superglue_ros.ros.qos import output_profile
-from superglue_ros.types import FrameId
+from superglue_ros.types import FrameId, MatchKind
 
 NODE_NAME = "bundle_adjuster"
 _INPUT_DEPTH = 1000  # optimising takes longer than a frame; nothing may be lost meanwhile
@@ -97,6 +97,8 @@ class BundleAdjusterNode(Node):
             )
             return
         matches, relative = pair
+        if matches.kind is MatchKind.STEREO:
+            return  # two cameras at one moment: nothing of motion
         if matches.query.stamp_ns < self._newest_ns:
             self.get_logger().info("time jumped backwards: the map begins anew")
             self._back_end = BundleAdjuster(self._config)
