@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from superglue_ros.bag_sequences import BagSequence, SequenceTopics, write_bag
 from superglue_ros.cli import main
-from superglue_ros.config import Config
+from superglue_ros.config import Config, KeyframesConfig
 from superglue_ros.errors import ConfigError
 from superglue_ros.evaluation import bag
 from superglue_ros.evaluation.bag_outcomes import FrameOutcome, PairOutcome, matches_digest
@@ -189,12 +189,13 @@ def test_digest_sees_every_bit_of_the_matches():
 
 
 def test_only_what_the_node_can_run_is_accepted_and_passed_on():
-    spec = MethodSpec("sift", "ratio", Config())
-    config = deterministic(own_config(spec))
+    given = Config(keyframes=KeyframesConfig(window=2, relocalise_budget_s=0.3))
+    config = deterministic(own_config(MethodSpec("sift", "ratio", given)))
+    assert config.keyframes.relocalise_budget_s == 0  # a limit of time: what it cuts off is chance
     assert node_parameters(config) == {
         "front_end.name": "sift",
         "matcher.name": "ratio",
-        "keyframes.relocalise_budget_s": "0.0",
+        "keyframes.window": "2",
     }
     with pytest.raises(ConfigError, match="gms"):
         own_config(MethodSpec("orb", "gms", Config()))
