@@ -75,12 +75,12 @@ def test_status_and_diagnostics_account_for_every_frame(matcher: Matcher) -> Non
             s
             for array in matcher.peer.received["/diagnostics"]
             for s in array.status
-            if s.message == "matching"
+            # The first ones may have been sent before the frame was through.
+            if s.message == "matching" and int({v.key: v.value for v in s.values}["matched"])
         ],
-        "healthy diagnostics",
+        "healthy diagnostics of a matched frame",
     )[-1]
     assert said.level == b"\0"
-    assert int({v.key: v.value for v in said.values}["matched"]) > 0
 
 
 def test_the_status_reports_the_precision_in_effect(configure: Callable[..., Matcher]) -> None:
