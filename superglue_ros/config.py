@@ -153,8 +153,9 @@ class GeometryConfig:
     )
     depth_systematic: float = setting(
         0.04,
-        "Error of the depth that neighbouring matches share and no number of them averages out, as "
-        "a share of the depth, for the covariance of PnP: calibration, registration, flying pixels.",
+        "Error of the depth that neighbouring matches share and no number of them averages out, "
+        "as a share of the depth, for the covariance of PnP: calibration, registration, flying "
+        "pixels.",
         low=0.0,
         high=1.0,
     )
