@@ -305,7 +305,7 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T
     for name, value in values.items():
         kind = hints[name]
         if is_dataclass(kind):
-            arguments[name] = from_mapping(kind, value, f"{prefix}{name}.")  # type: ignore
+            arguments[name] = from_mapping(kind, value, f"{prefix}{name}.")  # type: ignore[arg-type]
         else:
             arguments[name] = checked(prefix + name, known[name], kind, value)
     return cls(**arguments)

@@ -162,8 +162,7 @@ class SuperPointEngine:
 
         ``images`` (B, 1, H, W) in [0, 1], H and W multiples of 8. The maps are the caller's own.
         """
-        x = images.to(self._device, self.dtype).contiguous(memory_format=torch.channels_last)
-        return self._maps(x)
+        return self._maps(images.to(self._device, self.dtype))
 
     def _maps(self, x: Tensor) -> tuple[Tensor, Tensor]:
         for block in self._blocks:

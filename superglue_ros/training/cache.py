@@ -80,7 +80,6 @@ def extract(
     score 0 and the descriptor of where they lie.
     """
     batch = torch.from_numpy(np.stack(images)).unsqueeze(1).float().div(255)
-    batch = batch.contiguous(memory_format=torch.channels_last)
     with autocast(batch.device, dtype):
         logits, descriptors = network(batch)
     logits, descriptors = logits.float(), descriptors.float()

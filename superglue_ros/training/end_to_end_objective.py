@@ -99,7 +99,6 @@ class EndToEndObjective:
 
     def _describe(self, images: list[Any]) -> Tensor:
         batch = torch.from_numpy(np.stack(images)).unsqueeze(1).float().div(255)
-        batch = batch.contiguous(memory_format=torch.channels_last)
         with autocast(batch.device, self._dtype):
             with torch.no_grad():
                 features = self.network.describe.backbone(batch)

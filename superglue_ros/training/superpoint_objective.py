@@ -110,7 +110,6 @@ class SuperPointObjective:
 
     def _forward(self, images: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
         x = torch.from_numpy(images).unsqueeze(1).float().div(255)
-        x = x.contiguous(memory_format=torch.channels_last)
         for block in self.frozen:
             block.eval()
         with autocast(x.device, self._dtype):
