@@ -6,10 +6,11 @@ optical axes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +86,16 @@ def write_trajectory(path: Path, trajectory: Trajectory) -> None:
         values = [*pose[:3, 3], *quaternion_of(pose[:3, :3])]
         lines.append(" ".join([format_stamp(int(stamp_ns)), *(f"{v:.9g}" for v in values)]))
     path.write_text("\n".join(lines) + "\n")
+
+
+def write_placed(
+    path: Path, stamps_ns: NDArray[Any], poses: Sequence[NDArray[np.float64] | None]
+) -> None:
+    """Write the poses that are not None in the TUM format; no file without any."""
+    placed = [index for index, pose in enumerate(poses) if pose is not None]
+    if placed:
+        array = np.array([poses[index] for index in placed])
+        write_trajectory(path, Trajectory(stamps_ns[placed].astype(np.int64), array))
 
 
 def pose_from_quaternion(

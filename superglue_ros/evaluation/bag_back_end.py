@@ -9,14 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from superglue_ros.bag_sequences import BagSequence
 from superglue_ros.errors import ConfigError, DataError
 from superglue_ros.evaluation.bag_outcomes import FrameOutcome
 from superglue_ros.evaluation.report import Table, number
-from superglue_ros.trajectories import Trajectory, write_trajectory
+from superglue_ros.trajectories import Trajectory, write_placed
 from superglue_ros.types import FrameId
 
 TRAJECTORIES = "trajectories.png"
@@ -63,7 +60,9 @@ def with_back_end(
     }
     drawn = {}
     for name, poses in (("relative poses", run.chained), ("back-end", run.optimised)):
-        _write(output / f"{name.replace(' ', '_').replace('-', '_')}.tum", run.stamps_ns, poses)
+        write_placed(
+            output / f"{name.replace(' ', '_').replace('-', '_')}.tum", run.stamps_ns, poses
+        )
         measured = accuracy.measure(run.stamps_ns, run.truth, poses, run.metric)
         if measured is not None:
             drawn[name] = measured
@@ -106,12 +105,3 @@ def _frame_ids(outcomes: Sequence[FrameOutcome]) -> dict[int, FrameId]:
     """The full id of every frame that some pair names, as query or as reference."""
     said = [pair.said.matches for o in outcomes for pair in o.pairs if pair.said is not None]
     return {one.id: one for matches in said for one in (matches.reference, matches.query)}
-
-
-def _write(
-    path: Path, stamps_ns: NDArray[Any], poses: Sequence[NDArray[np.float64] | None]
-) -> None:
-    placed = [(int(s), p) for s, p in zip(stamps_ns, poses, strict=True) if p is not None]
-    if placed:
-        stamps = np.array([stamp for stamp, _ in placed], np.int64)
-        write_trajectory(path, Trajectory(stamps, np.array([pose for _, pose in placed])))

@@ -18,18 +18,9 @@ from superglue_ros.bag_sequences import BagSequence
 from superglue_ros.bags import BagReader
 from superglue_ros.config import Config
 from superglue_ros.errors import DataError, SuperglueError
+from superglue_ros.message_reading import matches_from_message, pose_from_message, stamp_to_ns
 from superglue_ros.pipeline import FramePair, Pipeline
-from superglue_ros.trajectories import pose_from_quaternion
-from superglue_ros.types import (
-    Frame,
-    FrameId,
-    Matches,
-    MatchKind,
-    MatchStatus,
-    PoseMethod,
-    PoseStatus,
-    RelativePose,
-)
+from superglue_ros.types import Frame, FrameId, MatchStatus, PoseStatus
 
 FEATURES, MATCHES, POSE, STATUS = "/features", "/matches", "/relative_pose", "/status"
 TOPICS = (FEATURES, MATCHES, POSE, STATUS)
@@ -109,9 +100,9 @@ def recorded(path: Path) -> list[FrameOutcome]:
         for name, _, message in bag.messages(TOPICS):
             if name == FEATURES:
                 keypoints[int(message.frame.id)] = len(message.u)
-                stamps[int(message.frame.id)] = _stamp_ns(message.frame)
+                stamps[int(message.frame.id)] = stamp_to_ns(message.frame.stamp)
             elif name == STATUS:
-                at = _stamp_ns(message.header)
+                at = stamp_to_ns(message.header.stamp)
                 stages = ("extract_seconds", "match_seconds", "geometry_seconds")
                 seconds[at] = tuple(  # type: ignore[assignment]
                     float(getattr(message, stage)) for stage in stages
@@ -120,7 +111,7 @@ def recorded(path: Path) -> list[FrameOutcome]:
             else:
                 key = (int(message.query.id), int(message.reference.id))
                 (matches if name == MATCHES else poses)[key] = message
-                stamps[key[0]] = _stamp_ns(message.query)
+                stamps[key[0]] = stamp_to_ns(message.query.stamp)
     if dropped:
         raise DataError(f"the node dropped {dropped} frames: set intake.mode to lossless")
     if not stamps:
@@ -129,7 +120,11 @@ def recorded(path: Path) -> list[FrameOutcome]:
     for number in sorted(stamps):
         keys = [key for key in matches if key[0] == number]
         refused = any(matches[key].status == MatchStatus.ERROR for key in keys)
-        pairs = [_from_messages(matches[key], poses[key]) for key in keys if key in poses]
+        pairs = [
+            _from_pair(FramePair(matches_from_message(matches[key]), pose_from_message(poses[key])))
+            for key in keys
+            if key in poses
+        ]
         outcomes.append(
             FrameOutcome(
                 number,
@@ -181,58 +176,3 @@ def _from_pair(pair: FramePair) -> PairOutcome:
         pose.scale_known,
         pair,
     )
-
-
-def _from_messages(m: Any, p: Any) -> PairOutcome:
-    position, q = p.pose.pose.position, p.pose.pose.orientation
-    transform = pose_from_quaternion(
-        np.array([position.x, position.y, position.z]), np.array([q.x, q.y, q.z, q.w])
-    )
-    matches = Matches(
-        _frame_id(m.reference),
-        _frame_id(m.query),
-        MatchKind(m.kind),
-        MatchStatus(m.status),
-        np.asarray(m.index_ref, np.int32),
-        np.asarray(m.index_query, np.int32),
-        np.stack([m.u_ref, m.v_ref], axis=1).astype(np.float32),
-        np.stack([m.u_query, m.v_query], axis=1).astype(np.float32),
-        np.asarray(m.scores, np.float32),
-        np.asarray(m.inlier, bool),
-        np.asarray(m.sigma_px, np.float32),
-        np.asarray(m.track_ids, np.int64),
-        bool(m.rectified),
-        np.asarray(m.merged_from, np.int64),
-        np.asarray(m.merged_into, np.int64),
-    )
-    pose = RelativePose(
-        matches.reference,
-        matches.query,
-        PoseStatus(p.status),
-        PoseMethod(p.method),
-        transform[:3, :3],
-        transform[:3, 3],
-        np.asarray(p.pose.covariance, np.float64).reshape(6, 6),
-        bool(p.scale_known),
-        int(p.num_matches),
-        int(p.num_inliers),
-        float(p.inlier_threshold_px),
-        float(p.median_epipolar_px),
-        float(p.median_parallax_rad),
-    )
-    return _from_pair(FramePair(matches, pose))
-
-
-def _frame_id(message: Any) -> FrameId:
-    return FrameId(
-        int(message.id),
-        _stamp_ns(message),
-        str(message.frame_id),
-        str(message.robot),
-        int(message.camera_index),
-    )
-
-
-def _stamp_ns(holder: Any) -> int:
-    stamp = holder.stamp
-    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)

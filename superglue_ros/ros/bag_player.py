@@ -19,6 +19,7 @@ from typing import Any
 
 import rclpy
 from builtin_interfaces.msg import Time
+from rclpy.duration import Duration
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -114,6 +115,19 @@ class BagPlayer(Node):
                 self._report()
         if max_in_flight:
             self._wait_for_answers(self.published, patience)
+        self._wait_for_delivery(patience)
+
+    def _wait_for_delivery(self, patience: float) -> None:
+        """Stay until every reliable subscriber has all of it: a writer that leaves takes it along.
+
+        Raises :class:`DataError` where one does not within ``patience`` seconds.
+        """
+        for name, output in self._outputs.items():
+            if not output.wait_for_all_acked(Duration(seconds=patience)):
+                raise DataError(
+                    f"a subscriber of {name} did not take everything within {patience:.0f} s: "
+                    f"is it stopped?"
+                )
 
     def _wait_until(self, due: float, stamp_ns: int) -> None:
         """Let the clock run up to a message's time."""

@@ -2,22 +2,25 @@
 
     ros2 run superglue_ros bag_recorder BAG /matches /relative_pose
 
-Messages are stored as they arrive, until SIGINT or SIGTERM, which close the bag properly. The line
-``ready`` on the standard output says that every topic has a publisher.
+Messages are stored as they arrive. SIGINT or SIGTERM close the bag properly, with all in it that
+had been received by then. The line ``ready`` on the standard output says that every topic has a
+publisher.
 """
 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import rclpy
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
 from superglue_ros.bags import STORAGES, BagWriter
@@ -25,6 +28,8 @@ from superglue_ros.errors import DataError
 from superglue_ros.ros.bag_player import message_class
 
 _DEPTH = 1000
+_POLL = 0.1  # seconds between looks at the signals
+_DRAIN = 10  # looks without a message that say that there is none left
 
 
 class BagRecorder(Node):
@@ -38,14 +43,18 @@ class BagRecorder(Node):
         self._bag = bag
         self.counts: dict[str, int] = {}
 
-    def wait_for_topics(self, names: Sequence[str], timeout: float) -> None:
+    def wait_for_topics(
+        self, names: Sequence[str], timeout: float, stopped: threading.Event
+    ) -> None:
         """Subscribe to each topic as soon as it has a publisher, which tells its type.
+
+        Ends early when ``stopped``.
 
         Raises :class:`DataError` after ``timeout`` seconds.
         """
         end = time.monotonic() + timeout
         missing = [self.resolve_topic_name(name) for name in names]
-        while missing:
+        while missing and not stopped.is_set():
             known = dict(self.get_topic_names_and_types())
             for name in [n for n in missing if n in known and self.count_publishers(n)]:
                 self._record(name, known[name][0])
@@ -67,6 +76,16 @@ class BagRecorder(Node):
 
         return write
 
+    def record_until(self, stopped: threading.Event) -> None:
+        """Store what arrives until ``stopped``, and then what had arrived without being stored."""
+        while not stopped.is_set():
+            rclpy.spin_once(self, timeout_sec=_POLL)
+        before = -1
+        while (stored := sum(self.counts.values())) > before:
+            before = stored
+            for _ in range(_DRAIN):
+                rclpy.spin_once(self, timeout_sec=0.0)
+
 
 def main(args: list[str] | None = None) -> int:
     """Record until interrupted; exit code 0, or 1 with a reason."""
@@ -78,17 +97,19 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--overwrite", action="store_true", help="replace an older bag")
     parser.add_argument("--patience", type=float, default=120.0, help="wait for topics [s]")
     options = parser.parse_args(remove_ros_args(given)[1:])
-    rclpy.init(args=given)
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    # rclpy's own handlers would close the subscriptions with messages still in them.
+    rclpy.init(args=given, signal_handler_options=SignalHandlerOptions.NO)
     recorder = None
     try:
         with BagWriter(options.bag, options.storage, options.overwrite) as bag:
             recorder = BagRecorder(bag)
-            try:
-                recorder.wait_for_topics(options.topics, options.patience)
+            recorder.wait_for_topics(options.topics, options.patience, stopped)
+            if not stopped.is_set():
                 print("ready", flush=True)
-                rclpy.spin(recorder)
-            except (KeyboardInterrupt, ExternalShutdownException):
-                pass
+            recorder.record_until(stopped)
         for name, count in recorder.counts.items():
             print(f"{name}: {count} messages", flush=True)
     except DataError as error:

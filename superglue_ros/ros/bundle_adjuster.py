@@ -25,9 +25,10 @@ from superglue_ros.errors import SuperglueError
 from superglue_ros.examples.bundle_adjuster.back_end import BundleAdjuster
 from superglue_ros.examples.bundle_adjuster.config import BackEndConfig
 from superglue_ros.geometry.camera import Camera
+from superglue_ros.message_reading import matches_from_message, pose_from_message
 from superglue_ros.msg import Matches, RelativePose
 from superglue_ros.ros import convert
-from superglue_ros.ros.consumer import PairBuffer, matches_from_message, pose_from_message
+from superglue_ros.ros.pair_buffer import PairBuffer
 from superglue_ros.ros.parameters import descriptor
 from superglue_ros.ros.qos import output_profile
 from superglue_ros.types import FrameId, MatchKind

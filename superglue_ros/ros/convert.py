@@ -22,6 +22,7 @@ from std_msgs.msg import Header
 from superglue_ros.errors import CalibrationError, FeaturesError, ImageError
 from superglue_ros.geometry.camera import Camera, camera_from_info
 from superglue_ros.keyframes import Keyframe
+from superglue_ros.message_reading import frame_id_from_message
 from superglue_ros.msg import Features as FeaturesMessage
 from superglue_ros.msg import FrameId as FrameIdMessage
 from superglue_ros.msg import Matches as MatchesMessage
@@ -58,11 +59,6 @@ _DEPTH_TYPES = {"16UC1": np.uint16, "mono16": np.uint16, "32FC1": np.float32}
 
 
 # -- in ----------------------------------------------------------------------------------------
-
-
-def stamp_to_ns(stamp: Time) -> int:
-    """Nanoseconds since the epoch of a stamp."""
-    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
 def image_to_grey(message: Image, max_pixels: int) -> NDArray[np.uint8]:
@@ -247,17 +243,6 @@ def frame_id_to_message(frame: FrameId) -> FrameIdMessage:
         id=frame.id,
         stamp=_stamp(frame.stamp_ns),
         frame_id=frame.frame_id,
-    )
-
-
-def frame_id_from_message(message: FrameIdMessage) -> FrameId:
-    """The frame that a ``FrameId`` message names."""
-    return FrameId(
-        message.id,
-        stamp_to_ns(message.stamp),
-        message.frame_id,
-        message.robot,
-        message.camera_index,
     )
 
 

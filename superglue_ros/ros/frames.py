@@ -10,6 +10,7 @@ from std_msgs.msg import Header
 from superglue_ros.errors import CalibrationError
 from superglue_ros.geometry.camera import Camera
 from superglue_ros.geometry.stereo import stereo_rig
+from superglue_ros.message_reading import stamp_to_ns
 from superglue_ros.ros import convert
 from superglue_ros.ros.announcer import Announcer
 from superglue_ros.ros.inputs import Bundle
@@ -45,7 +46,7 @@ class FrameMaker:
         """A new name for the image with that header."""
         return FrameId(
             id=self.numbers.next(),
-            stamp_ns=convert.stamp_to_ns(header.stamp),
+            stamp_ns=stamp_to_ns(header.stamp),
             frame_id=header.frame_id,
             robot=self.settings.core.robot,
             camera_index=camera_index,

@@ -13,6 +13,7 @@ from sensor_msgs.msg import CameraInfo, Image
 
 from superglue_ros.device import resolve_device
 from superglue_ros.errors import ImageError, SuperglueError
+from superglue_ros.message_reading import frame_id_from_message
 from superglue_ros.msg import MatcherStatus
 from superglue_ros.pipeline import (
     FramePair,
@@ -112,7 +113,7 @@ class FrameProcessor:
         """Match another robot's features against the keyframes of every camera."""
         settings, message = self._settings, peer.message
         queue_seconds = time.monotonic() - peer.arrived
-        frame_id = convert.frame_id_from_message(message.frame)
+        frame_id = frame_id_from_message(message.frame)
         try:
             limit = settings.core.front_end.max_keypoints
             frame, kept = convert.keyframe_from_message(message, limit)

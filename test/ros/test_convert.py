@@ -27,6 +27,7 @@ from scipy.spatial.transform import Rotation
 
 from superglue_ros.errors import CalibrationError, FeaturesError, ImageError
 from superglue_ros.geometry.camera import Camera
+from superglue_ros.message_reading import frame_id_from_message, stamp_to_ns
 from superglue_ros.msg import Features as FeaturesMessage
 from superglue_ros.msg import Matches as MatchesMessage
 from superglue_ros.msg import RelativePose as RelativePoseMessage
@@ -178,8 +179,8 @@ def test_features_there_and_back(descriptors: str, tolerance: float, count: int)
     sent = features(count)
     message = over_the_wire(convert.features_to_message(sent, FRAME, True, descriptors))
     assert message.rectified
-    assert convert.frame_id_from_message(message.frame) == FRAME
-    assert convert.stamp_to_ns(message.header.stamp) == FRAME.stamp_ns
+    assert frame_id_from_message(message.frame) == FRAME
+    assert stamp_to_ns(message.header.stamp) == FRAME.stamp_ns
     got, cut = convert.features_from_message(message, 100, 100, 1000)
     assert cut == 0
     for name in ("keypoints", "scores", "sigma_px", "track_ids"):
@@ -300,9 +301,9 @@ def test_matches(count: int) -> None:
     sent = matches(count)
     message = over_the_wire(convert.matches_to_message(sent))
     assert message.header.frame_id == "cam"
-    assert convert.stamp_to_ns(message.header.stamp) == FRAME.stamp_ns
-    assert convert.frame_id_from_message(message.reference) == sent.reference
-    assert convert.frame_id_from_message(message.query) == FRAME
+    assert stamp_to_ns(message.header.stamp) == FRAME.stamp_ns
+    assert frame_id_from_message(message.reference) == sent.reference
+    assert frame_id_from_message(message.query) == FRAME
     assert (message.kind, message.status) == (MatchesMessage.LOOP, MatchesMessage.FEW)
     assert message.rectified
     np.testing.assert_array_equal(message.index_ref, sent.index_ref)
@@ -337,7 +338,7 @@ def test_relative_pose() -> None:
     )  # fmt: skip
     message = over_the_wire(convert.pose_to_message(pose))
     assert message.header.frame_id == "ref"  # the reference's frame, the query's stamp
-    assert convert.stamp_to_ns(message.header.stamp) == FRAME.stamp_ns
+    assert stamp_to_ns(message.header.stamp) == FRAME.stamp_ns
     assert (message.status, message.method) == (
         RelativePoseMessage.PLANAR, RelativePoseMessage.HOMOGRAPHY,
     )  # fmt: skip

@@ -10,7 +10,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 from rich.console import Console
 from rich.progress import track
@@ -19,7 +18,7 @@ from rich.table import Table
 from superglue_ros.config import Config, from_flat
 from superglue_ros.errors import ConfigError
 from superglue_ros.sequences import ImageSequence, open_sequence
-from superglue_ros.trajectories import Trajectory, write_trajectory
+from superglue_ros.trajectories import write_placed
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +82,7 @@ def run_slam(args: argparse.Namespace) -> int:
                 }
             summary["runs"].append(entry)
             stem = f"{matcher}_{name.replace(' ', '_').replace('-', '_')}"
-            _write_tum(output / f"{stem}.tum", run.stamps_ns, poses)
+            write_placed(output / f"{stem}.tum", run.stamps_ns, poses)
         summary[matcher] = {
             "keyframes": run.keyframes,
             "lost": run.lost,
@@ -140,13 +139,6 @@ def _run(sequence: ImageSequence, config: Config, args: argparse.Namespace) -> A
         frames, config.matcher.name, total=total, console=Console(stderr=True), transient=True
     )
     return run(shown, Pipeline(config), BundleAdjuster())
-
-
-def _write_tum(path: Path, stamps_ns: Any, poses: list[Any]) -> None:
-    placed = [i for i, pose in enumerate(poses) if pose is not None]
-    if placed:
-        array = np.stack([poses[i] for i in placed])
-        write_trajectory(path, Trajectory(np.asarray(stamps_ns)[placed], array))
 
 
 def _print(summary: dict[str, Any]) -> None:

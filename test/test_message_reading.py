@@ -1,4 +1,4 @@
-"""A consumer gets back from the messages what the matcher put in."""
+"""What is read from the messages is what the matcher put in."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ pytest.importorskip("rclpy")
 
 from superglue_ros.errors import FeaturesError
 from superglue_ros.geometry.rotation import exp
-from superglue_ros.ros.consumer import PairBuffer, matches_from_message, pose_from_message
+from superglue_ros.message_reading import matches_from_message, pose_from_message
 from superglue_ros.ros.convert import matches_to_message, pose_to_message
 from superglue_ros.types import (
     FrameId,
@@ -100,22 +100,3 @@ def test_arrays_of_unequal_length_are_refused(name):
     setattr(message, name, getattr(message, name)[:-1])
     with pytest.raises(FeaturesError, match=name):
         matches_from_message(message)
-
-
-def test_halves_of_a_pair_find_each_other_in_any_order():
-    buffer = PairBuffer()
-    other = FrameId(9, 3_000_000_000, "camera", "robot")
-    assert buffer.add(matches()) is None
-    assert buffer.add(pose(query=other)) is None
-    found = buffer.add(pose())
-    assert (type(found[0]), found[1].query) == (Matches, QUERY)
-    assert buffer.add(matches(query=other))[0].query == other
-    assert buffer.add(pose()) is None
-
-
-def test_halves_that_wait_are_bounded():
-    buffer = PairBuffer(limit=3)
-    for number in range(10):
-        buffer.add(matches(query=FrameId(number)))
-    assert buffer.add(pose(query=FrameId(0))) is None
-    assert buffer.add(pose(query=FrameId(9))) is not None

@@ -1,8 +1,11 @@
-"""The matcher's messages back into core types, for nodes that consume them."""
+"""What the matcher published, back into core types.
+
+Works on any object with the fields of the messages: those of rclpy, and those of a bag read without
+ROS.
+"""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import Any
 
 import numpy as np
@@ -10,9 +13,6 @@ from numpy.typing import NDArray
 
 from superglue_ros.errors import FeaturesError
 from superglue_ros.geometry.rotation import nearest
-from superglue_ros.msg import Matches as MatchesMessage
-from superglue_ros.msg import RelativePose as RelativePoseMessage
-from superglue_ros.ros.convert import frame_id_from_message
 from superglue_ros.trajectories import pose_from_quaternion
 from superglue_ros.types import (
     FrameId,
@@ -25,7 +25,23 @@ from superglue_ros.types import (
 )
 
 
-def matches_from_message(message: MatchesMessage) -> Matches:
+def stamp_to_ns(stamp: Any) -> int:
+    """Nanoseconds of a ``builtin_interfaces/Time``."""
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+def frame_id_from_message(message: Any) -> FrameId:
+    """The frame that a ``FrameId`` message names."""
+    return FrameId(
+        int(message.id),
+        stamp_to_ns(message.stamp),
+        str(message.frame_id),
+        str(message.robot),
+        int(message.camera_index),
+    )
+
+
+def matches_from_message(message: Any) -> Matches:
     """Raises :class:`FeaturesError` on arrays of unequal length or an unknown kind."""
     columns = {
         name: _column(message, name, kind)
@@ -64,13 +80,13 @@ def matches_from_message(message: MatchesMessage) -> Matches:
         columns["inlier"].astype(bool),
         columns["sigma_px"],
         columns["track_ids"],
-        message.rectified,
+        bool(message.rectified),
         merged_from,
         merged_into,
     )
 
 
-def pose_from_message(message: RelativePoseMessage) -> RelativePose:
+def pose_from_message(message: Any) -> RelativePose:
     """``T_ref_query`` with its covariance and verdict."""
     position, orientation = message.pose.pose.position, message.pose.pose.orientation
     pose = pose_from_quaternion(
@@ -85,35 +101,13 @@ def pose_from_message(message: RelativePoseMessage) -> RelativePose:
         nearest(pose[:3, :3]),
         pose[:3, 3],
         np.array(message.pose.covariance, np.float64).reshape(6, 6),
-        message.scale_known,
-        message.num_matches,
-        message.num_inliers,
-        message.inlier_threshold_px,
-        message.median_epipolar_px,
-        message.median_parallax_rad,
+        bool(message.scale_known),
+        int(message.num_matches),
+        int(message.num_inliers),
+        float(message.inlier_threshold_px),
+        float(message.median_epipolar_px),
+        float(message.median_parallax_rad),
     )
-
-
-class PairBuffer:
-    """Brings the two messages of a pair of frames together, whichever comes first.
-
-    At most ``limit`` halves wait; the oldest is given up for a newer one.
-    """
-
-    def __init__(self, limit: int = 1000) -> None:
-        self._limit = limit
-        self._waiting: OrderedDict[tuple[FrameId, FrameId, type], Any] = OrderedDict()
-
-    def add(self, half: Matches | RelativePose) -> tuple[Matches, RelativePose] | None:
-        """The complete pair, if ``half`` was the missing one."""
-        other = RelativePose if isinstance(half, Matches) else Matches
-        partner = self._waiting.pop((half.reference, half.query, other), None)
-        if partner is None:
-            self._waiting[half.reference, half.query, type(half)] = half
-            if len(self._waiting) > self._limit:
-                self._waiting.popitem(last=False)
-            return None
-        return (half, partner) if isinstance(half, Matches) else (partner, half)
 
 
 def _column(message: Any, name: str, kind: type) -> NDArray[Any]:

@@ -1,0 +1,30 @@
+"""Brings the two messages that the matcher publishes of a pair of frames together."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+from superglue_ros.types import FrameId, Matches, RelativePose
+
+
+class PairBuffer:
+    """Brings the two messages of a pair of frames together, whichever comes first.
+
+    At most ``limit`` halves wait; the oldest is given up for a newer one.
+    """
+
+    def __init__(self, limit: int = 1000) -> None:
+        self._limit = limit
+        self._waiting: OrderedDict[tuple[FrameId, FrameId, type], Any] = OrderedDict()
+
+    def add(self, half: Matches | RelativePose) -> tuple[Matches, RelativePose] | None:
+        """The complete pair, if ``half`` was the missing one."""
+        other = RelativePose if isinstance(half, Matches) else Matches
+        partner = self._waiting.pop((half.reference, half.query, other), None)
+        if partner is None:
+            self._waiting[half.reference, half.query, type(half)] = half
+            if len(self._waiting) > self._limit:
+                self._waiting.popitem(last=False)
+            return None
+        return (half, partner) if isinstance(half, Matches) else (partner, half)
