@@ -92,6 +92,9 @@ class SuperGlueRecipe:
     start_scale: float = setting(20.0, "Scale of the cosine where training starts.", low=0.1)
     sinkhorn_iterations: int = setting(20, "Sinkhorn iterations in training.", low=1)
     gradient_checkpointing: bool = setting(False, "Trade arithmetic for memory.")
+    frozen_batch_norm: bool = setting(
+        False, "Keep the running statistics of batch norm as the start has them, and use them."
+    )
     validation: str = ""  # a cache to report precision and recall on
     loss: LossConfig = field(default_factory=LossConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)

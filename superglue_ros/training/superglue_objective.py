@@ -45,6 +45,8 @@ class SuperGlueObjective:
         if recipe.start == "matching":
             self._calibrate(first)
         self.network.train()
+        if recipe.frozen_batch_norm:
+            _freeze_batch_norm(self.network)
         if recipe.gradient_checkpointing:
             enable_gradient_checkpointing(self.network)
         self._validation = self._read(recipe.validation) if recipe.validation else []
@@ -187,6 +189,13 @@ def grow(network: SuperGlue, smaller: SuperGlue) -> None:
     with torch.no_grad():
         for layer in network.gnn[2 * smaller.config.layers :]:
             _zero_messages(layer)
+
+
+def _freeze_batch_norm(network: SuperGlue) -> None:
+    """What is trained is then the network that is used, whatever else is in the batch."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            module.eval()
 
 
 def _zero_messages(layer: Any) -> None:

@@ -181,10 +181,11 @@ class Trainer:
         return {"loss": float(loss.detach()), **numbers, "rate": rate}
 
     def _validate(self, log: RunLog, progress: LiveProgress) -> None:
-        training = self.objective.network.training
-        exported = self.exported.eval()
-        found = self.objective.validate(exported)
-        self.objective.network.train(training)
+        exported = self.exported
+        modes = [(module, module.training) for module in exported.modules()]
+        found = self.objective.validate(exported.eval())
+        for module, training in modes:
+            module.training = training
         if found:
             log.add({"step": self.step, **found})
             text = "  ".join(f"{name} {value:.3f}" for name, value in found.items())

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from superglue_ros.errors import ConfigError
 from superglue_ros.training.optimisation import (
     MovingAverage,
     OptimiserConfig,
@@ -54,3 +55,29 @@ def test_the_named_optimiser_is_made():
     assert adamw.defaults["weight_decay"] == 0.1
     assert type(make_optimiser(parameters, OptimiserConfig())) is torch.optim.Adam
     assert math.isclose(make_optimiser(parameters, OptimiserConfig()).defaults["lr"], 1e-4)
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has no Muon")
+def test_muon_takes_the_matrices_and_adamw_the_rest():
+    """A matrix moves along an orthogonal direction whatever its gradient's spectrum, a bias not."""
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(8, 8)
+    before = linear.weight.detach().clone()
+    optimiser = make_optimiser(linear.parameters(), OptimiserConfig("muon", learning_rate=0.1))
+    assert len(optimiser.param_groups) == 2
+    left, _, right = torch.linalg.svd(torch.randn(8, 8))
+    linear.weight.grad = left @ torch.diag(torch.tensor([100.0, 50, 20, 10, 5, 2, 1, 0.5])) @ right
+    linear.bias.grad = torch.ones(8)
+    bias = linear.bias.detach().clone()
+    optimiser.step()
+    singular = torch.linalg.svdvals(linear.weight.detach() - before)
+    assert singular[0] / singular[-1] < 4  # of 200
+    torch.testing.assert_close(bias - linear.bias.detach(), torch.full((8,), 0.1))
+    optimiser.zero_grad()
+    assert linear.weight.grad is None
+
+
+def test_muon_needs_a_torch_that_has_it(monkeypatch):
+    monkeypatch.delattr(torch.optim, "Muon", raising=False)
+    with pytest.raises(ConfigError, match=r"muon needs torch 2\.9"):
+        make_optimiser([torch.nn.Parameter(torch.ones(2, 2))], OptimiserConfig("muon"))

@@ -64,11 +64,15 @@ def test_the_same_seed_gives_the_same_50_losses_to_the_last_digit(cache, tmp_pat
     assert losses(tmp_path / "c") != first
 
 
-def test_resumed_equals_in_one_go(cache, tmp_path):
-    whole = trainer_for(recipe_for(cache, tmp_path / "whole", 20))
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_resumed_equals_in_one_go(cache, tmp_path, name):
+    if name == "muon" and not hasattr(torch.optim, "Muon"):
+        pytest.skip("this torch has no Muon")
+    optimiser = OptimiserConfig(name, 3e-3, 1e-4, clip=1.0, ema=0.9)
+    whole = trainer_for(recipe_for(cache, tmp_path / "whole", 20, optimiser=optimiser))
     whole.run()
 
-    recipe = recipe_for(cache, tmp_path / "parts", 20)
+    recipe = recipe_for(cache, tmp_path / "parts", 20, optimiser=optimiser)
     interrupted = trainer_for(recipe)
     interrupted.steps = 20
     advance = interrupted._advance
@@ -146,6 +150,23 @@ def test_a_grown_network_computes_the_same(cache, tmp_path):
     torch.testing.assert_close(large(*inputs), small(*inputs))
     with pytest.raises(WeightsError, match=r"only layers may be added"):
         grow(type(small)(replace(NETWORK, heads=4, layers=3)), small)
+
+
+def test_frozen_batch_norm_trains_the_network_that_is_used(cache, tmp_path):
+    """Not a running statistic moves, and a pair gives the same alone as in a batch."""
+    recipe = recipe_for(cache, tmp_path, 20, frozen_batch_norm=True, validation=str(cache))
+    trainer = trainer_for(replace(recipe, optimiser=OptimiserConfig("adam", 3e-3)))
+    before = {k: v.clone() for k, v in trainer.objective.network.named_buffers()}
+    assert any("running_mean" in name for name in before)
+    trainer.run()
+    for name, value in trainer.objective.network.named_buffers():
+        assert torch.equal(value, before[name]), name
+    rows = losses(tmp_path)
+    assert float(rows[-1]) < float(rows[0])
+    assert trainer.objective.network.training  # validation gives the modes back as they were
+    norms = [m for m in trainer.objective.network.modules() if isinstance(m, torch.nn.BatchNorm1d)]
+    assert norms
+    assert not any(norm.training for norm in norms)
 
 
 def test_gradient_checkpointing_gives_the_same_gradients(cache, tmp_path):
