@@ -51,8 +51,8 @@ class FrontEnd(Protocol):
         ...
 
     def extract_all(self, images: Sequence[GreyImage]) -> list[Features]:
-        """The same for several images of any size, those of equal size in one network call."""
-        ...
+        """The same for several images of any size; a network takes those of equal size together."""
+        return [self.extract(image) for image in images]
 
     def describe(self, image: GreyImage, keypoints: FloatArray) -> Features:
         """Describe given pixels (N, 2), in the given order, all of them; scores are 1."""
@@ -156,7 +156,7 @@ class SuperPointFrontEnd:
         )
 
 
-class SiftFrontEnd:
+class SiftFrontEnd(FrontEnd):
     """OpenCV SIFT with root-normalised descriptors (Arandjelovic and Zisserman, CVPR 2012)."""
 
     detector = "sift-root"
@@ -186,17 +186,13 @@ class SiftFrontEnd:
             points, scores, width, height, self.detector, root_normalise(descriptors[order])
         )
 
-    def extract_all(self, images: Sequence[GreyImage]) -> list[Features]:
-        """See :class:`FrontEnd`; one after the other."""
-        return [self.extract(image) for image in images]
-
     def describe(self, image: GreyImage, keypoints: FloatArray) -> Features:
         """See :class:`FrontEnd`; upright, at a fixed scale."""
         diameter = self._outside_diameter_px
         return _describe(self, self._sift, root_normalise, image, keypoints, diameter)
 
 
-class OrbFrontEnd:
+class OrbFrontEnd(FrontEnd):
     """OpenCV ORB; the 256 bits as 0/1 values, so that distances are roots of Hamming distances."""
 
     detector = "orb"
@@ -223,10 +219,6 @@ class OrbFrontEnd:
             return Features.empty(width, height, self.detector, self.descriptor_dim)
         points = _inside(resized.to_original(points), width, height)
         return Features(points, scores, width, height, self.detector, _bits(descriptors[order]))
-
-    def extract_all(self, images: Sequence[GreyImage]) -> list[Features]:
-        """See :class:`FrontEnd`; one after the other."""
-        return [self.extract(image) for image in images]
 
     def describe(self, image: GreyImage, keypoints: FloatArray) -> Features:
         """See :class:`FrontEnd`; keypoints too near the border get zero descriptors."""

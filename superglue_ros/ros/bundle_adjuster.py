@@ -4,7 +4,8 @@ In: ``matches``, ``relative_pose``, ``camera_info`` (the last one holds). Out: `
 (nav_msgs/Path, all poses as they are estimated now), ``odometry`` (nav_msgs/Odometry, the newest
 pose) and ``landmarks`` (sensor_msgs/PointCloud2), in ``world_frame``: x forward, y left, z up of
 the first camera. The unit is the metre if the matcher knows the scale, else the first baseline. The
-orientation is that of the camera's optical frame. No TF is published.
+orientation is that of the camera's optical frame. No TF is published. Of a rig only the camera of
+index 0 is followed.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from superglue_ros.ros.qos import output_profile
 from superglue_ros.types import FrameId, MatchKind
 
 NODE_NAME = "bundle_adjuster"
+_JUMP_NS = 1_000_000_000  # less is messages that overtook each other
 _INPUT_DEPTH = 1000  # optimising takes longer than a frame; nothing may be lost meanwhile
 
 # x forward, y left, z up, from optical axes.
@@ -100,10 +102,13 @@ class BundleAdjusterNode(Node):
         matches, relative = pair
         if matches.kind is MatchKind.STEREO:
             return  # two cameras at one moment: nothing of motion
-        if matches.query.stamp_ns < self._newest_ns:
+        if matches.query.camera_index or matches.reference.camera_index:
+            return  # its place on the rig is unknown
+        if matches.query.stamp_ns < self._newest_ns - _JUMP_NS:
             self.get_logger().info("time jumped backwards: the map begins anew")
             self._back_end = BundleAdjuster(self._config)
-        self._newest_ns = matches.query.stamp_ns
+            self._newest_ns = matches.query.stamp_ns
+        self._newest_ns = max(self._newest_ns, matches.query.stamp_ns)
         if self._back_end.add(matches, relative, self._camera):
             self._back_end.optimise(self._camera)
             self._publish(matches.query)
