@@ -32,6 +32,7 @@ from superglue_ros.errors import DataError
 from superglue_ros.msg import MatcherStatus
 
 _CLOCK_PERIOD = 0.01  # seconds of wall time between clock messages
+_SETTLE = 1.0  # seconds between the discovery of subscribers and the first message
 _DEPTH = 100
 
 
@@ -87,6 +88,11 @@ class BagPlayer(Node):
                     f"does the node run, and are its inputs remapped to these names?"
                 )
             self._executor.spin_once(timeout_sec=0.05)
+        # A subscriber can learn of its publisher later than that of it, and misses what is sent
+        # meanwhile.
+        end = time.monotonic() + (_SETTLE if names else 0.0)
+        while (left := end - time.monotonic()) > 0:
+            self._executor.spin_once(timeout_sec=left)
 
     def _has_subscriber(self, name: str) -> bool:
         if name in self._outputs:  # connected, which is more than known
@@ -144,7 +150,8 @@ class BagPlayer(Node):
             if time.monotonic() - self._last_answer > patience:
                 raise DataError(
                     f"the matcher answered {self.answered} of {self.published} frames and then "
-                    f"nothing for {patience:.0f} s"
+                    f"nothing for {patience:.0f} s: does it run with intake.mode lossless, as a "
+                    f"best-effort subscription loses large images?"
                 )
 
     def _hear_status(self, status: MatcherStatus) -> None:

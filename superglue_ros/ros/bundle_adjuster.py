@@ -32,6 +32,7 @@ from superglue_ros.ros import convert
 from superglue_ros.ros.pair_buffer import PairBuffer
 from superglue_ros.ros.parameters import descriptor
 from superglue_ros.ros.qos import output_profile
+from superglue_ros.ros.signals import ignore_further_signals
 from superglue_ros.types import FrameId, MatchKind
 
 NODE_NAME = "bundle_adjuster"
@@ -158,6 +159,7 @@ def main(args: list[str] | None = None) -> int:
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
+        ignore_further_signals()
         node.destroy_node()
         rclpy.try_shutdown()
     return 0

@@ -40,6 +40,7 @@ from superglue_ros.ros.intake import Worker
 from superglue_ros.ros.outputs import Outputs
 from superglue_ros.ros.processing import FrameProcessor, images_together, warm_up
 from superglue_ros.ros.services import Services
+from superglue_ros.ros.signals import ignore_further_signals
 
 NODE_NAME = "matcher"
 T = TypeVar("T")
@@ -390,9 +391,7 @@ def main(args: list[str] | None = None) -> int:
     finally:
         executor.shutdown()
         rclpy.try_shutdown()
-        # All is done. The interpreter's own end takes seconds on a busy machine: launch, which
-        # sends SIGTERM five seconds after SIGINT, must not turn it into a failure.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        ignore_further_signals()
         gc.freeze()
     return 0
 

@@ -335,7 +335,9 @@ class Matcher:
         return found
 
     def stop(self) -> int:
-        """Interrupt and return the exit code."""
+        """Interrupt as Ctrl-C does, which reaches a launched node twice; return the exit code."""
+        self.process.send_signal(signal.SIGINT)
+        time.sleep(0.05)
         self.process.send_signal(signal.SIGINT)
         try:
             return self.process.wait(PATIENCE)
