@@ -27,6 +27,8 @@ from torch import Tensor, nn
 from superglue_ros.fast_sinkhorn import sinkhorn
 from superglue_ros.superglue import AttentionalPropagation, SuperGlue, normalise_keypoints
 
+_CPU_TOKENS = 4096  # packed together; more leave the caches and cost more each
+
 
 @dataclass(frozen=True, eq=False)
 class Layer:
@@ -186,9 +188,18 @@ class SuperGlueEngine:
     def _scores(
         self, references: Sequence[Tensor], queries: Sequence[Tensor]
     ) -> Iterator[tuple[int, Tensor]]:
+        limit = _CPU_TOKENS if self.device.type == "cpu" else None
+        for portion in _portions(references, queries, limit):
+            packed = self._packed_scores(
+                [references[k] for k in portion], [queries[k] for k in portion]
+            )
+            for k, scores in packed:
+                yield portion[k], scores
+
+    def _packed_scores(
+        self, references: Sequence[Tensor], queries: Sequence[Tensor]
+    ) -> Iterator[tuple[int, Tensor]]:
         groups = _pack(references, queries)
-        if not groups:
-            return
         x = self._buffer("tokens", groups[-1].stop, self.width, torch.float32)
         for group in groups:
             for row, k in enumerate(group.members):
@@ -260,6 +271,22 @@ class SuperGlueEngine:
             kept = torch.empty(rows, columns, dtype=dtype, device=self.device)
             self._buffers[name] = kept
         return kept[:rows]
+
+
+def _portions(
+    references: Sequence[Tensor], queries: Sequence[Tensor], limit: int | None
+) -> list[list[int]]:
+    """Pairs to be packed together: of similar sizes, at most ``limit`` tokens, at least one."""
+    sizes = [(len(r), len(q)) for r, q in zip(references, queries, strict=True)]
+    portions: list[list[int]] = []
+    room = 0
+    for k in sorted(range(len(sizes)), key=lambda k: sizes[k]):
+        if not portions or (limit is not None and sum(sizes[k]) > room):
+            portions.append([])
+            room = limit or 0
+        portions[-1].append(k)
+        room -= sum(sizes[k])
+    return portions
 
 
 def _pack(references: Sequence[Tensor], queries: Sequence[Tensor]) -> list[_Group]:

@@ -7,7 +7,7 @@ import torch
 
 from superglue_ros.sinkhorn import log_sinkhorn
 from superglue_ros.superglue import SuperGlue, SuperGlueConfig, initialise_as_optimal_matching
-from superglue_ros.superglue_engine import SuperGlueEngine
+from superglue_ros.superglue_engine import SuperGlueEngine, _portions
 
 CPU = torch.device("cpu")
 SIZE = (640, 480)
@@ -133,3 +133,35 @@ def test_bfloat16_is_near():
     ((_, result),) = engine.match([engine.prepare(**a, size=SIZE)], engine.prepare(**b, size=SIZE))
     difference = (result.exp() - reference(network, a, b).exp())[:, :-1, :-1].abs().max()
     assert 0 < difference < 0.05
+
+
+def test_portions_hold_every_pair_once_and_keep_to_the_limit():
+    sizes = [(30, 40), (5, 7), (30, 40), (100, 90), (5, 7)]
+    references = [torch.zeros(m, 8) for m, _ in sizes]
+    queries = [torch.zeros(n, 8) for _, n in sizes]
+    portions = _portions(references, queries, 140)
+    assert sorted(k for portion in portions for k in portion) == list(range(5))
+    tokens = [sum(sum(sizes[k]) for k in portion) for portion in portions]
+    assert tokens == [94, 70, 190]  # the last alone is above the limit
+    assert len(_portions(references, queries, None)) == 1
+    assert _portions([], [], 140) == []
+
+
+def test_portions_change_no_scores(monkeypatch):
+    torch.manual_seed(0)
+    engine = SuperGlueEngine(
+        SuperGlue(SuperGlueConfig(16, 16, 2, 2, (8,))).eval(), torch.device("cpu")
+    )
+
+    def features(count: int) -> torch.Tensor:
+        return engine.prepare(
+            torch.rand(count, 2) * 100, torch.rand(count), torch.randn(count, 16), (100, 100)
+        )
+
+    references, query = [features(n) for n in (9, 5, 9, 12)], features(7)
+    whole = dict(engine.scores(references, query))
+    monkeypatch.setattr("superglue_ros.superglue_engine._CPU_TOKENS", 20)
+    parts = dict(engine.scores(references, query))
+    assert whole.keys() == parts.keys() == set(range(4))
+    for k, scores in whole.items():
+        torch.testing.assert_close(parts[k], scores)
