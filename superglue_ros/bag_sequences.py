@@ -19,8 +19,9 @@ from rosbags.image import ImageConversionError, ImageError, message_to_cvimage
 from superglue_ros.bags import BagReader, BagWriter, typestore
 from superglue_ros.errors import DataError
 from superglue_ros.geometry.camera import Camera, camera_from_info
+from superglue_ros.message_reading import stamp_to_ns, transform_from_message
 from superglue_ros.sequences import ImageSequence, SequenceItem
-from superglue_ros.trajectories import Trajectory, pose_from_quaternion, quaternion_of
+from superglue_ros.trajectories import Trajectory, quaternion_of
 
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
@@ -193,10 +194,7 @@ def read_poses(bag: BagReader, name: str) -> Trajectory | None:
     pick = POSES[bag.require(name, tuple(POSES)).type]
     poses = {}
     for _, _, message in bag.messages([name]):
-        p, q = pick(message).position, pick(message).orientation
-        poses[stamp_of(message)] = pose_from_quaternion(
-            np.array([p.x, p.y, p.z]), np.array([q.x, q.y, q.z, q.w])
-        )
+        poses[stamp_of(message)] = transform_from_message(pick(message))
     if not poses:
         return None
     stamps = sorted(poses)
@@ -205,7 +203,7 @@ def read_poses(bag: BagReader, name: str) -> Trajectory | None:
 
 def stamp_of(message: Any) -> int:
     """Header stamp in nanoseconds."""
-    return int(message.header.stamp.sec) * 1_000_000_000 + int(message.header.stamp.nanosec)
+    return stamp_to_ns(message.header.stamp)
 
 
 def image_of(message: Any) -> NDArray[np.uint8]:

@@ -304,8 +304,8 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T
     arguments: dict[str, Any] = {}
     for name, value in values.items():
         kind = hints[name]
-        if is_dataclass(kind):
-            arguments[name] = from_mapping(kind, value, f"{prefix}{name}.")  # type: ignore[arg-type]
+        if isinstance(kind, type) and is_dataclass(kind):
+            arguments[name] = from_mapping(kind, value, f"{prefix}{name}.")
         else:
             arguments[name] = checked(prefix + name, known[name], kind, value)
     return cls(**arguments)

@@ -30,6 +30,12 @@ def stamp_to_ns(stamp: Any) -> int:
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
+def transform_from_message(pose: Any) -> NDArray[np.float64]:
+    """The matrix (4, 4) of a ``geometry_msgs/Pose``."""
+    p, q = pose.position, pose.orientation
+    return pose_from_quaternion(np.array([p.x, p.y, p.z]), np.array([q.x, q.y, q.z, q.w]))
+
+
 def frame_id_from_message(message: Any) -> FrameId:
     """The frame that a ``FrameId`` message names."""
     return FrameId(
@@ -88,11 +94,7 @@ def matches_from_message(message: Any) -> Matches:
 
 def pose_from_message(message: Any) -> RelativePose:
     """``T_ref_query`` with its covariance and verdict."""
-    position, orientation = message.pose.pose.position, message.pose.pose.orientation
-    pose = pose_from_quaternion(
-        np.array([position.x, position.y, position.z]),
-        np.array([orientation.x, orientation.y, orientation.z, orientation.w]),
-    )
+    pose = transform_from_message(message.pose.pose)
     return RelativePose(
         frame_id_from_message(message.reference),
         frame_id_from_message(message.query),

@@ -17,6 +17,7 @@ a time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -188,7 +189,7 @@ class SuperGlueEngine:
     def _scores(
         self, references: Sequence[Tensor], queries: Sequence[Tensor]
     ) -> Iterator[tuple[int, Tensor]]:
-        limit = _CPU_TOKENS if self.device.type == "cpu" else None
+        limit = _CPU_TOKENS if self.device.type == "cpu" else math.inf
         for portion in _portions(references, queries, limit):
             packed = self._packed_scores(
                 [references[k] for k in portion], [queries[k] for k in portion]
@@ -274,16 +275,16 @@ class SuperGlueEngine:
 
 
 def _portions(
-    references: Sequence[Tensor], queries: Sequence[Tensor], limit: int | None
+    references: Sequence[Tensor], queries: Sequence[Tensor], limit: float
 ) -> list[list[int]]:
     """Pairs to be packed together: of similar sizes, at most ``limit`` tokens, at least one."""
     sizes = [(len(r), len(q)) for r, q in zip(references, queries, strict=True)]
     portions: list[list[int]] = []
-    room = 0
+    room = 0.0
     for k in sorted(range(len(sizes)), key=lambda k: sizes[k]):
-        if not portions or (limit is not None and sum(sizes[k]) > room):
+        if not portions or sum(sizes[k]) > room:
             portions.append([])
-            room = limit or 0
+            room = limit
         portions[-1].append(k)
         room -= sum(sizes[k])
     return portions

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -143,7 +145,7 @@ def test_portions_hold_every_pair_once_and_keep_to_the_limit():
     assert sorted(k for portion in portions for k in portion) == list(range(5))
     tokens = [sum(sum(sizes[k]) for k in portion) for portion in portions]
     assert tokens == [94, 70, 190]  # the last alone is above the limit
-    assert len(_portions(references, queries, None)) == 1
+    assert len(_portions(references, queries, math.inf)) == 1
     assert _portions([], [], 140) == []
 
 

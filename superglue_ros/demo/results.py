@@ -15,8 +15,9 @@ from superglue_ros.bags import BagReader
 from superglue_ros.errors import DataError
 from superglue_ros.evaluation.metrics import direction_error_deg, rotation_error_deg
 from superglue_ros.geometry.camera import Camera
-from superglue_ros.trajectories import Trajectory, pose_from_quaternion
-from superglue_ros.types import FrameId, Matches, MatchKind, MatchStatus, PoseStatus
+from superglue_ros.message_reading import matches_from_message, pose_from_message
+from superglue_ros.trajectories import Trajectory
+from superglue_ros.types import Matches, MatchStatus, PoseStatus, RelativePose
 
 MATCHES, POSE, STATUS = "/matches", "/relative_pose", "/status"
 TOPICS = (MATCHES, POSE, STATUS)
@@ -79,9 +80,9 @@ def read_results(path: Path, trajectory: Trajectory | None, camera: Camera | Non
                 continue
             key = (int(message.reference.id), int(message.query.id))
             if name == POSE:
-                poses[key] = message
+                poses[key] = pose_from_message(message)
             elif message.status != MatchStatus.ERROR:
-                matches[key] = _matches(message)
+                matches[key] = matches_from_message(message)
     if last_status is None:
         raise DataError(f"bag {path} holds no {STATUS}: the node matched no frame")
     pairs = [
@@ -121,28 +122,22 @@ def summarise(results: Results) -> dict[str, Any]:
 
 
 def _compare(
-    matches: Matches, message: Any, trajectory: Trajectory | None, camera: Camera | None
+    matches: Matches, pose: RelativePose, trajectory: Trajectory | None, camera: Camera | None
 ) -> PairResult:
-    status = PoseStatus(message.status)
     rotation_error = direction_error = math.nan
     epipolar = None
     truth = None
     if trajectory is not None:
         truth = _relative(trajectory, matches.reference.stamp_ns, matches.query.stamp_ns)
     if truth is not None:
-        pose = message.pose.pose
-        q, t = pose.orientation, pose.position
-        if status in _WITH_ROTATION:
-            estimate = pose_from_quaternion(
-                np.array([t.x, t.y, t.z]), np.array([q.x, q.y, q.z, q.w])
-            )
-            rotation_error = rotation_error_deg(estimate[:3, :3], truth[:3, :3])
-            if status in _WITH_DIRECTION:
-                direction_error = direction_error_deg(estimate[:3, 3], truth[:3, 3], signed=True)
+        if pose.status in _WITH_ROTATION:
+            rotation_error = rotation_error_deg(pose.rotation, truth[:3, :3])
+        if pose.status in _WITH_DIRECTION:
+            direction_error = direction_error_deg(pose.translation, truth[:3, 3], signed=True)
         if camera is not None:
             epipolar = true_epipolar_error(matches, camera, truth)
-    parallax = math.degrees(message.median_parallax_rad)
-    return PairResult(matches, status, rotation_error, direction_error, parallax, epipolar)
+    parallax = math.degrees(pose.median_parallax_rad)
+    return PairResult(matches, pose.status, rotation_error, direction_error, parallax, epipolar)
 
 
 def true_epipolar_error(
@@ -171,34 +166,6 @@ def _relative(trajectory: Trajectory, ref_ns: int, query_ns: int) -> NDArray[np.
     if ref is None or query is None:
         return None
     return np.asarray(np.linalg.inv(ref) @ query)
-
-
-def _matches(message: Any) -> Matches:
-    return Matches(
-        _frame(message.reference),
-        _frame(message.query),
-        MatchKind(message.kind),
-        MatchStatus(message.status),
-        message.index_ref,
-        message.index_query,
-        np.column_stack([message.u_ref, message.v_ref]),
-        np.column_stack([message.u_query, message.v_query]),
-        message.scores,
-        np.asarray(message.inlier, bool),
-        message.sigma_px,
-        message.track_ids,
-        bool(message.rectified),
-    )
-
-
-def _frame(message: Any) -> FrameId:
-    return FrameId(
-        int(message.id),
-        int(message.stamp.sec) * 1_000_000_000 + int(message.stamp.nanosec),
-        message.frame_id,
-        message.robot,
-        int(message.camera_index),
-    )
 
 
 def _median(values: Any) -> float | None:

@@ -33,10 +33,10 @@ from superglue_ros.ros.pair_buffer import PairBuffer
 from superglue_ros.ros.parameters import descriptor
 from superglue_ros.ros.qos import output_profile
 from superglue_ros.ros.signals import ignore_further_signals
+from superglue_ros.ros.synchroniser import JUMP_NS
 from superglue_ros.types import FrameId, MatchKind
 
 NODE_NAME = "bundle_adjuster"
-_JUMP_NS = 1_000_000_000  # less is messages that overtook each other
 _INPUT_DEPTH = 1000  # optimising takes longer than a frame; nothing may be lost meanwhile
 
 # x forward, y left, z up, from optical axes.
@@ -105,7 +105,7 @@ class BundleAdjusterNode(Node):
             return  # two cameras at one moment: nothing of motion
         if matches.query.camera_index or matches.reference.camera_index:
             return  # its place on the rig is unknown
-        if matches.query.stamp_ns < self._newest_ns - _JUMP_NS:
+        if matches.query.stamp_ns < self._newest_ns - JUMP_NS:
             self.get_logger().info("time jumped backwards: the map begins anew")
             self._back_end = BundleAdjuster(self._config)
             self._newest_ns = matches.query.stamp_ns

@@ -59,9 +59,9 @@ class SuperPointObjective:
         self.network = channels_last(_start(recipe))
         blocks = list(self.network.backbone.children())
         self.frozen, self._trained = blocks[: recipe.frozen_blocks], blocks[recipe.frozen_blocks :]
-        for block in self.frozen:
-            block.requires_grad_(False)
         self.network.train()
+        for block in self.frozen:
+            block.requires_grad_(False).eval()
         self._labels = read_labels(recipe.labels)
         self._homography = HomographyRecipe(
             **{**asdict(recipe.homography), "width": recipe.width, "height": recipe.height}
@@ -110,8 +110,6 @@ class SuperPointObjective:
 
     def _forward(self, images: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
         x = torch.from_numpy(images).unsqueeze(1).float().div(255)
-        for block in self.frozen:
-            block.eval()
         with autocast(x.device, self._dtype):
             with torch.no_grad():
                 for block in self.frozen:
