@@ -31,6 +31,11 @@ class SamplingConfig:
     )  # fmt: skip
     score_noise: float = setting(0.1, "Standard deviation of the logarithm of the scores.", low=0.0)
     mirror: bool = setting(True, "Mirror the positions of both images together, half of the time.")
+    repetition: float = setting(
+        0.0, "In half of the pairs: largest part of the keypoints that are made to look like "
+        "others, as on repeated texture: only their places tell them apart.",
+        low=0.0, high=0.9,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +150,39 @@ def _sample(
             noise = rng.normal(0, config.score_noise, len(values)).astype(np.float32)
             values = (values * torch.from_numpy(noise).exp()).clamp(max=1)
         sides.append((points, values, descriptors[index_tensor], size))
-    return PairSample((sides[0], sides[1]), subset(whole.labels, kept[0], kept[1]))
+    sample = PairSample((sides[0], sides[1]), subset(whole.labels, kept[0], kept[1]))
+    if config.repetition and rng.random() < 0.5:
+        _repeat(sample, rng, config.repetition * rng.random())
+    return sample
+
+
+def _repeat(sample: PairSample, rng: np.random.Generator, share: float) -> None:
+    """Let a ``share`` of the keypoints take on, by half or more, the look of matched ones.
+
+    A match takes it on in both images, from one other match; keypoints without a partner become
+    decoys of one.
+    """
+    matches = sample.labels.matches0
+    first = rng.permutation(np.flatnonzero(matches >= 0))
+    if len(first) < 2:
+        return
+    copies, models = np.split(first, [int(share * len(first))])
+    model = rng.choice(models, len(copies))
+    alike = rng.uniform(0.5, 1.0, len(copies))
+    _blend(sample.sides[0][2], copies, model, alike)
+    _blend(sample.sides[1][2], matches[copies], matches[model], alike)
+    for side, labels in enumerate((matches, sample.labels.matches1)):
+        alone = rng.permutation(np.flatnonzero(labels < 0))
+        decoys = alone[: int(share * len(alone))]
+        model = rng.choice(models, len(decoys))
+        look = matches[model] if side else model
+        _blend(sample.sides[side][2], decoys, look, rng.uniform(0.5, 1.0, len(decoys)))
+
+
+def _blend(descriptors: Tensor, copies: np.ndarray, models: np.ndarray, alike: np.ndarray) -> None:
+    part = torch.from_numpy(alike).float()[:, None]
+    mixed = part * descriptors[models] + (1 - part) * descriptors[copies]
+    descriptors[copies] = torch.nn.functional.normalize(mixed, dim=1)
 
 
 def _choose(

@@ -122,6 +122,12 @@ class SuperPointRecipe:
     temperature: float = setting(0.05, "Of the descriptors' cross-entropy.", low=1e-3)
     detector_weight: float = setting(2.0, "Weight of the detector's loss.", low=0.0)
     jitter: float = setting(0.5, "Noise on the points in pixels, as detections have.", low=0.0)
+    edge_ratio: float = setting(
+        0.0, "Cornerness below which a label counts less, in proportion; 0: all count.", low=0.0
+    )
+    train_descriptors: bool = setting(
+        True, "No: train the detector's head alone; descriptors, and what was learnt on them, stay."
+    )
     homography: HomographyRecipe = field(
         default_factory=lambda: HomographyRecipe(
             perspective=0.2, rotation_deg=30.0, scale=(0.65, 1.5), min_overlap=0.35, min_crop=0.45

@@ -2,8 +2,9 @@
 
 Detector: cross-entropy over the 64 pixels of a cell and "no keypoint" (SuperPoint paper, eq. 1-3),
 with a soft target: the better a point ranks with the teacher, the surer its label, so the scores
-learn the ranking that the choice of the best keypoints needs. Descriptors: cross-entropy of the
-true partner among all points of the batch, in both directions (InfoNCE), instead of the paper's
+learn the ranking that the choice of the best keypoints needs; with ``edge_ratio``, points along
+edges, which no detector finds again in another view, are less sure. Descriptors: cross-entropy of
+the true partner among all points of the batch, in both directions (InfoNCE), instead of the paper's
 hinge loss over all pairs of cells.
 """
 
@@ -23,6 +24,7 @@ from superglue_ros.homographies import HomographyRecipe, sample_pair
 from superglue_ros.photometric import PhotometricRecipe, distort
 from superglue_ros.superpoint import CELL, SuperPoint, sample_descriptors
 from superglue_ros.training.cache import extract
+from superglue_ros.training.cornerness import cornerness
 from superglue_ros.training.corpus import read_grey, read_manifest
 from superglue_ros.training.detector_labels import read_labels
 from superglue_ros.training.labels import HOMOGRAPHY, label_matches, project_homography
@@ -58,10 +60,12 @@ class SuperPointObjective:
         torch.manual_seed(recipe.loop.seed)
         self.network = channels_last(_start(recipe))
         blocks = list(self.network.backbone.children())
-        self.frozen, self._trained = blocks[: recipe.frozen_blocks], blocks[recipe.frozen_blocks :]
+        count = recipe.frozen_blocks if recipe.train_descriptors else len(blocks)
+        self.frozen, self._trained = blocks[:count], blocks[count:]
         self.network.train()
-        for block in self.frozen:
-            block.requires_grad_(False).eval()
+        kept = self.frozen + ([] if recipe.train_descriptors else [self.network.descriptor])
+        for module in kept:
+            module.requires_grad_(False).eval()
         self._labels = read_labels(recipe.labels)
         self._homography = HomographyRecipe(
             **{**asdict(recipe.homography), "width": recipe.width, "height": recipe.height}
@@ -75,7 +79,7 @@ class SuperPointObjective:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
     def parameters(self) -> list[nn.Parameter]:
-        """All but the frozen blocks'."""
+        """All that is trained."""
         return [p for p in self.network.parameters() if p.requires_grad]
 
     def stage(self, step: int) -> str:
@@ -92,13 +96,13 @@ class SuperPointObjective:
             torch.from_numpy(np.stack([view.cells for view in views])),
             torch.from_numpy(np.stack([view.sureness for view in views])),
         )
-        description, hits = self._describe(descriptors, pairs, rng)
-        loss = self.recipe.detector_weight * detection + description
-        return loss, {
-            "detector": float(detection.detach()),
-            "descriptor": float(description.detach()),
-            "hits": hits,
-        }
+        shown = {"detector": float(detection.detach())}
+        loss = self.recipe.detector_weight * detection
+        if self.recipe.train_descriptors:
+            description, hits = self._describe(descriptors, pairs, rng)
+            loss = loss + description
+            shown |= {"descriptor": float(description.detach()), "hits": hits}
+        return loss, shown
 
     def validate(self, network: nn.Module) -> dict[str, float]:
         """Precision and recall of mutual nearest neighbours on homographies of test photographs."""
@@ -155,7 +159,12 @@ class SuperPointObjective:
         points = self._labels.points[index, : int(self._labels.counts[index])].double().numpy()
         views = homography_views(crop, rng, 2, self._homography, self.recipe.photometric)
         first, second = (
-            _targets(image, from_first @ np.linalg.inv(views.source_from_first), points)
+            _targets(
+                image,
+                from_first @ np.linalg.inv(views.source_from_first),
+                points,
+                self.recipe.edge_ratio,
+            )
             for image, from_first in zip(views.images, views.from_first, strict=True)
         )
         return first, second
@@ -196,7 +205,10 @@ def descriptor_loss(
 
 
 def _targets(
-    image: NDArray[np.uint8], view_from_crop: NDArray[np.float64], points: NDArray[np.float64]
+    image: NDArray[np.uint8],
+    view_from_crop: NDArray[np.float64],
+    points: NDArray[np.float64],
+    edge_ratio: float,
 ) -> _View:
     height, width = image.shape
     seen = project_homography(points[:, :2], view_from_crop, width, height).points
@@ -207,7 +219,10 @@ def _targets(
     cells = np.full((height // CELL, width // CELL), _NO_KEYPOINT, np.int64)
     sureness = np.zeros(cells.shape, np.float32)
     cells[y // CELL, x // CELL] = (y % CELL) * CELL + x % CELL
-    sureness[y // CELL, x // CELL] = np.interp(worst_first, *_SURE_RANKS)
+    sure = np.interp(worst_first, *_SURE_RANKS)
+    if edge_ratio > 0:
+        sure = sure * np.minimum(cornerness(image)[y, x] / edge_ratio, 1.0)
+    sureness[y // CELL, x // CELL] = sure
     return _View(image, cells, sureness, np.nan_to_num(seen, nan=-1e6))
 
 

@@ -64,6 +64,32 @@ def test_mirroring_keeps_the_labels_true():
     assert shifts == {(4, -2), (-4, 2), (-4, -2), (4, 2)}
 
 
+def test_repetition_makes_matches_alike_in_both_images_and_leaves_labels_and_places():
+    def look_alikes(repetition: float) -> float:
+        """Share of wrong pairs of matched keypoints whose descriptors are alike."""
+        draw = sampler(
+            [synthetic_shard(0)], keypoints=24, pairs=64, drop=0.0, score_noise=0.0, mirror=False,
+            repetition=repetition,
+        ).draw  # fmt: skip
+        alike = []
+        for seed in range(4):
+            drawn = draw(np.random.default_rng(seed))
+            for p in range(64):
+                norms = torch.cat([drawn.descriptors0[p], drawn.descriptors1[p]]).norm(dim=1)
+                torch.testing.assert_close(norms, torch.ones_like(norms), atol=1e-3, rtol=0)
+                first = (drawn.matches0[p] >= 0).nonzero()[:, 0]
+                second = drawn.matches0[p, first]
+                shift = (drawn.keypoints1[p, second] - drawn.keypoints0[p, first]).abs()
+                torch.testing.assert_close(shift, torch.tensor([4.0, 2.0]).expand_as(shift))
+                similarity = drawn.descriptors0[p, first] @ drawn.descriptors1[p, second].T
+                others = ~torch.eye(len(first), dtype=torch.bool)
+                alike.append(float((similarity[others] > 0.7).float().mean()))
+        return float(np.mean(alike))
+
+    assert look_alikes(0.0) < 0.005
+    assert look_alikes(0.9) > 0.015
+
+
 def test_padding_is_masked_and_ignored():
     shard = synthetic_shard(1, varied=True)
     whole = collate([read_pair(shard, i) for i in range(len(shard.pairs))])

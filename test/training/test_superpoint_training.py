@@ -88,12 +88,45 @@ def test_no_points_give_no_loss_but_a_gradient():
 def test_targets_name_the_pixel_of_the_best_point_of_a_cell():
     image = np.zeros((16, 24), np.uint8)
     points = np.array([[9.2, 3.1, 1.0], [10.0, 4.0, 0.5], [100.0, 5.0, 0.4]])
-    view = _targets(image, np.eye(3), points)
+    view = _targets(image, np.eye(3), points, 0.0)
     assert view.cells[0, 1] == 3 * 8 + 1
     assert view.sureness[0, 1] == pytest.approx(0.97)
     assert (view.sureness > 0).sum() == 1
-    shifted = _targets(image, np.array([[1, 0, 0], [0, 1, 8], [0, 0, 1.0]]), points)
+    shifted = _targets(image, np.array([[1, 0, 0], [0, 1, 8], [0, 0, 1.0]]), points, 0.0)
     assert shifted.cells[1, 1] == 3 * 8 + 1
+
+
+def test_points_along_an_edge_are_less_sure_than_corners():
+    image = np.full((64, 96), 60, np.uint8)
+    image[20:, 24:] = 180
+    corner, edge = [24.0, 20.0, 1.0], [60.0, 20.0, 0.9]
+    view = _targets(image, np.eye(3), np.array([corner, edge]), 0.3)
+    assert view.sureness[2, 3] == pytest.approx(0.97, abs=0.01)
+    assert view.sureness[2, 7] < 0.02
+    every = _targets(image, np.eye(3), np.array([corner, edge]), 0.0)
+    assert every.sureness[2, 7] == pytest.approx(0.97, abs=0.01)
+
+
+def test_the_detector_alone_leaves_descriptors_as_they_are(shapes, tmp_path):
+    recipe = recipe_for(shapes, tmp_path / "run", train_descriptors=False)
+    objective = SuperPointObjective(recipe)
+    image = torch.rand(1, 1, 48, 64)
+
+    def output() -> list[torch.Tensor]:
+        with torch.no_grad():
+            return [part.clone() for part in objective.network.eval()(image)]
+
+    logits, descriptors = output()
+    objective.network.train()
+    for part in (objective.network.backbone, objective.network.descriptor):
+        part.eval()
+    trainer = Trainer(
+        objective, 3, recipe.loop, recipe.optimiser, recipe.schedule, tmp_path / "run"
+    )
+    trainer.run()
+    new_logits, new_descriptors = output()
+    assert torch.equal(descriptors, new_descriptors)
+    assert not torch.allclose(logits, new_logits, atol=1e-3)
 
 
 def test_training_finds_shapes_corners_better_and_tells_points_apart(shapes, tmp_path):
