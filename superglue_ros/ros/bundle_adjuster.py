@@ -28,7 +28,7 @@ from superglue_ros.examples.bundle_adjuster.config import BackEndConfig
 from superglue_ros.geometry.camera import Camera
 from superglue_ros.message_reading import matches_from_message, pose_from_message
 from superglue_ros.msg import Matches, RelativePose
-from superglue_ros.ros import convert
+from superglue_ros.ros import convert, sensor_messages
 from superglue_ros.ros.pair_buffer import PairBuffer
 from superglue_ros.ros.parameters import descriptor
 from superglue_ros.ros.qos import output_profile
@@ -73,7 +73,9 @@ class BundleAdjusterNode(Node):
     def _take_camera(self, message: CameraInfo) -> None:
         if self._camera is None:
             self._camera = self._refusing(
-                lambda: convert.camera_info_to_camera(message, message.width, message.height, False)
+                lambda: sensor_messages.camera_info_to_camera(
+                    message, message.width, message.height, False
+                )
             )
 
     def _take_matches(self, message: Matches) -> None:

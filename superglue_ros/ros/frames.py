@@ -11,7 +11,7 @@ from superglue_ros.errors import CalibrationError
 from superglue_ros.geometry.camera import Camera
 from superglue_ros.geometry.stereo import stereo_rig
 from superglue_ros.message_reading import stamp_to_ns
-from superglue_ros.ros import convert
+from superglue_ros.ros import convert, sensor_messages
 from superglue_ros.ros.announcer import Announcer
 from superglue_ros.ros.inputs import Bundle
 from superglue_ros.ros.parameters import Settings
@@ -59,7 +59,9 @@ class FrameMaker:
         height, width = image.shape
         camera, rectified = None, node.inputs.rectified or node.inputs.stereo
         if bundle.camera_info is not None:
-            camera = convert.camera_info_to_camera(bundle.camera_info, width, height, rectified)
+            camera = sensor_messages.camera_info_to_camera(
+                bundle.camera_info, width, height, rectified
+            )
             if camera is None and bundle.right_image is None:
                 self._announcer.once(
                     "uncalibrated",
@@ -68,7 +70,7 @@ class FrameMaker:
                 )
         depth = None
         if bundle.depth is not None:
-            depth = convert.depth_to_metres(bundle.depth, width, height)
+            depth = sensor_messages.depth_to_metres(bundle.depth, width, height)
         keypoints = self._keypoints(bundle, width, height)
         right = self._right_view(bundle, camera)
         return Frame(frame_id, image, camera, keypoints, depth, rectified, right)
@@ -93,7 +95,9 @@ class FrameMaker:
             return None
         image = self._grey(bundle.right_image)
         height, width = image.shape
-        camera = convert.camera_info_to_camera(bundle.right_info, width, height, rectified=True)
+        camera = sensor_messages.camera_info_to_camera(
+            bundle.right_info, width, height, rectified=True
+        )
         if left is None or camera is None:
             side = "left" if left is None else "right"
             raise CalibrationError(
@@ -108,5 +112,5 @@ class FrameMaker:
     def _grey(self, message: Image | CompressedImage) -> NDArray[np.uint8]:
         limit = self.settings.node.limits.max_pixels
         if isinstance(message, CompressedImage):
-            return convert.compressed_to_grey(message, limit)
-        return convert.image_to_grey(message, limit)
+            return sensor_messages.compressed_to_grey(message, limit)
+        return sensor_messages.image_to_grey(message, limit)

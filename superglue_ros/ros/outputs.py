@@ -11,7 +11,7 @@ from sensor_msgs.msg import Image
 
 from superglue_ros.msg import Features, MatcherStatus, Matches, RelativePose
 from superglue_ros.pipeline import FramePair, FrameResult
-from superglue_ros.ros import convert
+from superglue_ros.ros import convert, sensor_messages
 from superglue_ros.ros.qos import output_profile, overridable
 from superglue_ros.types import Frame, FrameId
 from superglue_ros.visualisation import draw_matches
@@ -104,7 +104,7 @@ class Outputs:
         if reference is None:
             return  # matched against a keyframe older than the pictures that are kept
         picture = draw_matches(reference, frame.image, pair.matches)
-        self._publish("matches_image", convert.image_to_message(picture, frame.id))
+        self._publish("matches_image", sensor_messages.image_to_message(picture, frame.id))
 
     def _remember(self, frame: Frame, is_keyframe: bool) -> None:
         """Keep the picture of a keyframe; at most a few, the oldest goes first."""
