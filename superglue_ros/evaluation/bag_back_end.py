@@ -13,7 +13,7 @@ from superglue_ros.bag_sequences import BagSequence
 from superglue_ros.errors import ConfigError, DataError
 from superglue_ros.evaluation.bag_outcomes import FrameOutcome
 from superglue_ros.evaluation.report import Table, number
-from superglue_ros.trajectories import Trajectory, write_placed
+from superglue_ros.trajectories import Trajectory
 from superglue_ros.types import FrameId
 
 TRAJECTORIES = "trajectories.png"
@@ -59,20 +59,12 @@ def with_back_end(
         "trajectories": {},
     }
     drawn = {}
-    for name, poses in (("relative poses", run.chained), ("back-end", run.optimised)):
-        write_placed(
-            output / f"{name.replace(' ', '_').replace('-', '_')}.tum", run.stamps_ns, poses
-        )
+    run.write(output)
+    for name, poses in run.trajectories.items():
         measured = accuracy.measure(run.stamps_ns, run.truth, poses, run.metric)
         if measured is not None:
             drawn[name] = measured
-            found["trajectories"][name] = {
-                "ate_m": measured.ate_m,
-                "rpe_m": measured.rpe_m,
-                "rpe_deg": measured.rpe_deg,
-                "scale": measured.scale,
-                "placed": measured.placed,
-            }
+            found["trajectories"][name] = measured.figures()
     (output / TRAJECTORIES).unlink(missing_ok=True)
     if drawn:
         scale = "metric" if run.metric else "monocular, scale aligned"

@@ -41,6 +41,11 @@ class Accuracy:
         """Relative error of the scale: 0.02 = the estimate is 2 % too large or too small."""
         return abs(1 / self.scale - 1)
 
+    def figures(self) -> dict[str, float]:
+        """The numbers, by name, for a summary file."""
+        names = ("ate_m", "rpe_m", "rpe_deg", "scale", "placed")
+        return {name: getattr(self, name) for name in names}
+
 
 def measure(
     stamps_ns: Array, truth: Sequence[Array | None], poses: Sequence[Array | None], metric: bool

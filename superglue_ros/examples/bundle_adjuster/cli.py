@@ -18,7 +18,6 @@ from rich.table import Table
 from superglue_ros.config import Config, from_flat
 from superglue_ros.errors import ConfigError
 from superglue_ros.sequences import ImageSequence, open_sequence
-from superglue_ros.trajectories import write_placed
 
 log = logging.getLogger(__name__)
 
@@ -68,21 +67,14 @@ def run_slam(args: argparse.Namespace) -> int:
     for matcher in args.matcher or ["superglue"]:
         config = _config(args, matcher)
         run = _run(sequence, config, args)
-        for name, poses in (("relative poses", run.chained), ("back-end", run.optimised)):
+        run.write(output, f"{matcher}_")
+        for name, poses in run.trajectories.items():
             accuracy = measure(run.stamps_ns, run.truth, poses, run.metric)
             entry: dict[str, Any] = {"matcher": matcher, "poses": name}
             if accuracy is not None:
                 drawn[f"{matcher}, {name}"] = accuracy
-                entry |= {
-                    "ate_m": accuracy.ate_m,
-                    "rpe_m": accuracy.rpe_m,
-                    "rpe_deg": accuracy.rpe_deg,
-                    "scale": accuracy.scale,
-                    "placed": accuracy.placed,
-                }
+                entry |= accuracy.figures()
             summary["runs"].append(entry)
-            stem = f"{matcher}_{name.replace(' ', '_').replace('-', '_')}"
-            write_placed(output / f"{stem}.tum", run.stamps_ns, poses)
         summary[matcher] = {
             "keyframes": run.keyframes,
             "lost": run.lost,

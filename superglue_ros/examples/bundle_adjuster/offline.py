@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from superglue_ros.geometry.camera import Camera
 from superglue_ros.image import to_grey
 from superglue_ros.pipeline import FramePair, Pipeline
 from superglue_ros.sequences import ImageSequence
+from superglue_ros.trajectories import write_placed
 from superglue_ros.types import Frame, FrameId, MatchKind
 
 
@@ -57,6 +59,17 @@ class SlamRun:
     back_end_seconds: float
     keyframes: int = 0
     matcher_seconds: float = 0.0
+
+    @property
+    def trajectories(self) -> dict[str, list[Array | None]]:
+        """Both trajectories by the names that tables give them."""
+        return {"relative poses": self.chained, "back-end": self.optimised}
+
+    def write(self, folder: Path, prefix: str = "") -> None:
+        """Write ``relative_poses.tum`` and ``back_end.tum`` to ``folder``."""
+        for name, poses in self.trajectories.items():
+            stem = prefix + name.replace(" ", "_").replace("-", "_")
+            write_placed(folder / f"{stem}.tum", self.stamps_ns, poses)
 
 
 def recordings(sequence: ImageSequence, with_depth: bool) -> Iterator[Recording]:
