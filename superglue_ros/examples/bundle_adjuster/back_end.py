@@ -43,6 +43,7 @@ from superglue_ros.types import (
 log = logging.getLogger(__name__)
 
 _SAME_TURN = np.deg2rad(4.0)  # two estimates of one rotation differ by less
+_FAR_OFF = 20.0  # times max_error_px: no poor first guess explains such an error
 
 
 class BundleAdjuster:
@@ -153,16 +154,22 @@ class BundleAdjuster:
         )
 
     def _observe(self, matches: Matches, camera: Camera) -> None:
-        """Both ends of every match that carries a landmark become observations of it."""
+        """Both ends of every match that carries a landmark become observations of it.
+
+        Not those that lie far from where the map sees the landmark: a pair that was matched wrongly
+        brings many, and together they would drag its frame away.
+        """
         ends = ((matches.reference, matches.points_ref), (matches.query, matches.points_query))
         # sigma_px is that of a match: the two keypoints share it.
         sigma = matches.sigma_px / np.sqrt(2) / camera.focal
         carrying = np.flatnonzero(matches.track_ids != NO_TRACK)
+        limit = _FAR_OFF * self.config.max_error_px / camera.focal
         for frame, pixels in ends:
             rays = np.asarray(camera.rays(pixels), float)[:, :2]
             for k in carrying[np.isfinite(rays[carrying]).all(axis=1)]:
-                observation = Observation(rays[k], float(sigma[k]))
-                self.scene.observe(frame, int(matches.track_ids[k]), observation)
+                track = int(matches.track_ids[k])
+                if self.scene.error(frame, track, rays[k]) <= limit:
+                    self.scene.observe(frame, track, Observation(rays[k], float(sigma[k])))
 
     def _close_loop(self, matches: Matches, relative: RelativePose, camera: Camera) -> bool:
         """Correct the drift that the loop shows, then let both sides share their landmarks.

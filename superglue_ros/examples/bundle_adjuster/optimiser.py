@@ -20,6 +20,7 @@ from superglue_ros.examples.bundle_adjuster.scene import Array, Scene
 from superglue_ros.types import FrameId
 
 _HUBER = 1.345  # standard deviations; 95 % efficiency under Gaussian noise
+_HALF_BELIEVED = 5.0  # standard deviations of a relative pose's six numbers together
 _HELD = 1e-6  # standard deviation of what is held in place
 _UNIT_CAMERA = gtsam.Cal3_S2(1.0, 1.0, 0.0, 0.0, 0.0)
 
@@ -151,13 +152,15 @@ class _Problem:
 
     def _add_metric_poses(self, graph: gtsam.NonlinearFactorGraph) -> bool:
         added = False
-        huber = gtsam.noiseModel.mEstimator.Huber.Create(_HUBER)
+        # A pose from wrong matches can be a metre off and claim millimetres: Huber's loss would
+        # still pull with all its force, Cauchy's lets go.
+        cauchy = gtsam.noiseModel.mEstimator.Cauchy.Create(_HALF_BELIEVED)
         for edge in self._scene.edges:
             inside = edge.reference in self._index and edge.query in self._index
             if edge.metric is None or edge.covariance is None or not inside:
                 continue
             gaussian = gtsam.noiseModel.Gaussian.Covariance(_tangent(edge.metric, edge.covariance))
-            noise = gtsam.noiseModel.Robust.Create(huber, gaussian)
+            noise = gtsam.noiseModel.Robust.Create(cauchy, gaussian)
             ends = _camera(self._index[edge.reference]), _camera(self._index[edge.query])
             graph.add(gtsam.BetweenFactorPose3(*ends, gtsam.Pose3(edge.metric), noise))
             added = True

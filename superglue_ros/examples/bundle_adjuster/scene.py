@@ -62,6 +62,19 @@ class Scene:
         self.observations.setdefault(track, {}).setdefault(frame, observation)
         self.tracks_of.setdefault(frame, set()).add(track)
 
+    def error(self, frame: FrameId, track: int, ray: Array) -> float:
+        """Reprojection error at depth 1 of a landmark that ``frame`` sees along ``ray`` (2,).
+
+        0 where it cannot be told, infinite behind the camera.
+        """
+        pose, position = self.poses.get(frame), self.landmarks.get(track)
+        if pose is None or position is None:
+            return 0.0
+        x, y, depth = in_camera(pose, position[None])[0]
+        if depth <= 0:
+            return float("inf")
+        return float(np.hypot(x / depth - ray[0], y / depth - ray[1]))
+
     def forget(self, frame: FrameId, track: int) -> None:
         """Drop one observation, and the landmark once fewer than two are left."""
         del self.observations[track][frame]
