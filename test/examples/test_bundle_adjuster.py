@@ -184,6 +184,56 @@ def test_outliers_are_dropped_and_do_little_harm():
         np.testing.assert_allclose(scene.poses[frame][:3, 3], pose[:3, 3], atol=0.03)
 
 
+def test_a_false_metric_pose_that_claims_to_be_sure_is_let_go():
+    truth, scene = random_scene(noise_px=0.3), random_scene(noise_px=0.3)
+    scene.edges = [metric_edge(truth, 0, 5), metric_edge(truth, 1, 4)]
+    scene.edges[1].metric[:3, 3] += [1.0, 0.2, -0.5]
+    adjust(scene, list(scene.poses), [], CAMERA.focal, 50, 50.0)
+    for frame, pose in truth.poses.items():
+        np.testing.assert_allclose(scene.poses[frame], pose, atol=0.01)
+
+
+def test_a_pair_that_was_matched_wrongly_does_not_drag_its_frame_away():
+    """Landmarks of an old frame, said to be seen all over a frame that looks elsewhere."""
+    rng = np.random.default_rng(0)
+    back_end = BundleAdjuster()
+    pipeline = Pipeline(from_flat(Config, SETTINGS))
+    for recording in circle(np.arange(0, 72, 8.0), with_depth=True):
+        pairs = pipeline.process(recording.frame).pairs
+        for pair in pairs:
+            back_end.add(pair.matches, pair.pose, recording.frame.camera)
+        back_end.optimise(recording.frame.camera)
+    scene, query = back_end.scene, pairs[0].matches.query
+    before = scene.poses[query].copy()
+    old = next(iter(scene.poses))
+    tracks = sorted(scene.tracks_of[old] & scene.landmarks.keys() - scene.tracks_of[query])[:40]
+    assert len(tracks) == 40
+    rays = np.array([scene.observations[track][old].ray for track in tracks])
+    centre = [CAMERA.width / 2, CAMERA.height / 2]
+    numbers = np.arange(len(tracks), dtype=np.int32)
+    false = dataclasses.replace(
+        pairs[0].matches,
+        reference=old,
+        index_ref=numbers,
+        index_query=numbers,
+        points_ref=np.float32(rays * CAMERA.focal + centre),
+        points_query=np.float32(rng.uniform(20, 200, (len(tracks), 2))),
+        scores=np.ones(len(tracks), np.float32),
+        inlier=np.ones(len(tracks), bool),
+        sigma_px=np.ones(len(tracks), np.float32),
+        track_ids=np.array(tracks, np.int64),
+    )
+    pose = dataclasses.replace(
+        pairs[0].pose,
+        reference=old,
+        translation=np.array([3.0, 1.0, -2.0]),
+        covariance=1e-6 * np.eye(6),
+    )
+    back_end.add(false, pose, CAMERA)
+    back_end.optimise(CAMERA)
+    np.testing.assert_allclose(scene.poses[query], before, atol=0.01)
+
+
 def test_resection_finds_the_pose_among_outliers():
     scene = random_scene(noise_px=0.3)
     frame = FrameId(3)
