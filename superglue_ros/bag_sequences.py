@@ -18,8 +18,8 @@ from rosbags.image import ImageConversionError, ImageError, message_to_cvimage
 
 from superglue_ros.bags import BagReader, BagWriter, typestore
 from superglue_ros.errors import DataError
-from superglue_ros.geometry.camera import Camera, camera_from_info
-from superglue_ros.message_reading import stamp_to_ns, transform_from_message
+from superglue_ros.geometry.camera import Camera
+from superglue_ros.message_reading import camera_from_message, stamp_to_ns, transform_from_message
 from superglue_ros.sequences import ImageSequence, SequenceItem
 from superglue_ros.trajectories import Trajectory, quaternion_of
 
@@ -297,19 +297,8 @@ def _only(bag: BagReader, types: tuple[str, ...], what: str) -> str:
 def _first_camera(bag: BagReader, name: str) -> Camera | None:
     if not name:
         return None
-    for _, _, m in bag.messages([name]):
-        roi = (m.roi.x_offset, m.roi.y_offset, m.roi.width, m.roi.height)
-        return camera_from_info(
-            m.width,
-            m.height,
-            m.k,
-            m.d,
-            m.p,
-            model=m.distortion_model,
-            binning_x=m.binning_x,
-            binning_y=m.binning_y,
-            roi=roi,
-        )
+    for _, _, message in bag.messages([name]):
+        return camera_from_message(message)
     return None
 
 

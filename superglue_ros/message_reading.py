@@ -1,4 +1,4 @@
-"""What the matcher published, back into core types.
+"""Messages into core types: what the matcher published, and calibrations.
 
 Works on any object with the fields of the messages: those of rclpy, and those of a bag read without
 ROS.
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from superglue_ros.errors import FeaturesError
+from superglue_ros.geometry.camera import Camera, camera_from_info
 from superglue_ros.geometry.rotation import nearest
 from superglue_ros.trajectories import pose_from_quaternion
 from superglue_ros.types import (
@@ -34,6 +35,23 @@ def transform_from_message(pose: Any) -> NDArray[np.float64]:
     """The matrix (4, 4) of a ``geometry_msgs/Pose``."""
     p, q = pose.position, pose.orientation
     return pose_from_quaternion(np.array([p.x, p.y, p.z]), np.array([q.x, q.y, q.z, q.w]))
+
+
+def camera_from_message(message: Any, rectified: bool = False) -> Camera | None:
+    """The camera of a ``sensor_msgs/CameraInfo``; see :func:`camera_from_info`."""
+    roi = message.roi
+    return camera_from_info(
+        message.width,
+        message.height,
+        message.k,
+        message.d,
+        message.p,
+        model=message.distortion_model,
+        binning_x=message.binning_x,
+        binning_y=message.binning_y,
+        roi=(roi.x_offset, roi.y_offset, roi.width, roi.height),
+        rectified=rectified,
+    )
 
 
 def frame_id_from_message(message: Any) -> FrameId:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from superglue_ros.errors import CalibrationError, ImageError
-from superglue_ros.geometry.camera import Camera, camera_from_info
+from superglue_ros.geometry.camera import Camera
+from superglue_ros.message_reading import camera_from_message
 from superglue_ros.ros.convert import header_of
 from superglue_ros.types import FloatArray, FrameId
 
@@ -27,7 +28,7 @@ _BYTES_PER_PIXEL = {
     "rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4,
     "rgb16": 6, "bgr16": 6, "rgba16": 8, "bgra16": 8,
     "yuv422": 2, "yuv422_yuy2": 2, "uyvy": 2, "yuyv": 2,
-    "8UC1": 1, "8UC3": 3, "8UC4": 4,
+    "8UC1": 1, "8UC3": 3, "8UC4": 4, "16UC1": 2,
 }  # fmt: skip
 _BYTES_PER_PIXEL |= {
     f"bayer_{pattern}{bits}": bits // 8
@@ -36,7 +37,6 @@ _BYTES_PER_PIXEL |= {
 }
 # Without a meaning in colours, cv_bridge has to be told which one is meant.
 _MEANING = {"8UC1": "mono8", "8UC3": "bgr8", "8UC4": "bgra8", "16UC1": "mono16"}
-_BYTES_PER_PIXEL |= {"16UC1": 2}
 _DEPTH_TYPES = {"16UC1": np.uint16, "mono16": np.uint16, "32FC1": np.float32}
 
 
@@ -121,19 +121,7 @@ def camera_info_to_camera(
     """
     if not message.k[0]:
         return None
-    roi = message.roi
-    camera = camera_from_info(
-        message.width,
-        message.height,
-        message.k,
-        message.d,
-        message.p,
-        model=message.distortion_model,
-        binning_x=message.binning_x,
-        binning_y=message.binning_y,
-        roi=(roi.x_offset, roi.y_offset, roi.width, roi.height),
-        rectified=rectified,
-    )
+    camera = camera_from_message(message, rectified)
     if camera is not None and (camera.width, camera.height) != (width, height):
         raise CalibrationError(
             f"camera_info is for images of {camera.width}x{camera.height} but the image is "

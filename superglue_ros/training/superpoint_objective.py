@@ -98,7 +98,7 @@ class SuperPointObjective:
         )
         shown = {"detector": float(detection.detach())}
         loss = self.recipe.detector_weight * detection
-        if self.recipe.train_descriptors:
+        if descriptors is not None:
             description, hits = self._describe(descriptors, pairs, rng)
             loss = loss + description
             shown |= {"descriptor": float(description.detach()), "hits": hits}
@@ -112,7 +112,8 @@ class SuperPointObjective:
         precision, recall = np.mean(found, axis=0) * 100
         return {"validation P": float(precision), "validation R": float(recall)}
 
-    def _forward(self, images: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+    def _forward(self, images: NDArray[np.uint8]) -> tuple[Tensor, Tensor | None]:
+        """Logits and, where they are trained, unit descriptors."""
         x = torch.from_numpy(images).unsqueeze(1).float().div(255)
         with autocast(x.device, self._dtype):
             with torch.no_grad():
@@ -120,8 +121,11 @@ class SuperPointObjective:
                     x = block(x)
             for block in self._trained:
                 x = block(x)
-            logits, descriptors = self.network.detector(x), self.network.descriptor(x)
-        return logits.float(), F.normalize(descriptors.float(), dim=1)
+            logits = self.network.detector(x)
+            descriptors = self.network.descriptor(x) if self.recipe.train_descriptors else None
+        if descriptors is not None:
+            descriptors = F.normalize(descriptors.float(), dim=1)
+        return logits.float(), descriptors
 
     def _describe(
         self, descriptors: Tensor, pairs: list[tuple[_View, _View]], rng: np.random.Generator
