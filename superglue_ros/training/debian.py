@@ -24,6 +24,8 @@ def unpack_package(name: str, folder: Path) -> None:
                 f"{tool} is not on this machine: collect on Debian or Ubuntu, or give --folder "
                 f"with your own images"
             )
+    # Absolute, since the tools run in the scratch folder.
+    folder = folder.resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         _run(["apt-get", "download", "--quiet", name], scratch, name)

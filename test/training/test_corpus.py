@@ -1,5 +1,9 @@
+import hashlib
 import json
 import os
+import shutil
+import subprocess
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -101,3 +105,45 @@ def test_machines_without_apt_are_told_what_to_do(tmp_path, monkeypatch):
         unpack_package("some-package", tmp_path / "x")
     with pytest.raises(DataError, match=r"no package of the list could be had"):
         debian_sources([("some-package", True)], tmp_path)
+
+
+@pytest.fixture
+def apt_repository(tmp_path, monkeypatch):
+    """A repository of one package, ``pictures``, for the real apt-get; gives the image in it."""
+    if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
+        pytest.skip("needs apt-get and dpkg-deb")
+    pool = tmp_path / "pool"
+    tree = pool / "tree"
+    image = tree / "usr/share/backgrounds/garden.png"
+    for folder in (image.parent, tree / "DEBIAN"):
+        folder.mkdir(parents=True)
+    cv2.imwrite(str(image), textured(0, 700, 520))
+    fields = "Package: pictures\nVersion: 1\nArchitecture: all\nMaintainer: t <t@example.org>\n"
+    (tree / "DEBIAN/control").write_text(fields + "Description: a picture\n")
+    archive = pool / "pictures_1_all.deb"
+    subprocess.run(["dpkg-deb", "--build", tree, archive], check=True, capture_output=True)
+    content = archive.read_bytes()
+    (pool / "Packages").write_text(
+        f"{fields}Filename: ./{archive.name}\nSize: {len(content)}\n"
+        f"SHA256: {hashlib.sha256(content).hexdigest()}\n"
+    )
+    for folder in ("lists/partial", "cache/archives/partial"):
+        (tmp_path / "apt" / folder).mkdir(parents=True)
+    (tmp_path / "apt/sources.list").write_text(f"deb [trusted=yes] file:{pool} ./\n")
+    (tmp_path / "apt/apt.conf").write_text(
+        f'Dir::Etc::sourcelist "{tmp_path}/apt/sources.list";\nDir::Etc::sourceparts "-";\n'
+        f'Dir::State::lists "{tmp_path}/apt/lists";\nDir::Cache "{tmp_path}/apt/cache";\n'
+        'APT::Sandbox::User "";\n'
+    )
+    monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt/apt.conf"))
+    subprocess.run(["apt-get", "update"], check=True, capture_output=True)
+    return image
+
+
+def test_a_package_is_collected_into_a_relative_folder(apt_repository, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sources = debian_sources([("pictures", True)], Path("corpus"))
+    kept = collect(sources, Path("corpus"))
+    assert [Path(image.path).name for image in kept] == ["garden.png"]
+    assert kept[0].sha256 == hashlib.sha256(apt_repository.read_bytes()).hexdigest()
+    assert list(Path("corpus/packages").iterdir()) == [Path("corpus/packages/pictures")]
