@@ -35,8 +35,13 @@ def join_group() -> Group:
 
 
 def leave_group(group: Group) -> None:
-    """Part from the other processes; nothing to do in a group of one."""
+    """Part from the other processes, all at once; nothing to do in a group of one.
+
+    The first process still writes when the others have made their last step: nobody closes a
+    connection, or ends, before everybody is done.
+    """
     if group.size > 1:
+        dist.barrier()
         dist.destroy_process_group()
 
 
