@@ -22,14 +22,13 @@ from torch import Tensor
 from superglue_ros.errors import DataError
 from superglue_ros.superpoint import (
     SuperPoint,
-    keypoint_probability,
     non_maximum_suppression,
     sample_descriptors,
     select_keypoints,
 )
+from superglue_ros.superpoint_engine import SuperPointEngine
 from superglue_ros.training.checkpoint import write_atomically
 from superglue_ros.training.labels import label_matches
-from superglue_ros.training.precision import autocast
 from superglue_ros.training.views import ViewSet
 
 _FORMAT = "superglue_ros_features_1"
@@ -74,16 +73,16 @@ def extract(
     border: int = 4,
     nms_radius: int = 4,
 ) -> list[ViewFeatures]:
-    """Features of grey images of one size. With ``rng``, random keypoints fill up every set.
+    """Features of grey images of one size, batch norms with their running statistics.
+
+    With ``rng``, random keypoints fill up every set.
 
     The paper adds random keypoints for efficient batches and robustness (section 4); they have
     score 0 and the descriptor of where they lie.
     """
     batch = torch.from_numpy(np.stack(images)).unsqueeze(1).float().div(255)
-    with autocast(batch.device, dtype):
-        logits, descriptors = network(batch)
-    logits, descriptors = logits.float(), descriptors.float()
-    heat = non_maximum_suppression(keypoint_probability(logits), nms_radius)
+    probability, descriptors = SuperPointEngine(network, batch.device, dtype).maps(batch)
+    heat = non_maximum_suppression(probability, nms_radius)
     features = []
     for i in range(len(batch)):
         keypoints, scores = select_keypoints(heat[i], max_keypoints, _SCORE_THRESHOLD, border)

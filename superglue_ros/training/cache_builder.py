@@ -17,7 +17,7 @@ from superglue_ros.errors import DataError
 from superglue_ros.rendering import Texture
 from superglue_ros.training.cache import cached_config, make_shard, write_shard
 from superglue_ros.training.corpus import CorpusImage, read_grey, read_manifest
-from superglue_ros.training.precision import channels_last, resolve_dtype
+from superglue_ros.training.precision import resolve_dtype
 from superglue_ros.training.recipes import CacheRecipe, SequenceSource
 from superglue_ros.training.rgbd import READERS, RgbdSequence
 from superglue_ros.training.views import ViewSet, homography_views, room_views
@@ -46,7 +46,6 @@ def build_cache(recipe: CacheRecipe, split: str = "train") -> Path:
     if had and had != config:
         raise DataError(f"{folder} holds a cache of another recipe: give another output folder")
     detector = load_superpoint(recipe.detector)
-    network = channels_last(detector.network)
     dtype = resolve_dtype(recipe.precision, torch.device("cpu"))
     make_drawer = view_drawer(recipe, split)
     shards = -(-recipe.sets // recipe.sets_per_shard)
@@ -59,7 +58,7 @@ def build_cache(recipe: CacheRecipe, split: str = "train") -> Path:
         draw = make_drawer()  # nothing is carried over from one shard to the next
         sets = [draw(rng) for _ in range(count)]
         filler = rng if recipe.random_keypoints else None
-        shard = make_shard(network, sets, recipe.keypoints, dtype, filler)
+        shard = make_shard(detector.network, sets, recipe.keypoints, dtype, filler)
         write_shard(shard, path, detector.kind, json.dumps(config))
         log.info("%s: %d pairs of %d views", path, len(shard.pairs), len(shard.counts))
     return folder
