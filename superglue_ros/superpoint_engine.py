@@ -95,6 +95,7 @@ class SuperPointEngine:
         self, network: SuperPoint, device: torch.device, dtype: torch.dtype = torch.float32
     ) -> None:
         self._device, self.dtype = device, dtype
+        self.config = network.config
         self._pooled: dict[Block, Tensor] = {}
         with torch.no_grad():
             backbone: Any = network.backbone

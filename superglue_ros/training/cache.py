@@ -21,7 +21,6 @@ from torch import Tensor
 
 from superglue_ros.errors import DataError
 from superglue_ros.superpoint import (
-    SuperPoint,
     non_maximum_suppression,
     sample_descriptors,
     select_keypoints,
@@ -65,23 +64,20 @@ class Shard:
 
 @torch.inference_mode()
 def extract(
-    network: SuperPoint,
+    engine: SuperPointEngine,
     images: Sequence[NDArray[np.uint8]],
     max_keypoints: int,
-    dtype: torch.dtype,
     rng: np.random.Generator | None = None,
     border: int = 4,
     nms_radius: int = 4,
 ) -> list[ViewFeatures]:
-    """Features of grey images of one size, batch norms with their running statistics.
-
-    With ``rng``, random keypoints fill up every set.
+    """Features of grey images of one size. With ``rng``, random keypoints fill up every set.
 
     The paper adds random keypoints for efficient batches and robustness (section 4); they have
     score 0 and the descriptor of where they lie.
     """
     batch = torch.from_numpy(np.stack(images)).unsqueeze(1).float().div(255)
-    probability, descriptors = SuperPointEngine(network, batch.device, dtype).maps(batch)
+    probability, descriptors = engine.maps(batch)
     heat = non_maximum_suppression(probability, nms_radius)
     features = []
     for i in range(len(batch)):
@@ -93,17 +89,16 @@ def extract(
             keypoints = torch.cat([keypoints, extra])
             scores = torch.cat([scores, scores.new_zeros(missing)])
         sampled = sample_descriptors(
-            keypoints[None], descriptors[i : i + 1], network.config.exact_sampling
+            keypoints[None], descriptors[i : i + 1], engine.config.exact_sampling
         )
         features.append(ViewFeatures(keypoints, scores, sampled[0]))
     return features
 
 
 def make_shard(
-    network: SuperPoint,
+    engine: SuperPointEngine,
     view_sets: Sequence[ViewSet],
     max_keypoints: int,
-    dtype: torch.dtype,
     rng: np.random.Generator | None,
     min_matches: int = 10,
 ) -> Shard:
@@ -112,7 +107,7 @@ def make_shard(
     sizes, pairs, labels = [], [], []
     for view_set in view_sets:
         first = len(views)
-        views += extract(network, view_set.images, max_keypoints, dtype, rng)
+        views += extract(engine, view_set.images, max_keypoints, rng)
         sizes += [image.shape[::-1] for image in view_set.images]
         points = [view.keypoints.double().numpy() for view in views[first:]]
         for j in range(len(points)):
@@ -127,7 +122,7 @@ def make_shard(
                 if (found.matches0 >= 0).sum() >= min_matches:
                     pairs.append((first + i, first + j))
                     labels.append(found)
-    dim = network.config.descriptor_dim
+    dim = engine.config.descriptor_dim
     shard = Shard(
         torch.zeros(len(views), max_keypoints, 2),
         torch.zeros(len(views), max_keypoints),

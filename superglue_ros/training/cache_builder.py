@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from superglue_ros.errors import DataError
 from superglue_ros.rendering import Texture
+from superglue_ros.superpoint_engine import SuperPointEngine
 from superglue_ros.training.cache import cached_config, make_shard, write_shard
 from superglue_ros.training.corpus import CorpusImage, read_grey, read_manifest
 from superglue_ros.training.precision import resolve_dtype
@@ -46,7 +47,8 @@ def build_cache(recipe: CacheRecipe, split: str = "train") -> Path:
     if had and had != config:
         raise DataError(f"{folder} holds a cache of another recipe: give another output folder")
     detector = load_superpoint(recipe.detector)
-    dtype = resolve_dtype(recipe.precision, torch.device("cpu"))
+    device = torch.device("cpu")
+    engine = SuperPointEngine(detector.network, device, resolve_dtype(recipe.precision, device))
     make_drawer = view_drawer(recipe, split)
     shards = -(-recipe.sets // recipe.sets_per_shard)
     for index in range(shards):
@@ -58,7 +60,7 @@ def build_cache(recipe: CacheRecipe, split: str = "train") -> Path:
         draw = make_drawer()  # nothing is carried over from one shard to the next
         sets = [draw(rng) for _ in range(count)]
         filler = rng if recipe.random_keypoints else None
-        shard = make_shard(detector.network, sets, recipe.keypoints, dtype, filler)
+        shard = make_shard(engine, sets, recipe.keypoints, filler)
         write_shard(shard, path, detector.kind, json.dumps(config))
         log.info("%s: %d pairs of %d views", path, len(shard.pairs), len(shard.counts))
     return folder

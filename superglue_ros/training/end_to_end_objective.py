@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from superglue_ros.errors import ConfigError
 from superglue_ros.superglue import SuperGlue
 from superglue_ros.superpoint import SuperPoint, sample_descriptors
+from superglue_ros.superpoint_engine import SuperPointEngine
 from superglue_ros.training.cache import ViewFeatures, extract
 from superglue_ros.training.cache_builder import Draw, view_drawer
 from superglue_ros.training.kernel_sinkhorn import sinkhorn
@@ -75,9 +76,9 @@ class EndToEndObjective:
         sets = [self._draw(rng) for _ in range(self.recipe.pairs)]
         images = [image for view_set in sets for image in view_set.images]
         filler = rng if self.recipe.views.random_keypoints else None
-        found = extract(
-            self.network.describe, images, self.recipe.views.keypoints, self._dtype, filler
-        )
+        # Made anew at every step: the descriptor head has changed.
+        engine = SuperPointEngine(self.network.describe, torch.device("cpu"), self._dtype)
+        found = extract(engine, images, self.recipe.views.keypoints, filler)
         maps = self._describe(images)
         terms, precisions, recalls = [], [], []
         for k, view_set in enumerate(sets):

@@ -23,6 +23,7 @@ from superglue_ros.errors import ConfigError
 from superglue_ros.homographies import HomographyRecipe, sample_pair
 from superglue_ros.photometric import PhotometricRecipe, distort
 from superglue_ros.superpoint import CELL, SuperPoint, sample_descriptors
+from superglue_ros.superpoint_engine import SuperPointEngine
 from superglue_ros.training.cache import extract
 from superglue_ros.training.cornerness import cornerness
 from superglue_ros.training.corpus import read_grey, read_manifest
@@ -104,9 +105,10 @@ class SuperPointObjective:
             shown |= {"descriptor": float(description.detach()), "hits": hits}
         return loss, shown
 
-    def validate(self, network: nn.Module) -> dict[str, float]:
+    def validate(self, network: Any) -> dict[str, float]:
         """Precision and recall of mutual nearest neighbours on homographies of test photographs."""
-        found = [_evaluate(network, pair, self._dtype) for pair in self._validation]
+        engine = SuperPointEngine(network, torch.device("cpu"), self._dtype)
+        found = [_evaluate(engine, pair) for pair in self._validation]
         if not found:
             return {}
         precision, recall = np.mean(found, axis=0) * 100
@@ -251,9 +253,9 @@ def _validation_pairs(recipe: SuperPointRecipe) -> list[Any]:
     return pairs
 
 
-def _evaluate(network: Any, pair: Any, dtype: torch.dtype) -> tuple[float, float]:
+def _evaluate(engine: SuperPointEngine, pair: Any) -> tuple[float, float]:
     image0, image1, homography = pair
-    one, two = extract(network, [image0, image1], _VALIDATION_KEYPOINTS, dtype)
+    one, two = extract(engine, [image0, image1], _VALIDATION_KEYPOINTS)
     height, width = image0.shape
     points = [one.keypoints.double().numpy(), two.keypoints.double().numpy()]
     truth = label_matches(

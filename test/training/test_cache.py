@@ -11,6 +11,7 @@ from superglue_ros.superpoint import (
     sample_descriptors,
     select_keypoints,
 )
+from superglue_ros.superpoint_engine import SuperPointEngine
 from superglue_ros.training.cache import extract
 from superglue_ros.weights import load_superpoint
 
@@ -31,7 +32,8 @@ def test_extract_equals_the_network():
         heat = non_maximum_suppression(keypoint_probability(logits), 4)
         keypoints, scores = select_keypoints(heat[0], 40, 5e-4, 4)
         expected = sample_descriptors(keypoints[None], descriptors, True)[0]
-    found = extract(network, [image, image[::-1].copy()], 40, torch.float32)[0]
+    engine = SuperPointEngine(network, torch.device("cpu"))
+    found = extract(engine, [image, image[::-1].copy()], 40)[0]
     assert len(keypoints) > 20
     assert torch.equal(found.keypoints, keypoints)
     assert torch.allclose(found.scores, scores, atol=1e-5)
@@ -41,7 +43,8 @@ def test_extract_equals_the_network():
 def test_random_keypoints_fill_up():
     image = corners()
     rng = np.random.default_rng(3)
-    found = extract(load_superpoint("").network, [image], 400, torch.float32, rng)[0]
+    engine = SuperPointEngine(load_superpoint("").network, torch.device("cpu"))
+    found = extract(engine, [image], 400, rng)[0]
     assert found.keypoints.shape == (400, 2)
     assert found.descriptors.shape == (400, 256)
     added = found.keypoints[found.scores == 0]
