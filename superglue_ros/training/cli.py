@@ -20,9 +20,7 @@ def add_subcommands(subparsers: Any) -> None:
 
     corpus = actions.add_parser("corpus", help="collect images, with provenance and a test split")
     corpus.add_argument("--output", type=Path, default=Path("corpus"))
-    corpus.add_argument(
-        "--packages", type=Path, help="TSV of Debian packages: name, photographs or textures"
-    )
+    corpus.add_argument("--packages", type=Path, help="TSV of Debian packages: name and kind")
     corpus.add_argument(
         "--folder", type=Path, action="append", default=[], help="a folder of your own images"
     )
@@ -63,7 +61,7 @@ def _corpus(args: argparse.Namespace) -> int:
     return 0
 
 
-def _packages(path: Path | None) -> list[tuple[str, bool]]:
+def _packages(path: Path | None) -> list[tuple[str, str]]:
     if path is None:
         text = (resources.files("superglue_ros.training") / "packages.tsv").read_text("utf-8")
     else:
@@ -71,17 +69,19 @@ def _packages(path: Path | None) -> list[tuple[str, bool]]:
             text = path.read_text(encoding="utf-8")
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    from superglue_ros.training.corpus import KINDS
+
     packages = []
     for number, line in enumerate(text.splitlines(), 1):
         words = line.split("#")[0].split()
         if not words:
             continue
-        if len(words) != 2 or words[1] not in ("photographs", "textures"):
+        if len(words) != 2 or words[1] not in KINDS:
             raise DataError(
-                f"{path or 'packages.tsv'}, line {number}: give a package's name and 'photographs' "
-                f"or 'textures', not {line!r}"
+                f"{path or 'packages.tsv'}, line {number}: give a package's name and one of "
+                f"{', '.join(KINDS)}, not {line!r}"
             )
-        packages.append((words[0], words[1] == "photographs"))
+        packages.append((words[0], words[1]))
     return packages
 
 

@@ -29,6 +29,11 @@ MIN_SIDE = 480
 TEST_SHARE = 6
 """One photograph in this many belongs to the test split, chosen by its hash."""
 
+KINDS = ("photographs", "training-photographs", "textures")
+"""What a source's images are: photographs, of which some are for testing, photographs that only
+train, so that the test split stays as it is when a source is added, and textures, which only train.
+"""
+
 _ENDINGS = {".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".webp", ".bmp", ".tif", ".tiff"}
 _DUPLICATE_BITS = 40  # of 256: near-duplicates differ in fewer bits of their difference hash
 # Maps of a renderer, icons and drawings that packages keep beside their photographs.
@@ -43,13 +48,13 @@ _NOT_PICTURES = (
 class Source:
     """Where images come from: a Debian package, or a folder of the user's.
 
-    ``photographs``: whether its images may serve as test photographs; textures only train.
+    ``kind``, one of :data:`KINDS`, says whether its images may serve as test photographs.
     """
 
     name: str
     folder: Path
     licence: str
-    photographs: bool = True
+    kind: str = "photographs"
 
 
 @dataclass(frozen=True)
@@ -66,20 +71,20 @@ class CorpusImage:
     split: str
 
 
-def debian_sources(packages: Sequence[tuple[str, bool]], folder: Path) -> list[Source]:
-    """Download and unpack ``packages`` of (name, photographs) below ``folder``.
+def debian_sources(packages: Sequence[tuple[str, str]], folder: Path) -> list[Source]:
+    """Download and unpack ``packages`` of (name, kind) below ``folder``.
 
     A package that can't be had is reported and left out; raises :class:`DataError` if none can.
     """
     sources = []
-    for name, photographs in packages:
+    for name, kind in packages:
         target = folder / "packages" / name
         try:
             unpack_package(name, target)
         except DataError as error:
             log.warning("%s", error)
             continue
-        sources.append(Source(name, target, licence_names(target, name), photographs))
+        sources.append(Source(name, target, licence_names(target, name), kind))
     if packages and not sources:
         raise DataError("no package of the list could be had: see the warnings above")
     return sources
@@ -88,19 +93,19 @@ def debian_sources(packages: Sequence[tuple[str, bool]], folder: Path) -> list[S
 def collect(sources: Iterable[Source], folder: Path) -> list[CorpusImage]:
     """Write the manifest of all usable images of ``sources`` into ``folder`` and return it.
 
-    Photographs come first, large before small, so that the better of two near-duplicates stays.
-    Raises :class:`DataError` if nothing usable is found.
+    Kinds come in the order of :data:`KINDS`, large images before small ones, so that the better of
+    two near-duplicates stays. Raises :class:`DataError` if nothing usable is found.
     """
     candidates = [
-        candidate
+        (KINDS.index(source.kind), *candidate)
         for source in sources
         for path in sorted(source.folder.rglob("*"))
         if (candidate := _inspect(path, source)) is not None
     ]
-    candidates.sort(key=lambda c: (not c[0].photograph, -c[0].width * c[0].height, c[0].sha256))
+    candidates.sort(key=lambda c: (c[0], -c[1].width * c[1].height, c[1].sha256))
     kept: list[CorpusImage] = []
     hashes = np.zeros((len(candidates), 256), bool)
-    for image, fingerprint in candidates:
+    for _, image, fingerprint in candidates:
         if kept and (hashes[: len(kept)] != fingerprint).sum(axis=1).min() < _DUPLICATE_BITS:
             continue
         hashes[len(kept)] = fingerprint
@@ -153,9 +158,9 @@ def read_grey(path: str | Path) -> NDArray[np.uint8]:
     return np.asarray(image, np.uint8)
 
 
-def split_of(sha256: str, photograph: bool) -> str:
-    """``test`` for one photograph in :data:`TEST_SHARE`, by its content: the same for everybody."""
-    return "test" if photograph and int(sha256[:8], 16) % TEST_SHARE == 0 else "train"
+def split_of(sha256: str, kind: str) -> str:
+    """``test`` for one in :data:`TEST_SHARE` photographs that may test, by its content alone."""
+    return "test" if kind == "photographs" and int(sha256[:8], 16) % TEST_SHARE == 0 else "train"
 
 
 def _inspect(path: Path, source: Source) -> tuple[CorpusImage, NDArray[np.bool_]] | None:
@@ -179,7 +184,7 @@ def _inspect(path: Path, source: Source) -> tuple[CorpusImage, NDArray[np.bool_]
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     line = CorpusImage(
         str(path.resolve()), sha256, grey.shape[1], grey.shape[0], source.name, source.licence,
-        source.photographs, split_of(sha256, source.photographs),
+        source.kind != "textures", split_of(sha256, source.kind),
     )  # fmt: skip
     return line, np.asarray(coarse[:, 1:] > coarse[:, :-1]).ravel()
 

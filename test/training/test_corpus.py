@@ -1,4 +1,5 @@
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -63,10 +64,11 @@ def test_small_flat_cut_out_and_unreadable_images_are_left_out(folder, tmp_path)
 
 
 def test_the_split_depends_on_the_content_alone():
-    assert split_of("00000000ff", True) == "test"
-    assert split_of("00000001ff", True) == "train"
-    assert split_of("00000000ff", False) == "train"
-    shares = [split_of(f"{i:08x}", True) for i in range(600)]
+    assert split_of("00000000ff", "photographs") == "test"
+    assert split_of("00000001ff", "photographs") == "train"
+    assert split_of("00000000ff", "training-photographs") == "train"
+    assert split_of("00000000ff", "textures") == "train"
+    shares = [split_of(f"{i:08x}", "photographs") for i in range(600)]
     assert shares.count("test") == 100
 
 
@@ -85,10 +87,25 @@ def test_missing_and_damaged_manifests_are_named(tmp_path):
 
 
 def test_a_split_without_images_is_refused(folder, tmp_path):
-    collected(folder, tmp_path, photographs=False)
+    collected(folder, tmp_path, kind="textures")
     assert len(read_manifest(tmp_path / "corpus", "train")) == 3
     with pytest.raises(DataError, match=r"no image of the split 'test'"):
         read_manifest(tmp_path / "corpus", "test")
+
+
+def test_photographs_that_only_train_leave_the_test_split_as_it_was(folder, tmp_path):
+    for seed in itertools.count(100):  # to a picture whose hash puts it into the test split
+        cv2.imwrite(str(folder / "one.png"), textured(seed, 700, 520))
+        if split_of(sha256_of(folder / "one.png"), "photographs") == "test":
+            break
+    images = collected(folder, tmp_path)
+    assert {i.split for i in images} == {"train", "test"}
+    images = collected(folder, tmp_path, kind="training-photographs")
+    assert {(i.split, i.photograph) for i in images} == {("train", True)}
+
+
+def sha256_of(file):
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def test_licences_come_from_the_copyright_file(tmp_path):
@@ -104,7 +121,7 @@ def test_machines_without_apt_are_told_what_to_do(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"apt-get is not on this machine"):
         unpack_package("some-package", tmp_path / "x")
     with pytest.raises(DataError, match=r"no package of the list could be had"):
-        debian_sources([("some-package", True)], tmp_path)
+        debian_sources([("some-package", "photographs")], tmp_path)
 
 
 @pytest.fixture
@@ -142,7 +159,7 @@ def apt_repository(tmp_path, monkeypatch):
 
 def test_a_package_is_collected_into_a_relative_folder(apt_repository, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    sources = debian_sources([("pictures", True)], Path("corpus"))
+    sources = debian_sources([("pictures", "photographs")], Path("corpus"))
     kept = collect(sources, Path("corpus"))
     assert [Path(image.path).name for image in kept] == ["garden.png"]
     assert kept[0].sha256 == hashlib.sha256(apt_repository.read_bytes()).hexdigest()
