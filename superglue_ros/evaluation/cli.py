@@ -10,6 +10,7 @@ from superglue_ros.evaluation.ablation import VARIANTS
 from superglue_ros.evaluation.estimators import POSE_ESTIMATORS
 from superglue_ros.evaluation.methods import FRONT_ENDS, MATCHERS
 from superglue_ros.evaluation.trajectories import FORMATS
+from superglue_ros.homographies import HomographyRecipe
 
 
 def add_subcommands(subparsers: argparse._SubParsersAction) -> None:
@@ -80,8 +81,34 @@ def _add_homography(group: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--no-photometric", action="store_true", help="leave brightness, noise and blur out"
     )
+    _add_recipe_options(parser)
     _add_method_options(parser, usual_keypoints=512)
     parser.set_defaults(run=commands.homography_command)
+
+
+def _add_recipe_options(parser: argparse.ArgumentParser) -> None:
+    group, usual = parser.add_argument_group("synthetic homographies"), HomographyRecipe()
+    for name, text in (
+        ("perspective", "largest move of a corner, in parts of the image side"),
+        ("translation", "largest, in parts of the image side"),
+        ("min-overlap", "smallest part of its area that a view shares with the other"),
+    ):
+        value = getattr(usual, name.replace("-", "_"))
+        group.add_argument(f"--{name}", type=float, default=value, help=f"{text} ({value})")
+    group.add_argument(
+        "--rotation",
+        type=float,
+        default=usual.rotation_deg,
+        help=f"largest, either way [deg] ({usual.rotation_deg:g})",
+    )
+    group.add_argument(
+        "--scale",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        default=usual.scale,
+        help="of view 1 over view 0 ({:g} {:g})".format(*usual.scale),
+    )
 
 
 def _add_pose(group: argparse._SubParsersAction) -> None:

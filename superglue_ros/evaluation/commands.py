@@ -89,7 +89,7 @@ def homography_command(args: argparse.Namespace) -> int:
         paths = listed_images(args.images, args.image_list) if args.image_list else None
         cases = list(
             homography.synthetic_cases(
-                args.images, args.pairs, args.seed, HomographyRecipe(), photometric, paths
+                args.images, args.pairs, args.seed, _homography_recipe(args), photometric, paths
             )
         )
     threshold = spec.config.matcher.threshold if spec.matcher == "superglue" else 0.0
@@ -106,6 +106,24 @@ def homography_command(args: argparse.Namespace) -> int:
     results = _run(evaluation, spec, args)
     _print_homography(results)
     return 0
+
+
+def _homography_recipe(args: argparse.Namespace) -> HomographyRecipe:
+    low, high = args.scale
+    if not 0 < low <= high:
+        raise ConfigError(
+            f"--scale must be two positive numbers, low before high, not {low} {high}"
+        )
+    for name in ("perspective", "translation", "min_overlap", "rotation"):
+        if getattr(args, name) < 0:
+            raise ConfigError(f"--{name.replace('_', '-')} must not be negative")
+    return HomographyRecipe(
+        perspective=args.perspective,
+        rotation_deg=args.rotation,
+        scale=(low, high),
+        translation=args.translation,
+        min_overlap=args.min_overlap,
+    )
 
 
 def _run(evaluation: PairEvaluation[Any], spec: MethodSpec, args: argparse.Namespace) -> Results:

@@ -115,6 +115,24 @@ def test_homographies_of_textured_pictures(photographs, tmp_path):
     assert evaluate(*homography_arguments(photographs, output, "--seed", 1)) == 1
 
 
+def test_the_ranges_of_the_homographies_are_options(photographs, tmp_path, capsys):
+    output = tmp_path / "out"
+    still = ("--perspective", 0, "--rotation", 0, "--scale", 1, 1, "--translation", 0)
+    options = (*still, "--min-overlap", 0.5, "--no-photometric", "--no-pictures")
+    evaluate(*homography_arguments(photographs, output, *options))
+    numbers = summary(output)
+    assert (numbers["precision"], numbers["recall"]) == (100, 100)  # twice the same view
+    assert numbers["mean_distance_px"] < 0.01
+    recipe = json.loads((output / "config.json").read_text())["data"]["recipe"]
+    assert (recipe["rotation_deg"], recipe["scale"]) == (0, [1, 1])
+    for wrong, message in (
+        (("--scale", 2, 1), "--scale must be two positive numbers, low before high, not 2.0 1.0"),
+        (("--rotation", -5), "--rotation must not be negative"),
+    ):
+        assert evaluate(*homography_arguments(photographs, tmp_path / "no", *wrong)) == 1
+        assert message in capsys.readouterr().err
+
+
 def test_an_image_list_picks_and_a_missing_one_is_told(photographs, tmp_path, capsys):
     (tmp_path / "list.txt").write_text("# chosen\n1.png\nnowhere.png\n")
     output = tmp_path / "out"
