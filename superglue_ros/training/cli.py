@@ -62,6 +62,8 @@ def _corpus(args: argparse.Namespace) -> int:
 
 
 def _packages(path: Path | None) -> list[tuple[str, str]]:
+    from superglue_ros.training.corpus import KINDS
+
     if path is None:
         text = (resources.files("superglue_ros.training") / "packages.tsv").read_text("utf-8")
     else:
@@ -69,8 +71,6 @@ def _packages(path: Path | None) -> list[tuple[str, str]]:
             text = path.read_text(encoding="utf-8")
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror}") from error
-    from superglue_ros.training.corpus import KINDS
-
     packages = []
     for number, line in enumerate(text.splitlines(), 1):
         words = line.split("#")[0].split()
