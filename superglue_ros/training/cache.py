@@ -30,8 +30,9 @@ from superglue_ros.training.checkpoint import write_atomically
 from superglue_ros.training.labels import label_matches
 from superglue_ros.training.views import ViewSet
 
+NMS_RADIUS = 4  # the paper's
 _FORMAT = "superglue_ros_features_1"
-_SCORE_THRESHOLD = 5e-4  # low: the number of keypoints is what limits, as in the paper
+SCORE_THRESHOLD = 5e-4  # low: the number of keypoints is what limits, as in the paper
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +70,7 @@ def extract(
     max_keypoints: int,
     rng: np.random.Generator | None = None,
     border: int = 4,
-    nms_radius: int = 4,
+    nms_radius: int = NMS_RADIUS,
 ) -> list[ViewFeatures]:
     """Features of grey images of one size. With ``rng``, random keypoints fill up every set.
 
@@ -81,7 +82,7 @@ def extract(
     heat = non_maximum_suppression(probability, nms_radius)
     features = []
     for i in range(len(batch)):
-        keypoints, scores = select_keypoints(heat[i], max_keypoints, _SCORE_THRESHOLD, border)
+        keypoints, scores = select_keypoints(heat[i], max_keypoints, SCORE_THRESHOLD, border)
         missing = max_keypoints - len(keypoints)
         if rng is not None and missing > 0:
             limits = np.array([batch.shape[3], batch.shape[2]]) - border
@@ -109,7 +110,7 @@ def make_shard(
         first = len(views)
         views += extract(engine, view_set.images, max_keypoints, rng)
         sizes += [image.shape[::-1] for image in view_set.images]
-        points = [view.keypoints.double().numpy() for view in views[first:]]
+        points = [view.keypoints.double().cpu().numpy() for view in views[first:]]
         for j in range(len(points)):
             for i in range(j):
                 found = label_matches(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import multiprocessing
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,7 +13,10 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
 
+from superglue_ros.device import resolve_device
 from superglue_ros.errors import DataError
 from superglue_ros.rendering import Texture
 from superglue_ros.superpoint_engine import SuperPointEngine
@@ -37,33 +41,82 @@ _TRIES = 200
 def build_cache(recipe: CacheRecipe, split: str = "train") -> Path:
     """Make all shards of ``recipe`` that are not there yet; returns the cache's folder.
 
-    Shard i depends on (seed, i) alone: an interrupted build goes on, and gives the same files.
-    Raises :class:`DataError` where the folder holds a cache of another recipe.
+    Shard i depends on (seed, i) alone: an interrupted build goes on, and gives the same files,
+    whichever of the recipe's processes makes it. Raises :class:`DataError` where the folder holds a
+    cache of another recipe.
     """
     folder = Path(recipe.output)
-    # The number of sets is not compared: more of them only add shards.
-    config = json.dumps(asdict(replace(recipe, sets=1)), sort_keys=True)
-    had = cached_config(folder)
+    had, config = cached_config(folder), _config(recipe)
     if had and had != config:
         raise DataError(f"{folder} holds a cache of another recipe: give another output folder")
-    detector = load_superpoint(recipe.detector)
-    device = torch.device("cpu")
-    engine = SuperPointEngine(detector.network, device, resolve_dtype(recipe.precision, device))
-    make_drawer = view_drawer(recipe, split)
-    shards = -(-recipe.sets // recipe.sets_per_shard)
-    for index in range(shards):
-        path = folder / f"shard_{index:05d}.safetensors"
-        if path.exists():
-            continue
+    numbers = range(-(-recipe.sets // recipe.sets_per_shard))
+    missing = [index for index in numbers if not _shard_path(recipe, index).exists()]
+    console = Console(stderr=True)
+    if recipe.processes == 1 or len(missing) < 2:
+        make = _ShardMaker(recipe, split)
+        for index in track(missing, str(folder), console=console):
+            make(index)
+        return folder
+    # Started afresh, not forked: a GPU can't be used on both sides of a fork.
+    context = multiprocessing.get_context("spawn")
+    count = min(recipe.processes, len(missing))
+    with context.Pool(count, _start_process, (recipe, split)) as pool:
+        made = pool.imap_unordered(_make_shard, missing)
+        for _ in track(made, str(folder), len(missing), console=console):
+            pass
+    return folder
+
+
+class _ShardMaker:
+    """Makes shards of a recipe by their number."""
+
+    def __init__(self, recipe: CacheRecipe, split: str) -> None:
+        self._recipe = recipe
+        self._detector = load_superpoint(recipe.detector)
+        device = resolve_device(recipe.device)
+        precision = resolve_dtype(recipe.precision, device)
+        self._engine = SuperPointEngine(self._detector.network, device, precision)
+        self._make_drawer = view_drawer(recipe, split)
+
+    def __call__(self, index: int) -> None:
+        recipe = self._recipe
         rng = np.random.default_rng([recipe.seed, index])
         count = min(recipe.sets_per_shard, recipe.sets - index * recipe.sets_per_shard)
-        draw = make_drawer()  # nothing is carried over from one shard to the next
+        draw = self._make_drawer()  # nothing is carried over from one shard to the next
         sets = [draw(rng) for _ in range(count)]
         filler = rng if recipe.random_keypoints else None
-        shard = make_shard(engine, sets, recipe.keypoints, filler)
-        write_shard(shard, path, detector.kind, json.dumps(config))
+        shard = make_shard(self._engine, sets, recipe.keypoints, filler)
+        path = _shard_path(recipe, index)
+        write_shard(shard, path, self._detector.kind, json.dumps(_config(recipe)))
         log.info("%s: %d pairs of %d views", path, len(shard.pairs), len(shard.counts))
-    return folder
+
+
+_maker: _ShardMaker  # of a process of its own, see build_cache
+
+
+def _start_process(recipe: CacheRecipe, split: str) -> None:
+    global _maker
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    _maker = _ShardMaker(recipe, split)
+
+
+def _make_shard(index: int) -> None:
+    _maker(index)
+
+
+def _shard_path(recipe: CacheRecipe, index: int) -> Path:
+    return Path(recipe.output) / f"shard_{index:05d}.safetensors"
+
+
+def _config(recipe: CacheRecipe) -> str:
+    """What two builds of a cache must agree in (JSON): not how many sets, which only add shards,
+    nor by what machine.
+    """
+    values = asdict(replace(recipe, sets=1))
+    for key in ("device", "processes"):
+        del values[key]
+    return json.dumps(values, sort_keys=True)
 
 
 def view_drawer(recipe: CacheRecipe, split: str) -> Callable[[], Draw]:

@@ -16,11 +16,15 @@ import cv2
 import numpy as np
 import safetensors
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
 from safetensors.torch import save
 from torch import Tensor
 
 from superglue_ros.config import setting
+from superglue_ros.device import resolve_device
 from superglue_ros.errors import DataError
 from superglue_ros.homographies import HomographyRecipe, sample_homography
 from superglue_ros.superpoint import (
@@ -31,6 +35,7 @@ from superglue_ros.superpoint import (
 )
 from superglue_ros.training.checkpoint import write_atomically
 from superglue_ros.training.corpus import CorpusImage, read_grey, read_manifest
+from superglue_ros.training.precision import autocast, channels_last, resolve_dtype
 from superglue_ros.training.shapes import draw_shapes
 from superglue_ros.weights import load_superpoint
 
@@ -38,6 +43,7 @@ Image = NDArray[np.uint8]
 Points = NDArray[np.float32]
 Teacher = Callable[[Image], Points]
 
+_VIEWS_AT_ONCE = 8
 _MIN_POINTS = 100  # a crop with fewer shows too little to learn from
 
 
@@ -60,6 +66,8 @@ class LabelRecipe:
     width: int = setting(640, "Width of a crop.", low=64)
     height: int = setting(480, "Height of a crop.", low=64)
     seed: int = setting(0, "Seed of everything random.", low=0)
+    device: str = setting("auto", "auto: the GPU where there is one; else a torch device's name.")
+    precision: str = setting("auto", "Format.", choices=("auto", "float32", "bfloat16"))
     homography: HomographyRecipe = field(
         default_factory=lambda: HomographyRecipe(min_overlap=0.4, rotation_deg=40.0)
     )
@@ -83,7 +91,8 @@ def make_labels(recipe: LabelRecipe) -> Path:
         teacher = _aliked(recipe.points) if recipe.teacher == "aliked" else _adapted(recipe, rng)
         crops = cut_crops(read_manifest(recipe.corpus, "train"), recipe, rng)
         labelled = ((crop, teacher(crop)) for crop in crops)
-    kept = [(crop, points) for crop, points in labelled if len(points) >= _minimum(recipe)]
+    shown = track(labelled, "labelling crops", recipe.crops, console=Console(stderr=True))
+    kept = [(crop, points) for crop, points in shown if len(points) >= _minimum(recipe)]
     if not kept:
         raise DataError(f"no crop got {_minimum(recipe)} points: use images that show more")
     points = torch.zeros(len(kept), recipe.points, 3)
@@ -138,30 +147,67 @@ def cut_crops(
 
 @torch.inference_mode()
 def adapt(
-    network: SuperPoint, image: Image, rng: np.random.Generator, recipe: LabelRecipe
+    network: SuperPoint,
+    image: Image,
+    rng: np.random.Generator,
+    recipe: LabelRecipe,
+    device: torch.device,
 ) -> NDArray[np.float32]:
-    """Heat (H, W) averaged over random homographies (SuperPoint paper, section 5)."""
+    """Heat (H, W) averaged over random homographies (SuperPoint paper, section 5).
+
+    The first is the identity. ``network`` is on ``device``.
+    """
     height, width = image.shape
     size = HomographyRecipe(**{**asdict(recipe.homography), "width": width, "height": height})
-    total = np.zeros((height, width), np.float32)
-    count = np.zeros((height, width), np.float32)
-    for i in range(recipe.adaptation):
-        homography = np.eye(3) if i == 0 else sample_homography(rng, size)
-        view = cv2.warpPerspective(image, homography, (width, height))
-        batch = torch.from_numpy(view)[None, None].float() / 255
-        heat = keypoint_probability(network(batch)[0].float())[0].numpy()
-        back = cv2.WARP_INVERSE_MAP | cv2.INTER_LINEAR
-        total += cv2.warpPerspective(heat, homography, (width, height), flags=back)
-        seen = np.ones((height, width), np.float32)
-        count += cv2.warpPerspective(seen, homography, (width, height), flags=back)
-    return np.asarray(total / np.maximum(count, 1e-3), np.float32)
+    drawn = [sample_homography(rng, size) for _ in range(recipe.adaptation - 1)]
+    grey = torch.from_numpy(image).to(device)[None, None].float() / 255
+    dtype = resolve_dtype(recipe.precision, device)
+    total = _heat(network, grey, dtype)
+    count = torch.ones_like(total)
+    for start in range(0, len(drawn), _VIEWS_AT_ONCE):
+        view_from_crop = np.stack(drawn[start : start + _VIEWS_AT_ONCE])
+        crop_from_view = np.linalg.inv(view_from_crop)
+        views = _warp(grey, crop_from_view)
+        heat = _heat(network, views, dtype)
+        both = torch.cat([heat, torch.ones_like(heat)], dim=1)
+        back = _warp(both, view_from_crop).sum(dim=0, keepdim=True)
+        total, count = total + back[:, :1], count + back[:, 1:]
+    return np.asarray((total / count)[0, 0].cpu().numpy(), np.float32)
+
+
+def _heat(network: SuperPoint, views: Tensor, dtype: torch.dtype) -> Tensor:
+    """Probability of a keypoint (B, 1, H, W) of grey views (B, 1, H, W)."""
+    with autocast(views.device, dtype):
+        logits, _ = network(views.contiguous(memory_format=torch.channels_last))
+    return keypoint_probability(logits.float()).unsqueeze(1)
+
+
+def _warp(images: Tensor, source_from_target: NDArray[np.floating]) -> Tensor:
+    """Images (1 or B, C, H, W) whose pixel p shows the source's pixel H p, for B homographies."""
+    height, width = images.shape[2:]
+    y, x = torch.meshgrid(
+        torch.arange(height, device=images.device, dtype=torch.float32),
+        torch.arange(width, device=images.device, dtype=torch.float32),
+        indexing="ij",
+    )
+    target = torch.stack([x, y, torch.ones_like(x)]).flatten(1)
+    source = torch.from_numpy(source_from_target).to(target) @ target
+    pixels = source[:, :2] / source[:, 2:]
+    # Pixel 0 is the centre of the first: -1 and 1 are half a pixel outside of the outermost ones.
+    grid = (pixels.mT + 0.5) / pixels.new_tensor([width, height]) * 2 - 1
+    return F.grid_sample(
+        images.expand(len(grid), -1, -1, -1),
+        grid.unflatten(1, (height, width)),
+        align_corners=False,
+    )
 
 
 def _adapted(recipe: LabelRecipe, rng: np.random.Generator) -> Teacher:
-    network = load_superpoint(recipe.weights).network
+    device = resolve_device(recipe.device)
+    network = channels_last(load_superpoint(recipe.weights).network.to(device))
 
     def teach(image: Image) -> Points:
-        heat = torch.from_numpy(adapt(network, image, rng, recipe))[None]
+        heat = torch.from_numpy(adapt(network, image, rng, recipe, device))[None]
         best = non_maximum_suppression(heat, 4)[0]
         points, scores = select_keypoints(best, recipe.points, 0.005, 4)
         return torch.cat([points, scores[:, None]], dim=1).numpy()

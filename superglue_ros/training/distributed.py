@@ -10,6 +10,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from superglue_ros.device import resolve_device
+from superglue_ros.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class Group:
@@ -24,13 +27,31 @@ class Group:
         return self.rank == 0
 
 
-def join_group() -> Group:
+def training_device(name: str) -> torch.device:
+    """The device of this process; on several GPUs each process of ``torchrun`` takes its own.
+
+    Raises :class:`ConfigError` where the device is not there, or there are fewer than processes.
+    """
+    device = resolve_device(name)
+    if device.type == "cuda" and device.index is None:
+        rank, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if rank >= count:
+            raise ConfigError(
+                f"process {rank + 1} has no GPU of its own, there are {count}: start torchrun with "
+                f"as many processes as GPUs, or set loop.device to cpu"
+            )
+        device = torch.device("cuda", rank)
+        torch.cuda.set_device(device)
+    return device
+
+
+def join_group(device: torch.device) -> Group:
     """Join the processes that ``torchrun`` started; a group of one without it."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return Group()
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return Group(dist.get_rank(), size)
 
 

@@ -7,7 +7,7 @@ descriptor head learns, so that the result is one SuperPoint that detects what i
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from superglue_ros.superpoint import SuperPoint, sample_descriptors
 from superglue_ros.superpoint_engine import SuperPointEngine
 from superglue_ros.training.cache import ViewFeatures, extract
 from superglue_ros.training.cache_builder import Draw, view_drawer
+from superglue_ros.training.distributed import training_device
 from superglue_ros.training.kernel_sinkhorn import sinkhorn
 from superglue_ros.training.labels import MatchLabels, label_matches
 from superglue_ros.training.loss import match_quality, matching_loss
@@ -39,6 +40,14 @@ class DescriptorAndMatcher(nn.Module):
         self.match = match
 
 
+@dataclass(frozen=True, eq=False)
+class DrawnPairs:
+    """Pairs of views, and the generator that the random choices about their keypoints come from."""
+
+    sets: list[ViewSet]
+    rng: np.random.Generator
+
+
 class EndToEndObjective:
     """SuperGlue and the descriptors it reads, on pairs drawn on the fly."""
 
@@ -49,13 +58,14 @@ class EndToEndObjective:
         torch.manual_seed(recipe.loop.seed)
         describe = channels_last(load_superpoint(recipe.superpoint).network)
         matcher = load_superglue(recipe.superglue)
-        self.network = DescriptorAndMatcher(describe, matcher.network)
+        self.device = training_device(recipe.loop.device)
+        self.network = DescriptorAndMatcher(describe, matcher.network).to(self.device)
         for part in (describe.descriptor, matcher.network):
             part.requires_grad_(True)
         # The statistics of batch norm stay: a few images per step are too few for new ones.
         self.network.eval()
         matcher.network.train()
-        self._dtype = resolve_dtype(recipe.loop.precision, torch.device("cpu"))
+        self._dtype = resolve_dtype(recipe.loop.precision, self.device)
         self._draw: Draw = view_drawer(recipe.views, "train")()
 
     def architecture(self) -> dict[str, Any]:
@@ -71,13 +81,20 @@ class EndToEndObjective:
         """There is one stage."""
         return "end-to-end"
 
-    def loss(self, step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
-        """Mean loss of pairs drawn with ``rng``."""
-        sets = [self._draw(rng) for _ in range(self.recipe.pairs)]
+    def stage_end(self, step: int) -> None:
+        """There is one stage."""
+
+    def draw(self, step: int, rng: np.random.Generator) -> DrawnPairs:
+        """Pairs drawn with ``rng``, and the generator for their random keypoints."""
+        return DrawnPairs([self._draw(rng) for _ in range(self.recipe.pairs)], rng)
+
+    def loss(self, batch: DrawnPairs) -> tuple[Tensor, dict[str, float]]:
+        """Mean loss of the pairs."""
+        sets, rng = batch.sets, batch.rng
         images = [image for view_set in sets for image in view_set.images]
         filler = rng if self.recipe.views.random_keypoints else None
         # Made anew at every step: the descriptor head has changed.
-        engine = SuperPointEngine(self.network.describe, torch.device("cpu"), self._dtype)
+        engine = SuperPointEngine(self.network.describe, self.device, self._dtype)
         found = extract(engine, images, self.recipe.views.keypoints, filler)
         maps = self._describe(images)
         terms, precisions, recalls = [], [], []
@@ -85,8 +102,10 @@ class EndToEndObjective:
             pair = found[2 * k : 2 * k + 2]
             labels = _label(view_set, pair)
             assignment = self._match(pair, maps[2 * k : 2 * k + 2], images[2 * k].shape)
-            matches0 = torch.from_numpy(labels.matches0).long()[None]
-            matches1 = torch.from_numpy(labels.matches1).long()[None]
+            matches0, matches1 = (
+                torch.from_numpy(part).long()[None].to(self.device)
+                for part in (labels.matches0, labels.matches1)
+            )
             terms.append(matching_loss(assignment, matches0, matches1, self.recipe.loss.form))
             precision, recall = match_quality(assignment, matches0)
             precisions.append(float(precision))
@@ -99,7 +118,7 @@ class EndToEndObjective:
         return {}
 
     def _describe(self, images: list[Any]) -> Tensor:
-        batch = torch.from_numpy(np.stack(images)).unsqueeze(1).float().div(255)
+        batch = torch.from_numpy(np.stack(images)).to(self.device).unsqueeze(1).float().div(255)
         with autocast(batch.device, self._dtype):
             with torch.no_grad():
                 features = self.network.describe.backbone(batch)
@@ -108,7 +127,7 @@ class EndToEndObjective:
 
     def _match(self, pair: list[ViewFeatures], maps: Tensor, shape: tuple[int, ...]) -> Tensor:
         matcher = self.network.match
-        size = torch.tensor([[float(shape[1]), float(shape[0])]])
+        size = torch.tensor([[float(shape[1]), float(shape[0])]], device=self.device)
         exact = self.network.describe.config.exact_sampling
         tokens, masks = [], []
         with autocast(maps.device, self._dtype):
@@ -118,7 +137,7 @@ class EndToEndObjective:
                 tokens.append(
                     matcher.encode(keypoints, view.scores[None].clone(), descriptors, size)
                 )
-                masks.append(torch.ones(1, keypoints.shape[1], dtype=torch.bool))
+                masks.append(torch.ones_like(view.scores[None], dtype=torch.bool))
             f0, f1 = matcher.propagate(*tokens, *masks).float().chunk(2)
         f0, f1 = f0[:, : masks[0].shape[1]], f1[:, : masks[1].shape[1]]
         scores = f0 @ f1.transpose(1, 2) / matcher.config.width**0.5
@@ -126,7 +145,7 @@ class EndToEndObjective:
 
 
 def _label(view_set: ViewSet, pair: list[ViewFeatures]) -> MatchLabels:
-    first, second = (view.keypoints.double().numpy() for view in pair)
+    first, second = (view.keypoints.double().cpu().numpy() for view in pair)
     return label_matches(
         first,
         second,

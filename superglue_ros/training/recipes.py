@@ -59,6 +59,8 @@ class CacheRecipe:
     min_overlap: float = setting(0.1, "Sequences: smallest overlap of a pair.", low=0.0)
     seed: int = setting(0, "Seed of everything random.", low=0)
     precision: str = setting("auto", "Format.", choices=("auto", "float32", "bfloat16"))
+    device: str = setting("auto", "auto: the GPU where there is one; else a torch device's name.")
+    processes: int = setting(1, "Processes that make shards.", low=1)
     homography: HomographyRecipe = field(
         default_factory=lambda: HomographyRecipe(min_overlap=0.25, rotation_deg=45.0, min_crop=0.3)
     )
@@ -81,8 +83,8 @@ class SuperGlueRecipe:
     """Training of SuperGlue on cached features.
 
     ``start``: ``matching`` begins as the optimal-matching layer on the raw descriptors, ``random``
-    as PyTorch initialises, any other value is a weights file; a network of more layers than the
-    file's begins with its additional ones at zero.
+    as PyTorch initialises, any other value is a weights file; a network of more layers or width
+    than the file's begins as what the file holds (see :mod:`superglue_ros.training.growth`).
     """
 
     output: str
@@ -118,7 +120,14 @@ class SuperPointRecipe:
     pairs: int = setting(4, "Pairs of views per step and process.", low=1)
     width: int = setting(320, "Width of a view, a multiple of 8.", low=64)
     height: int = setting(240, "Height of a view, a multiple of 8.", low=64)
-    points: int = setting(220, "Labelled points per pair that the descriptors learn from.", low=8)
+    described: str = setting(
+        "labels", "What descriptors learn to tell apart: labelled points that both views show, or "
+        "detections of the network's own, those without a partner among them.",
+        choices=("labels", "detections"),
+    )  # fmt: skip
+    points: int = setting(
+        220, "Labelled points per pair, or detections per view, that descriptors learn from.", low=8
+    )
     temperature: float = setting(0.05, "Of the descriptors' cross-entropy.", low=1e-3)
     detector_weight: float = setting(2.0, "Weight of the detector's loss.", low=0.0)
     jitter: float = setting(0.5, "Noise on the points in pixels, as detections have.", low=0.0)

@@ -12,11 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from superglue_ros.errors import ConfigError, DataError, WeightsError
+from superglue_ros.errors import ConfigError, DataError
 from superglue_ros.superglue import SuperGlue, initialise_as_optimal_matching
 from superglue_ros.training.batches import PairBatch, PairSampler, collate, read_pair
 from superglue_ros.training.cache import Shard, read_cache
+from superglue_ros.training.distributed import training_device
+from superglue_ros.training.growth import grow
 from superglue_ros.training.kernel_sinkhorn import sinkhorn
+from superglue_ros.training.loading import to_device
 from superglue_ros.training.loss import confidence_loss, match_quality, matching_loss
 from superglue_ros.training.precision import autocast, resolve_dtype
 from superglue_ros.training.recipes import SuperGlueRecipe
@@ -39,9 +42,10 @@ class SuperGlueObjective:
         self.descriptor_kind = ""
         self._ends = np.cumsum([stage.steps for stage in recipe.stages])
         self._samplers: dict[int, PairSampler] = {}
-        self._dtype = resolve_dtype(recipe.loop.precision, torch.device("cpu"))
+        self.device = training_device(recipe.loop.device)
+        self._dtype = resolve_dtype(recipe.loop.precision, self.device)
         first = self._read(next(iter(recipe.stages[0].caches)))
-        self.network = _start(recipe, first)
+        self.network = _start(recipe, first).to(self.device)
         if recipe.start == "matching":
             self._calibrate(first)
         self.network.train()
@@ -70,9 +74,19 @@ class SuperGlueObjective:
         """Name of the stage at ``step``."""
         return self.recipe.stages[self._stage_index(step)].name
 
-    def loss(self, step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+    def stage_end(self, step: int) -> int | None:
+        """See :class:`superglue_ros.training.trainer.Objective`."""
+        index = self._stage_index(step)
+        self._sampler(index)  # read here, once, and not by every process that draws
+        return int(self._ends[index]) if index + 1 < len(self._ends) else None
+
+    def draw(self, step: int, rng: np.random.Generator) -> PairBatch:
+        """A batch of the stage's caches."""
+        return self._sampler(self._stage_index(step)).draw(rng)
+
+    def loss(self, batch: PairBatch) -> tuple[Tensor, dict[str, float]]:
         """Mean loss of one batch; reports precision and recall in per cent."""
-        batch = self._sampler(self._stage_index(step)).draw(rng)
+        batch = to_device(batch, self.device)
         assignment = self._forward(self.network, batch, self.recipe.sinkhorn_iterations)
         config = self.recipe.loss
         per_pair = matching_loss(assignment, batch.matches0, batch.matches1, config.form)
@@ -93,7 +107,7 @@ class SuperGlueObjective:
         pairs = pairs[:: max(1, len(pairs) // _VALIDATION_PAIRS)][:_VALIDATION_PAIRS]
         found: list[dict[str, float]] = []
         for shard, index in pairs:
-            batch = collate([read_pair(shard, index)])
+            batch = to_device(collate([read_pair(shard, index)]), self.device)
             assignment = self._forward(network, batch, _VALIDATION_ITERATIONS)
             found.append(_percentages(assignment, batch))
         if not found:
@@ -110,7 +124,7 @@ class SuperGlueObjective:
         pairs = [(shard, i) for shard in shards for i in range(len(shard.pairs))][:8]
         if not pairs:
             raise DataError("the first cache has no pair with enough matches: make it again")
-        batch = collate([read_pair(shard, i) for shard, i in pairs])
+        batch = to_device(collate([read_pair(shard, i) for shard, i in pairs]), self.device)
         self.network.eval()
         final, dustbin = self.network.final, self.network.dustbin
         given = final.weight.clone()
@@ -173,34 +187,11 @@ def enable_gradient_checkpointing(network: SuperGlue) -> None:
         )
 
 
-def grow(network: SuperGlue, smaller: SuperGlue) -> None:
-    """Copy ``smaller`` into ``network``, whose additional layers begin as zero.
-
-    Messages of zero leave every representation as it is, so both compute the same. Raises
-    :class:`WeightsError` unless they differ in the number of layers alone.
-    """
-    wanted, had = asdict(network.config), asdict(smaller.config)
-    differing = [key for key in wanted if key != "layers" and wanted[key] != had[key]]
-    if differing or network.config.layers < smaller.config.layers:
-        raise WeightsError(f"a network of {had} can't grow into {wanted}: only layers may be added")
-    state = network.state_dict()
-    state.update(smaller.state_dict())
-    network.load_state_dict(state)
-    with torch.no_grad():
-        for layer in network.gnn[2 * smaller.config.layers :]:
-            _zero_messages(layer)
-
-
 def _freeze_batch_norm(network: SuperGlue) -> None:
     """What is trained is then the network that is used, whatever else is in the batch."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm1d):
             module.eval()
-
-
-def _zero_messages(layer: Any) -> None:
-    nn.init.zeros_(layer.mlp[-1].weight)
-    nn.init.zeros_(layer.mlp[-1].bias)
 
 
 def _start(recipe: SuperGlueRecipe, shards: list[Shard]) -> SuperGlue:
@@ -216,8 +207,7 @@ def _start(recipe: SuperGlueRecipe, shards: list[Shard]) -> SuperGlue:
         if config.descriptor_dim != config.width:
             _project_on_principal_components(network, shards)
     elif recipe.start != "random":
-        smaller = load_superglue(recipe.start).network
-        grow(network, smaller)
+        grow(network, load_superglue(recipe.start).network)
     return network.requires_grad_(True)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,6 +28,7 @@ from superglue_ros.training.distributed import (
     leave_group,
     share_start,
 )
+from superglue_ros.training.loading import batches
 from superglue_ros.training.optimisation import (
     MovingAverage,
     OptimiserConfig,
@@ -54,12 +56,17 @@ class LoopConfig:
     checkpoint_minutes: float = setting(3.0, "Time between checkpoints.", low=0.0)
     validate_every: int = setting(500, "Steps between validations; 0 = only at the end.", low=0)
     report_every: int = setting(20, "Steps per row of the log.", low=1)
+    device: str = setting("auto", "auto: the GPU where there is one; else a torch device's name.")
+    workers: int = setting(
+        0, "Processes that draw batches ahead; 0 = the one that trains does.", low=0
+    )
 
 
 class Objective(Protocol):
     """What is trained: a network, and the loss of one step."""
 
     network: nn.Module
+    device: torch.device
 
     def architecture(self) -> dict[str, Any]:
         """What a checkpoint must agree in to fit this network."""
@@ -73,7 +80,15 @@ class Objective(Protocol):
         """Name of the curriculum's stage that ``step`` belongs to."""
         ...
 
-    def loss(self, step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+    def stage_end(self, step: int) -> int | None:
+        """The first step after the stage that ``step`` belongs to; None for the last stage."""
+        ...
+
+    def draw(self, step: int, rng: np.random.Generator) -> Any:
+        """The batch of ``step``, in main memory; see :mod:`superglue_ros.training.loading`."""
+        ...
+
+    def loss(self, batch: Any) -> tuple[Tensor, dict[str, float]]:
         """The loss of one batch, and numbers worth reporting."""
         ...
 
@@ -96,7 +111,7 @@ class Trainer:
     ) -> None:
         self.objective, self.steps, self.loop = objective, steps, loop
         self.optimiser_config, self.schedule, self.output = optimiser, schedule, output
-        self.group: Group = join_group()
+        self.group: Group = join_group(objective.device)
         self.parameters = objective.parameters()
         self.optimiser = make_optimiser(self.parameters, optimiser)
         self.average = MovingAverage(objective.network, optimiser.ema) if optimiser.ema else None
@@ -115,10 +130,11 @@ class Trainer:
         """Train to the last step. Raises :class:`TrainingError` on a loss that is not finite."""
         log = RunLog(self.output / "log.csv", self.step) if self.group.leads else None
         saved = time.monotonic()
+        batches = self._batches()
         sums: dict[str, list[float]] = {}
         with LiveProgress(self.steps, self.step, self.loop.report_every) as progress:
             while self.step < self.steps:
-                numbers = self._advance()
+                numbers = self._advance(*next(batches))
                 for name, value in numbers.items():
                     sums.setdefault(name, []).append(value)
                 last = self.step == self.steps
@@ -154,15 +170,28 @@ class Trainer:
             },
         )
 
-    def _advance(self) -> dict[str, float]:
-        rng = np.random.default_rng([self.loop.seed, self.step, self.group.rank])
-        torch.manual_seed(int(rng.integers(2**31)))
+    def _batches(self) -> Iterator[tuple[int, Any]]:
+        step = self.step
+        while step < self.steps:
+            # Worker processes begin anew with a stage, and with what its data are by then.
+            end = min(self.objective.stage_end(step) or self.steps, self.steps)
+            yield from batches(
+                self.objective,
+                range(step, end),
+                self.loop.seed,
+                self.group.rank,
+                self.loop.workers,
+            )
+            step = end
+
+    def _advance(self, seed: int, batch: Any) -> dict[str, float]:
+        torch.manual_seed(seed)
         rate = self.optimiser_config.learning_rate * learning_rate_factor(
             self.step, self.steps, self.schedule
         )
         for parameters in self.optimiser.param_groups:
             parameters["lr"] = rate
-        loss, numbers = self.objective.loss(self.step, rng)
+        loss, numbers = self.objective.loss(batch)
         if not all_finite(loss, self.group):
             raise TrainingError(
                 f"the loss is {float(loss.detach())} at step {self.step} (stage "

@@ -10,16 +10,34 @@ import pytest
 import torch
 import yaml
 
-from superglue_ros.training.distributed import Group, average_gradients, join_group
+from superglue_ros.errors import ConfigError
+from superglue_ros.training.distributed import (
+    Group,
+    average_gradients,
+    join_group,
+    training_device,
+)
 
 
 def test_without_torchrun_there_is_one_process(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    assert join_group() == Group(0, 1)
+    assert join_group(torch.device("cpu")) == Group(0, 1)
     parameter = torch.nn.Parameter(torch.ones(2))
     parameter.grad = torch.tensor([1.0, 2.0])
     average_gradients([parameter], Group())
     assert parameter.grad.tolist() == [1, 2]
+
+
+def test_a_process_without_a_gpu_of_its_own_is_told(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert training_device("auto") == torch.device("cuda", 0)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(ConfigError, match=r"process 2 has no GPU of its own, there are 1"):
+        training_device("auto")
+    assert training_device("cpu") == torch.device("cpu")
 
 
 @pytest.mark.slow
@@ -30,7 +48,7 @@ def test_two_processes_finish_one_run(cache, tmp_path):
         "network": {"descriptor_dim": 16, "width": 16, "layers": 1, "keypoint_encoder": [8]},
         "stages": [{"name": "only", "steps": 4, "caches": {str(cache): 1.0}}],
         "sinkhorn_iterations": 5,
-        "loop": {"report_every": 1, "precision": "float32"},
+        "loop": {"report_every": 1, "precision": "float32", "device": "cpu"},
     }
     recipe.write_text(yaml.safe_dump(values))
     root = str(Path(__file__).parents[2])

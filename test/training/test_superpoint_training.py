@@ -17,7 +17,10 @@ from superglue_ros.training.superpoint_objective import (
     SuperPointObjective,
     _targets,
     descriptor_loss,
+    detect,
+    detection_loss,
     detector_loss,
+    match_detections,
 )
 from superglue_ros.training.trainer import LoopConfig, Trainer
 
@@ -43,7 +46,7 @@ def recipe_for(labels: Path, output: Path, **changes) -> SuperPointRecipe:
         points=40,
         homography=HomographyRecipe(rotation_deg=10, min_overlap=0.3),
         optimiser=OptimiserConfig(learning_rate=3e-3),
-        loop=LoopConfig(precision="float32", report_every=1),
+        loop=LoopConfig(precision="float32", report_every=1, device="cpu"),
     )
     return replace(recipe, **changes)
 
@@ -75,6 +78,66 @@ def test_hits_count_the_nearest_in_the_same_view():
     assert hits == 100
     _, hits = descriptor_loss(words, words.roll(1, 0), places, places, torch.zeros(4), 0.1)
     assert hits == 0
+
+
+def test_detections_are_matched_where_they_see_the_same_point():
+    points = torch.tensor([[[10.0, 10], [40, 20], [90, 90]], [[31.0, 10], [60, 24], [12, 90]]])
+    valid = torch.tensor([[True, True, True], [True, True, False]])
+    to_the_right = torch.tensor([[[1.0, 0, 20], [0, 1, 0], [0, 0, 1]]])
+    errors, true = match_detections(points, valid, to_the_right)
+    assert errors[0, 0, 0] == pytest.approx(1.0)
+    assert errors[0, 1, 1] == pytest.approx(4.0)  # too far off to be the same point
+    assert torch.isinf(errors[0, :, 2]).all()
+    assert true.nonzero().tolist() == [[0, 0, 0]]
+
+
+def test_detect_gives_the_best_pixels_clear_of_the_border():
+    logits = torch.zeros(1, 65, 4, 4)
+    logits[:, 64] = 8.0
+    logits[0, 3 * 8 + 5, 1, 2] = 9.0
+    logits[0, 0, 2, 1] = 12.0
+    logits[0, 0, 0, 0] = 20.0  # on the border
+    points, valid = detect(logits, 4)
+    assert points[0, :2].tolist() == [[8.0, 16.0], [21.0, 11.0]]
+    assert valid[0].tolist() == [True, True, False, False]
+
+
+def test_detections_without_a_partner_are_among_the_candidates():
+    a = torch.eye(4)[None, :2].clone().requires_grad_(True)
+    b = torch.stack([torch.eye(4)[0], torch.eye(4)[3]])[None].clone()
+    errors = torch.tensor([[[0.5, 50.0], [60.0, 70.0]]])
+    true = errors < 3
+    loss, hits = detection_loss(a, b, errors, true, 0.5)
+    # Two candidates from either side: cosine 1 to the partner, 0 to the other.
+    assert loss.item() == pytest.approx(math.log(1 + math.exp(-2)), rel=1e-5)
+    assert hits == 100
+    near = torch.tensor([[[0.5, 3.5], [60.0, 70.0]]])  # a neighbour of the partner is no rival
+    loss, _ = detection_loss(a, b, near, true, 0.5)
+    assert loss.item() == pytest.approx(math.log(1 + math.exp(-2)) / 2, rel=1e-5)
+    nothing, hits = detection_loss(a, b, errors, torch.zeros_like(true), 0.5)
+    nothing.backward()
+    assert (nothing.item(), hits) == (0, 0)
+
+
+def test_descriptors_learn_from_detections(shapes, tmp_path):
+    recipe = recipe_for(shapes, tmp_path / "run", described="detections", points=30, steps=40)
+    objective = SuperPointObjective(recipe)
+    torch.manual_seed(0)
+
+    def mean_descriptor_loss() -> float:
+        with torch.no_grad():
+            numbers = [
+                objective.loss(objective.draw(0, np.random.default_rng(seed)))[1]
+                for seed in range(20)
+            ]
+        return float(np.mean([one["descriptor"] for one in numbers]))
+
+    before = mean_descriptor_loss()
+    trainer = Trainer(
+        objective, 40, recipe.loop, recipe.optimiser, recipe.schedule, tmp_path / "run"
+    )
+    trainer.run()
+    assert mean_descriptor_loss() < 0.85 * before
 
 
 def test_no_points_give_no_loss_but_a_gradient():
@@ -136,7 +199,10 @@ def test_training_finds_shapes_corners_better_and_tells_points_apart(shapes, tmp
     def mean_loss() -> float:
         """Over twenty fixed batches: a single one says more about its pairs than about training."""
         with torch.no_grad():
-            losses = [objective.loss(0, np.random.default_rng(seed))[0] for seed in range(20)]
+            losses = [
+                objective.loss(objective.draw(0, np.random.default_rng(seed)))[0]
+                for seed in range(20)
+            ]
         return float(torch.stack(losses).mean())
 
     before = mean_loss()
@@ -179,8 +245,8 @@ def test_adaptation_with_one_homography_is_the_plain_detection():
     torch.manual_seed(0)
     network = SuperPoint(TINY).eval()
     image = np.random.default_rng(0).integers(0, 255, (48, 64)).astype(np.uint8)
-    recipe = LabelRecipe("x", adaptation=1)
-    heat = adapt(network, image, np.random.default_rng(0), recipe)
+    recipe = LabelRecipe("x", adaptation=1, precision="float32")
+    heat = adapt(network, image, np.random.default_rng(0), recipe, torch.device("cpu"))
     with torch.no_grad():
         logits, _ = network(torch.from_numpy(image)[None, None].float() / 255)
     plain = torch.nn.functional.pixel_shuffle(logits.softmax(1)[:, :-1], 8)[0, 0]

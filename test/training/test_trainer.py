@@ -16,7 +16,6 @@ from superglue_ros.training.recipes import Stage, SuperGlueRecipe
 from superglue_ros.training.superglue_objective import (
     SuperGlueObjective,
     enable_gradient_checkpointing,
-    grow,
 )
 from superglue_ros.training.trainer import LoopConfig, Trainer, TrainingError
 
@@ -35,7 +34,7 @@ def recipe_for(cache: Path, output: Path, steps: int = 50, **changes) -> SuperGl
         optimiser=OptimiserConfig("adamw", 3e-3, 1e-4, clip=1.0, ema=0.9),
         schedule=ScheduleConfig("cosine", warmup=5),
         loss=LossConfig("mean"),
-        loop=LoopConfig(precision="float32", report_every=1, validate_every=0),
+        loop=LoopConfig(precision="float32", report_every=1, validate_every=0, device="cpu"),
     )
     return replace(recipe, **changes)
 
@@ -59,7 +58,9 @@ def test_the_same_seed_gives_the_same_50_losses_to_the_last_digit(cache, tmp_pat
     first, second = losses(tmp_path / "a"), losses(tmp_path / "b")
     assert len(first) == 50
     assert first == second
-    other = recipe_for(cache, tmp_path / "c", loop=LoopConfig(1, "float32", report_every=1))
+    other = recipe_for(
+        cache, tmp_path / "c", loop=LoopConfig(1, "float32", report_every=1, device="cpu")
+    )
     trainer_for(other).run()
     assert losses(tmp_path / "c") != first
 
@@ -77,10 +78,10 @@ def test_resumed_equals_in_one_go(cache, tmp_path, name):
     interrupted.steps = 20
     advance = interrupted._advance
 
-    def stop_at_11() -> dict[str, float]:
+    def stop_at_11(*drawn) -> dict[str, float]:
         if interrupted.step == 11:
             raise KeyboardInterrupt
-        numbers = advance()
+        numbers = advance(*drawn)
         if interrupted.step == 9:
             interrupted.save()
         return numbers
@@ -95,6 +96,18 @@ def test_resumed_equals_in_one_go(cache, tmp_path, name):
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
     for a, b in zip(whole.exported.parameters(), resumed.exported.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_batches_drawn_ahead_by_workers_give_the_same_run(cache, tmp_path):
+    stages = (
+        Stage("first", 4, {str(cache): 1.0}, SamplingConfig(keypoints=24, pairs=4)),
+        Stage("second", 4, {str(cache): 1.0}, SamplingConfig(keypoints=32, pairs=2)),
+    )
+    for name, workers in (("alone", 0), ("helped", 2)):
+        loop = LoopConfig(precision="float32", report_every=1, workers=workers, device="cpu")
+        trainer_for(recipe_for(cache, tmp_path / name, stages=stages, loop=loop)).run()
+    assert len(losses(tmp_path / "alone")) == 8
+    assert losses(tmp_path / "helped") == losses(tmp_path / "alone")
 
 
 def test_training_makes_the_loss_fall(cache, tmp_path):
@@ -139,19 +152,6 @@ def test_training_starts_as_the_optimal_matching_layer(cache, tmp_path):
     assert 0.25 * scale < network.dustbin.item() < 0.85 * scale
 
 
-def test_a_grown_network_computes_the_same(cache, tmp_path):
-    small = SuperGlueObjective(recipe_for(cache, tmp_path / "a", start="random")).network.eval()
-    torch.manual_seed(5)
-    large = type(small)(replace(NETWORK, layers=3)).eval()
-    grow(large, small)
-    inputs = (
-        torch.rand(1, 6, 2) * 90, torch.rand(1, 6), torch.randn(1, 6, 16), torch.full((1, 2), 100.0)
-    ) * 2  # fmt: skip
-    torch.testing.assert_close(large(*inputs), small(*inputs))
-    with pytest.raises(WeightsError, match=r"only layers may be added"):
-        grow(type(small)(replace(NETWORK, heads=4, layers=3)), small)
-
-
 def test_frozen_batch_norm_trains_the_network_that_is_used(cache, tmp_path):
     """Not a running statistic moves, and a pair gives the same alone as in a batch."""
     recipe = recipe_for(cache, tmp_path, 20, frozen_batch_norm=True, validation=str(cache))
@@ -176,7 +176,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(cache, tmp_path):
         objective = SuperGlueObjective(recipe_for(cache, tmp_path / "a", start="random"))
         if checkpointed:
             enable_gradient_checkpointing(objective.network)
-        loss, _ = objective.loss(0, np.random.default_rng(0))
+        loss, _ = objective.loss(objective.draw(0, np.random.default_rng(0)))
         loss.backward()
         found.append([p.grad.clone() for p in objective.network.parameters()])
     for a, b in zip(*found, strict=True):
@@ -195,7 +195,8 @@ def test_all_terms_of_the_loss_add_up(cache, tmp_path):
 
     def value(**terms: float) -> float:
         recipe = recipe_for(cache, tmp_path / "run", loss=LossConfig("sum", **terms))
-        return float(SuperGlueObjective(recipe).loss(0, rng(0))[0].detach())
+        objective = SuperGlueObjective(recipe)
+        return float(objective.loss(objective.draw(0, rng(0)))[0].detach())
 
     plain = value()
     network = SuperGlueObjective(recipe_for(cache, tmp_path / "run")).network

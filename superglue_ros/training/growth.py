@@ -1,0 +1,112 @@
+"""Growing: a trained SuperGlue becomes a larger one, which begins as it is.
+
+Layers that are added send messages of zero. In a wider network the old channels, heads and hidden
+units come first and read nothing of the new ones; those begin random, or as the part of the
+descriptors that the old input projection dropped, but nothing that is already there listens to them
+yet. What listens has a gradient, so all of it can learn.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from superglue_ros.errors import WeightsError
+from superglue_ros.superglue import SuperGlue
+
+_NEW_SCORES = 0.02  # new rows of the final projection: from exactly zero they could not learn
+
+
+@torch.no_grad()
+def grow(network: SuperGlue, smaller: SuperGlue) -> None:
+    """Copy ``smaller`` into ``network``, which may have more layers, and more width and heads.
+
+    What both compute is equal where only layers are added, and nearly so where width is. Raises
+    :class:`WeightsError` where they differ in anything else, or in the size of their heads.
+    """
+    wanted, had = asdict(network.config), asdict(smaller.config)
+    grows = ("layers", "width", "heads")
+    fits = all(wanted[key] == had[key] for key in wanted if key not in grows)
+    fits = fits and all(wanted[key] >= had[key] for key in grows)
+    fits = fits and wanted["width"] * had["heads"] == had["width"] * wanted["heads"]
+    if not fits or type(network.input) is not type(smaller.input):
+        raise WeightsError(
+            f"a network of {had} can't grow into {wanted}: layers may be added, and heads of the "
+            f"same size where both networks project their input"
+        )
+    if network.config.width == smaller.config.width:
+        state = network.state_dict()
+        state.update(smaller.state_dict())
+        network.load_state_dict(state)
+    else:
+        _widen(network, smaller)
+    for layer in network.gnn[2 * smaller.config.layers :]:
+        silence(layer)
+
+
+def silence(layer: Any) -> None:
+    """Let a layer's messages begin as zero, which leaves every representation as it is."""
+    nn.init.zeros_(layer.mlp[-1].weight)
+    nn.init.zeros_(layer.mlp[-1].bias)
+
+
+def _widen(network: SuperGlue, smaller: SuperGlue) -> None:
+    d, large = smaller.config.width, network.config.width
+    first = torch.arange(d)
+    _widen_input(network.input, smaller.input)
+    if network.encoder is not None and smaller.encoder is not None:
+        for ours, theirs in zip(
+            list(network.encoder)[:-1], list(smaller.encoder)[:-1], strict=True
+        ):
+            ours.load_state_dict(theirs.state_dict())
+        last: Any = smaller.encoder[-1]
+        _place(network.encoder[-1], last, first, torch.arange(last.in_features))
+        _silence_rows(network.encoder[-1], d)
+    for ours, theirs in zip(network.gnn, smaller.gnn, strict=False):
+        layer: Any = ours
+        old: Any = theirs
+        _place(layer.qkv, old.qkv, _blocks(3, d, large), first)
+        _place(layer.merge, old.merge, first, first)
+        _place(layer.mlp[0], old.mlp[0], torch.arange(2 * d), _blocks(2, d, large))
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            getattr(layer.mlp[1], name)[: 2 * d] = getattr(old.mlp[1], name)
+        _place(layer.mlp[2], old.mlp[2], first, torch.arange(2 * d))
+        _silence_rows(layer.mlp[2], d)
+    _place(network.final, smaller.final, first, first)
+    # Scores are divided by the root of the width (eq. 7), which has grown.
+    network.final.weight[:d] *= (large / d) ** 0.25
+    network.final.bias[:d] *= (large / d) ** 0.25
+    network.final.weight[d:] *= _NEW_SCORES
+    network.final.bias[d:] = 0
+    network.dustbin.copy_(smaller.dustbin)
+
+
+def _widen_input(ours: Any, theirs: Any) -> None:
+    """New channels show directions of the descriptors that the old projection is blind to."""
+    d = theirs.out_features
+    _place(ours, theirs, torch.arange(d), torch.arange(theirs.in_features))
+    _, _, directions = torch.linalg.svd(theirs.weight.float())
+    unseen = directions[d:][: ours.out_features - d]
+    size = theirs.weight.norm(dim=1).mean()
+    ours.weight[d : d + len(unseen)] = size * unseen
+    ours.bias[d:] = 0
+
+
+def _blocks(count: int, small: int, large: int) -> Tensor:
+    """Places of the old channels among ``count`` blocks that grew from ``small`` to ``large``."""
+    return torch.cat([block * large + torch.arange(small) for block in range(count)])
+
+
+def _place(ours: Any, theirs: Any, rows: Tensor, columns: Tensor) -> None:
+    """Put a linear layer into a larger one: its rows read the given columns and no others."""
+    ours.weight[rows] = 0
+    ours.weight[rows[:, None], columns] = theirs.weight
+    ours.bias[rows] = theirs.bias
+
+
+def _silence_rows(linear: Any, start: int) -> None:
+    linear.weight[start:] = 0
+    linear.bias[start:] = 0
