@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from superglue_ros.errors import DataError, ImageError
+from superglue_ros.errors import ConfigError, DataError, ImageError
 
 GreyImage = NDArray[np.uint8]
 Matrix = NDArray[np.floating]
@@ -25,7 +25,8 @@ class HomographyRecipe:
     ``perspective`` moves each corner by up to this part of the image side; ``rotation_deg`` either
     way; ``scale`` (low, high) is drawn uniformly in its logarithm; ``translation`` in parts of the
     image side; views that share less than ``min_overlap`` of their area are drawn again;
-    ``min_crop`` is the smallest part of the largest possible crop that is used.
+    ``min_crop`` is the smallest part of the largest possible crop that is used. Raises
+    :class:`ConfigError` on values that no homography can have.
     """
 
     width: int = 640
@@ -36,6 +37,20 @@ class HomographyRecipe:
     translation: float = 0.2
     min_overlap: float = 0.35
     min_crop: float = 0.7
+
+    def __post_init__(self) -> None:
+        low, high = self.scale
+        if not 0 < low <= high < np.inf:
+            raise ConfigError(
+                f"scale must be two positive numbers, low before high, not {low} {high}"
+            )
+        for name in ("perspective", "rotation_deg", "translation", "min_overlap"):
+            if not 0 <= getattr(self, name) < np.inf:
+                raise ConfigError(f"{name} must be at least 0, not {getattr(self, name)}")
+        if not 0 < self.min_crop <= 1:
+            raise ConfigError(f"min_crop must be above 0 and at most 1, not {self.min_crop}")
+        if min(self.width, self.height) < 1:
+            raise ConfigError(f"a view of {self.width}x{self.height} has no pixels")
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from superglue_ros.errors import DataError, ImageError
+from superglue_ros.errors import ConfigError, DataError, ImageError
 from superglue_ros.homographies import (
     HomographyRecipe,
     overlap,
@@ -74,3 +74,19 @@ def test_bad_images_and_impossible_recipes_are_refused():
         sample_pair(np.zeros((100, 100, 3), np.uint8), np.random.default_rng(0))
     with pytest.raises(DataError, match="overlap"):
         sample_homography(np.random.default_rng(0), replace(SMALL, min_overlap=1.1))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"scale": (0, 1)}, "scale must be two positive numbers"),
+        ({"scale": (1, float("inf"))}, "scale must be two positive numbers"),
+        ({"perspective": -0.1}, r"perspective must be at least 0, not -0\.1"),
+        ({"translation": float("nan")}, "translation must be at least 0, not nan"),
+        ({"min_crop": 1.1}, r"min_crop must be above 0 and at most 1, not 1\.1"),
+        ({"width": 0}, "a view of 0x480 has no pixels"),
+    ],
+)
+def test_ranges_that_no_homography_can_have_are_named(values, message):
+    with pytest.raises(ConfigError, match=message):
+        HomographyRecipe(**values)

@@ -109,18 +109,10 @@ def homography_command(args: argparse.Namespace) -> int:
 
 
 def _homography_recipe(args: argparse.Namespace) -> HomographyRecipe:
-    low, high = args.scale
-    if not 0 < low <= high:
-        raise ConfigError(
-            f"--scale must be two positive numbers, low before high, not {low} {high}"
-        )
-    for name in ("perspective", "translation", "min_overlap", "rotation"):
-        if getattr(args, name) < 0:
-            raise ConfigError(f"--{name.replace('_', '-')} must not be negative")
     return HomographyRecipe(
         perspective=args.perspective,
         rotation_deg=args.rotation,
-        scale=(low, high),
+        scale=(args.scale[0], args.scale[1]),
         translation=args.translation,
         min_overlap=args.min_overlap,
     )

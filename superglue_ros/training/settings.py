@@ -40,7 +40,10 @@ def build(cls: type[T], values: Any, name: str = "") -> T:
             _check_range(item, arguments[key], _join(name, key))
         elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
             raise ConfigError(f"{_join(name, key)} is missing")
-    return cls(**arguments)
+    try:
+        return cls(**arguments)
+    except ConfigError as error:  # what only the whole can say, such as an order of two values
+        raise ConfigError(_join(name, error)) from error
 
 
 def load(path: str | Path, cls: type[T]) -> T:

@@ -126,8 +126,8 @@ def test_the_ranges_of_the_homographies_are_options(photographs, tmp_path, capsy
     recipe = json.loads((output / "config.json").read_text())["data"]["recipe"]
     assert (recipe["rotation_deg"], recipe["scale"]) == (0, [1, 1])
     for wrong, message in (
-        (("--scale", 2, 1), "--scale must be two positive numbers, low before high, not 2.0 1.0"),
-        (("--rotation", -5), "--rotation must not be negative"),
+        (("--scale", 2, 1), "scale must be two positive numbers, low before high, not 2.0 1.0"),
+        (("--rotation", -5), "rotation_deg must be at least 0, not -5.0"),
     ):
         assert evaluate(*homography_arguments(photographs, tmp_path / "no", *wrong)) == 1
         assert message in capsys.readouterr().err

@@ -67,6 +67,12 @@ def test_a_tuple_of_another_length_is_refused():
         build(CacheRecipe, {"homography": {"scale": [1, 2, 3]}})
 
 
+def test_impossible_homographies_are_refused_by_their_place_in_the_recipe():
+    message = r"homography\.scale must be two positive numbers, low before high, not 2\.0 1\.0"
+    with pytest.raises(ConfigError, match=message):
+        build(CacheRecipe, {"homography": {"scale": [2, 1]}})
+
+
 def test_unreadable_files_are_named(tmp_path):
     with pytest.raises(ConfigError, match=r"cannot read recipe .*none\.yaml"):
         load(tmp_path / "none.yaml", CacheRecipe)
