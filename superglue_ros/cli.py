@@ -23,7 +23,7 @@ AREAS = {
     "evaluate": ("superglue_ros.evaluation.cli", "the paper's tables, and rosbag replay"),
     "bench": ("superglue_ros.bench.cli", "time and memory against public implementations"),
     "export": ("superglue_ros.bench.cli", "write the networks as ONNX"),
-    "slam": ("superglue_ros.examples.bundle_adjuster.cli", "trajectory with the example back-end"),
+    "slam": ("superglue_ros.back_end.cli", "trajectory with the example back-end"),
 }
 
 

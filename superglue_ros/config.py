@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -16,6 +16,7 @@ from typing import Any, TypeVar, get_type_hints
 import yaml
 
 from superglue_ros.errors import ConfigError
+from superglue_ros.registry import FRONT_ENDS, MATCHERS
 
 T = TypeVar("T")
 
@@ -26,7 +27,7 @@ def setting(
     *,
     low: float | None = None,
     high: float | None = None,
-    choices: tuple[str, ...] = (),
+    choices: Iterable[str] = (),
     fixed: bool = False,
 ) -> Any:
     """A leaf of the tree: inclusive range ``low`` to ``high``, or ``choices``.
@@ -48,9 +49,7 @@ def setting(
 class FrontEndConfig:
     """Detection and description of keypoints."""
 
-    name: str = setting(
-        "superpoint", "Local features.", choices=("superpoint", "sift", "orb"), fixed=True
-    )
+    name: str = setting("superpoint", "Local features.", choices=FRONT_ENDS, fixed=True)
     weights: str = setting(
         "", "SuperPoint weights file; empty takes the package's own.", fixed=True
     )
@@ -87,7 +86,7 @@ class MatcherConfig:
     name: str = setting(
         "superglue",
         "Matcher.",
-        choices=("superglue", "nn", "mutual", "ratio", "distance"),
+        choices=MATCHERS,
         fixed=True,
     )
     weights: str = setting("", "SuperGlue weights file; empty takes the package's own.", fixed=True)
@@ -317,7 +316,7 @@ def checked(name: str, item: dataclasses.Field[Any], kind: type, value: Any) -> 
         value = float(value)
     if type(value) is not kind:
         raise ConfigError(f"{name} must be {kind.__name__}, not {value!r}")
-    choices = item.metadata.get("choices") or ()
+    choices = tuple(item.metadata.get("choices") or ())
     if choices and value not in choices:
         raise ConfigError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
     low, high = item.metadata.get("low"), item.metadata.get("high")

@@ -14,20 +14,21 @@ from pathlib import Path
 
 import numpy as np
 
-from superglue_ros import map_io
 from superglue_ros.config import Config
-from superglue_ros.device import resolve_device
-from superglue_ros.encoding import Encoded, encode, prepare
-from superglue_ros.errors import SuperglueError
-from superglue_ros.frontends import FrontEnd, make_front_end
-from superglue_ros.keyframes import Candidate, Keyframe, KeyframeStore, Overlap
-from superglue_ros.matching import Matcher, make_matcher
-from superglue_ros.relocalisation import relocalise
+from superglue_ros.errors import ConfigError, SuperglueError
+from superglue_ros.frontends.base import FrontEnd, make_front_end
+from superglue_ros.mapping import map_io
+from superglue_ros.mapping.encoding import Encoded, encode, prepare
+from superglue_ros.mapping.keyframes import Candidate, Keyframe, KeyframeStore, Overlap
+from superglue_ros.mapping.relocalisation import relocalise
+from superglue_ros.mapping.stereo_pair import right_tracks, verify_stereo
+from superglue_ros.mapping.tracks import Tracks
+from superglue_ros.mapping.verification import FramePair, verify
+from superglue_ros.matchers.base import Matcher, make_matcher
+from superglue_ros.networks.device import resolve_device
+from superglue_ros.registry import MATCHERS
 from superglue_ros.stage_clock import StageClock, StageSeconds
-from superglue_ros.stereo_pair import right_tracks, verify_stereo
-from superglue_ros.tracks import Tracks
 from superglue_ros.types import Correspondences, Features, FloatArray, Frame, FrameId, MatchKind
-from superglue_ros.verification import FramePair, verify
 
 __all__ = ["FramePair", "FrameResult", "Pipeline", "StageSeconds", "process_together"]
 
@@ -70,6 +71,11 @@ class Pipeline:
         self.config = config or Config()
         device = resolve_device(self.config.device)
         self.front_end = front_end or make_front_end(self.config, device)
+        if matcher is None and not MATCHERS[self.config.matcher.name].one_to_one:
+            raise ConfigError(
+                f"matcher.name {self.config.matcher.name} gives keypoints several partners, which "
+                f"no track can follow: it is for evaluation of pairs only"
+            )
         self.matcher = matcher or make_matcher(self.config, device)
         self.keyframes = KeyframeStore(self.config.keyframes)
         self.tracks = tracks or Tracks()
@@ -258,7 +264,8 @@ class Pipeline:
         """One network batch over all candidates, then the geometry of each pair."""
         with clock.stage("match"):
             prepared = [candidate.keyframe.prepared for candidate in candidates]
-            assignments = self.matcher.match(prepared, query.prepared) if candidates else []
+            queries = [query.prepared] * len(candidates)
+            assignments = self.matcher.match_pairs(prepared, queries) if candidates else []
         return self._verify(zip(candidates, assignments, strict=True), query, clock)
 
     def _verify(

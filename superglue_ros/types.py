@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from superglue_ros.errors import CalibrationError, FeaturesError, ImageError
 from superglue_ros.geometry.camera import Camera
+from superglue_ros.geometry.verdict import PoseMethod as PoseMethod
+from superglue_ros.geometry.verdict import PoseStatus as PoseStatus
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int32]
@@ -23,8 +25,6 @@ IdArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 PoseArray = NDArray[np.float64]
 
-UNMATCHED = -1
-IGNORED = -2
 NO_TRACK = -1
 
 
@@ -46,27 +46,6 @@ class MatchStatus(IntEnum):
     NO_KEYPOINTS_QUERY = 2
     FEW = 3
     ERROR = 4
-
-
-class PoseMethod(IntEnum):
-    """Model behind a relative pose; the numbers are those of ``RelativePose.msg``."""
-
-    NONE = 0
-    ESSENTIAL = 1
-    HOMOGRAPHY = 2
-    PNP = 3
-    STEREO = 4
-
-
-class PoseStatus(IntEnum):
-    """Outcome of pose estimation; the numbers are those of ``RelativePose.msg``."""
-
-    VALID = 0
-    REJECTED = 1
-    FEW = 2
-    ROTATION_ONLY = 3
-    PLANAR = 4
-    LOST = 5
 
 
 @dataclass(frozen=True)

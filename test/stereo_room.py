@@ -8,10 +8,10 @@ from functools import cache
 import cv2
 import numpy as np
 
-from superglue_ros.demo.room import demo_room
 from superglue_ros.geometry.camera import Camera
-from superglue_ros.rendering import Scene, render
-from superglue_ros.rooms import look_at
+from superglue_ros.synthetic.demo_room import demo_room
+from superglue_ros.synthetic.rendering import Scene, render
+from superglue_ros.synthetic.rooms import look_at
 from superglue_ros.types import Frame, FrameId, RightView
 
 WIDTH, HEIGHT = 320, 240

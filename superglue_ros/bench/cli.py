@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
-from superglue_ros.backends import superglue_engine, superpoint_engine
 from superglue_ros.bench import measure
 from superglue_ros.bench.floor import Rates, measure_rates
 from superglue_ros.bench.inputs import full_superglue, room_features, room_images
@@ -23,9 +22,10 @@ from superglue_ros.bench.node import measure_node
 from superglue_ros.bench.peers import available
 from superglue_ros.bench.report import MemoryRow, Results, tables, write
 from superglue_ros.config import Config, MatcherConfig
+from superglue_ros.engines.backends import superglue_engine, superpoint_engine
+from superglue_ros.engines.export import export_superglue, export_superpoint
 from superglue_ros.errors import ConfigError
-from superglue_ros.export import export_superglue, export_superpoint
-from superglue_ros.weights import load_superglue, load_superpoint
+from superglue_ros.networks.weights import load_superglue, load_superpoint
 
 KEYPOINTS = (256, 512, 1024, 2048, 4096)
 WINDOWS = (1, 2, 4, 8)

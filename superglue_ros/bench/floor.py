@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from superglue_ros.bench.timing import paired
-from superglue_ros.superglue import SuperGlueConfig
+from superglue_ros.networks.superglue import SuperGlueConfig
 
 
 @dataclass(frozen=True)

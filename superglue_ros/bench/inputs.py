@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from superglue_ros.config import Config, FrontEndConfig
-from superglue_ros.demo.room import RoomSequence
-from superglue_ros.frontends import make_front_end
-from superglue_ros.image import to_grey
-from superglue_ros.superglue import SuperGlue, SuperGlueConfig
+from superglue_ros.data.image import to_grey
+from superglue_ros.frontends.base import make_front_end
+from superglue_ros.networks.superglue import SuperGlue, SuperGlueConfig
+from superglue_ros.synthetic.demo_room import RoomSequence
 from superglue_ros.types import Features
 
 

@@ -26,22 +26,19 @@ from superglue_ros.bench.peers import (
 )
 from superglue_ros.bench.timing import paired
 from superglue_ros.config import Config, FrontEndConfig, MatcherConfig
-from superglue_ros.fast_sinkhorn import transport
-from superglue_ros.frontends import SuperPointFrontEnd, make_front_end
-from superglue_ros.image import to_tensor
-from superglue_ros.matching import (
-    SuperGlueMatcher,
-    make_matcher,
-    match_pair,
-    mutual_assignment,
-)
-from superglue_ros.precision import superglue_dtype, superpoint_dtype
-from superglue_ros.sinkhorn import log_sinkhorn
-from superglue_ros.superglue import SuperGlue
-from superglue_ros.superglue_engine import SuperGlueEngine
-from superglue_ros.superpoint_engine import SuperPointEngine
+from superglue_ros.data.image import to_tensor
+from superglue_ros.engines.precision import superglue_dtype, superpoint_dtype
+from superglue_ros.engines.superglue import SuperGlueEngine
+from superglue_ros.engines.superpoint import SuperPointEngine
+from superglue_ros.frontends.base import make_front_end
+from superglue_ros.frontends.superpoint import SuperPointFrontEnd
+from superglue_ros.matchers.base import make_matcher, match_pair
+from superglue_ros.matchers.superglue import SuperGlueMatcher, mutual_assignment
+from superglue_ros.networks.fast_sinkhorn import transport
+from superglue_ros.networks.sinkhorn import log_sinkhorn
+from superglue_ros.networks.superglue import SuperGlue
+from superglue_ros.networks.weights import load_superglue, load_superpoint
 from superglue_ros.types import Correspondences, Features
-from superglue_ros.weights import load_superglue, load_superpoint
 
 CPU = torch.device("cpu")
 
@@ -177,7 +174,7 @@ def window_rows(
     front_end = make_front_end(Config(front_end=FrontEndConfig(max_keypoints=count)), CPU)
 
     def match(window: int) -> Callable[[], object]:
-        return lambda: matcher.match(keyframes[:window], matcher.prepare(query))
+        return lambda: matcher.match_pairs(keyframes[:window], [matcher.prepare(query)] * window)
 
     contenders = {str(k): match(k) for k in sizes} | {
         "extract": lambda: front_end.extract(images[0])

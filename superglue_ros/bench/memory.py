@@ -15,8 +15,9 @@ import torch
 from superglue_ros.bench.inputs import full_superglue
 from superglue_ros.bench.peers import TransformersSuperGlue
 from superglue_ros.config import MatcherConfig
-from superglue_ros.matching import SuperGlueMatcher, match_pair
-from superglue_ros.superglue_engine import SuperGlueEngine
+from superglue_ros.engines.superglue import SuperGlueEngine
+from superglue_ros.matchers.base import match_pair
+from superglue_ros.matchers.superglue import SuperGlueMatcher
 from superglue_ros.types import Features
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from superglue_ros.demo.processes import Children
+from superglue_ros.live.processes import Children
 
 _PATIENCE_SECONDS = 120
 
@@ -33,7 +33,7 @@ class NodeRow:
 def measure_node(output: Path, frames: int, keypoints: int = 512) -> NodeRow | None:
     """Run the node and a probe as processes of their own; None without a ROS environment.
 
-    Raises :class:`~superglue_ros.demo.processes.ProcessError` where one of them fails.
+    Raises :class:`~superglue_ros.live.processes.ProcessError` where one of them fails.
     """
     if find_spec("rclpy") is None or find_spec("superglue_ros.msg") is None:
         return None
@@ -43,7 +43,9 @@ def measure_node(output: Path, frames: int, keypoints: int = 512) -> NodeRow | N
         parameters = ["autostart:=true", f"front_end.max_keypoints:={keypoints}"]
         options = [word for parameter in parameters for word in ("-p", parameter)]
         node = children.start("matcher", "superglue_ros.ros.node", "--ros-args", *options)
-        probe = children.start("probe", "superglue_ros.ros.latency_probe", f"--frames={frames}")
+        probe = children.start(
+            "probe", "superglue_ros.ros.tools.latency_probe", f"--frames={frames}"
+        )
         timed = []
         while probe.exit_code is None:
             node.check_running()

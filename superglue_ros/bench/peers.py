@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from superglue_ros.config import MatcherConfig
-from superglue_ros.evaluation.peers import lightglue_package
-from superglue_ros.superglue import SuperGlue
-from superglue_ros.superpoint import SuperPoint, SuperPointConfig
+from superglue_ros.frontends.lightglue_package import lightglue_package
+from superglue_ros.networks.superglue import SuperGlue
+from superglue_ros.networks.superpoint import SuperPoint, SuperPointConfig
 from superglue_ros.types import Features
 
 

@@ -15,7 +15,7 @@ from matplotlib.ticker import ScalarFormatter
 from superglue_ros.bench.floor import Rates
 from superglue_ros.bench.measure import AgreementRow, ExtractRow, PairRow, WindowRow
 from superglue_ros.bench.node import NodeRow
-from superglue_ros.plots import new_figure, save
+from superglue_ros.drawing.plots import new_figure, save
 
 BEGIN = "<!-- tables: written by superglue-ros bench -->"
 END = "<!-- end of tables -->"

@@ -10,10 +10,10 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from superglue_ros.bag_sequences import BagSequence, SequenceTopics, write_bag
-from superglue_ros.bags import STORAGES
+from superglue_ros.data.bag_sequences import BagSequence, SequenceTopics, write_bag
+from superglue_ros.data.bags import STORAGES
+from superglue_ros.data.sequences import FolderSequence, open_sequence
 from superglue_ros.errors import ConfigError
-from superglue_ros.sequences import FolderSequence, open_sequence
 
 # What a laptop without a GPU matches in about a second a frame.
 _PARAMETERS = {"front_end.max_keypoints": "512"}
@@ -88,12 +88,13 @@ def _add_to_bag(subparsers: argparse._SubParsersAction) -> None:
 
 def run_demo(args: argparse.Namespace) -> int:
     """Run the demonstration; exit code 0 where frames were matched, 1 otherwise."""
-    from superglue_ros.demo.run import DemoOptions, run_bag, run_sequence
+    from superglue_ros.demo.run import run_bag, run_sequence
+    from superglue_ros.live.play_and_record import LiveOptions
 
     # A polite end: the same way out as for an interrupt, so that the children are stopped.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console()
-    options = DemoOptions(
+    options = LiveOptions(
         Path(args.output),
         args.rate,
         args.depth,
@@ -135,7 +136,7 @@ def run_to_bag(args: argparse.Namespace) -> int:
 def _source(args: argparse.Namespace) -> Any:
     if args.sequence:
         return open_sequence(args.sequence, args.depth_unit)
-    from superglue_ros.demo.room import RoomSequence
+    from superglue_ros.synthetic.demo_room import RoomSequence
 
     return RoomSequence()
 

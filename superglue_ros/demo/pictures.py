@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from superglue_ros.bag_sequences import BagSequence
+from superglue_ros.data.bag_sequences import BagSequence
 from superglue_ros.demo.results import PairResult, Results
-from superglue_ros.plots import plot_over_time
+from superglue_ros.drawing.matches import draw_matches, write_picture
+from superglue_ros.drawing.plots import plot_over_time
 from superglue_ros.types import MatchKind, PoseStatus
-from superglue_ros.visualisation import draw_matches, write_picture
 
 PAIRS_SHOWN = 4
 _MAX_ERROR_PX = 5.0

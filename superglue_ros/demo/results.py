@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from superglue_ros.bags import BagReader
+from superglue_ros.data.bags import BagReader
+from superglue_ros.data.message_reading import matches_from_message, pose_from_message
+from superglue_ros.data.trajectories import Trajectory
 from superglue_ros.errors import DataError
-from superglue_ros.evaluation.metrics import direction_error_deg, rotation_error_deg
+from superglue_ros.geometry.angle_errors import direction_error_deg, rotation_error_deg
 from superglue_ros.geometry.camera import Camera
-from superglue_ros.message_reading import matches_from_message, pose_from_message
-from superglue_ros.trajectories import Trajectory
 from superglue_ros.types import Matches, MatchStatus, PoseStatus, RelativePose
 
 MATCHES, POSE, STATUS = "/matches", "/relative_pose", "/status"

@@ -6,11 +6,11 @@ import argparse
 from pathlib import Path
 
 from superglue_ros.evaluation import commands
-from superglue_ros.evaluation.ablation import VARIANTS
+from superglue_ros.evaluation.bag.trajectories import FORMATS
 from superglue_ros.evaluation.estimators import POSE_ESTIMATORS
-from superglue_ros.evaluation.methods import FRONT_ENDS, MATCHERS
-from superglue_ros.evaluation.trajectories import FORMATS
-from superglue_ros.homographies import HomographyRecipe
+from superglue_ros.evaluation.pairs.ablation import VARIANTS
+from superglue_ros.registry import FRONT_ENDS, MATCHERS
+from superglue_ros.synthetic.homographies import HomographyRecipe
 
 
 def add_subcommands(subparsers: argparse._SubParsersAction) -> None:
@@ -214,7 +214,9 @@ def _add_method_options(parser: argparse.ArgumentParser, usual_keypoints: int) -
     settings.add_argument("--config", type=Path, help="YAML of the settings (see config/)")
     settings.add_argument("--superpoint", metavar="FILE", help="SuperPoint weights")
     settings.add_argument("--superglue", metavar="FILE", help="SuperGlue weights")
-    settings.add_argument("--keypoints", default="", help="folder of the keypoints-file front-end")
+    settings.add_argument(
+        "--keypoints", default="", help="folder of keypoint files, in place of detections"
+    )
     settings.add_argument(
         "--max-keypoints", type=int, help=f"default: as --config, or else {usual_keypoints}"
     )

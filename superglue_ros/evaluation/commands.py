@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,35 +10,31 @@ from typing import Any
 import numpy as np
 
 from superglue_ros.config import Config, from_mapping, load, to_mapping
+from superglue_ros.data.sequences import open_sequence
+from superglue_ros.data.trajectories import Trajectory, pose_from_quaternion
 from superglue_ros.errors import ConfigError
-from superglue_ros.evaluation import homography, pose
-from superglue_ros.evaluation.ablation import (
-    trained_files,
-    variant,
-    write_knock_outs,
-)
-from superglue_ros.evaluation.attention_report import attention_report
-from superglue_ros.evaluation.compare import compare, cross_table, markdown
+from superglue_ros.evaluation.bag.trajectories import read_ground_truth, trajectory_errors
 from superglue_ros.evaluation.estimators import PoseEstimatorConfig
-from superglue_ros.evaluation.images import listed_images
-from superglue_ros.evaluation.make_pairs import (
+from superglue_ros.evaluation.pairs import homography, pose
+from superglue_ros.evaluation.pairs.ablation import trained_files, variant, write_knock_outs
+from superglue_ros.evaluation.pairs.images import listed_images
+from superglue_ros.evaluation.pairs.make_pairs import (
     FrameRange,
     pairs_by_gap,
     pairs_by_overlap,
     rectify,
 )
-from superglue_ros.evaluation.methods import MethodSpec
-from superglue_ros.evaluation.pairs import read_pairs, write_pairs
-from superglue_ros.evaluation.pictures import report_homography, report_pose
-from superglue_ros.evaluation.report import number
-from superglue_ros.evaluation.results import Results
-from superglue_ros.evaluation.run import PairEvaluation, run
-from superglue_ros.evaluation.stage_times import timing_report
-from superglue_ros.evaluation.trajectories import read_ground_truth, trajectory_errors
-from superglue_ros.homographies import HomographyRecipe
-from superglue_ros.photometric import PhotometricRecipe
-from superglue_ros.sequences import open_sequence
-from superglue_ros.trajectories import Trajectory, pose_from_quaternion
+from superglue_ros.evaluation.pairs.methods import MethodSpec
+from superglue_ros.evaluation.pairs.pairs_file import read_pairs, write_pairs
+from superglue_ros.evaluation.pairs.run import PairEvaluation, run
+from superglue_ros.evaluation.reports.attention_report import attention_report
+from superglue_ros.evaluation.reports.compare import compare, cross_table, markdown
+from superglue_ros.evaluation.reports.pictures import report_homography, report_pose
+from superglue_ros.evaluation.reports.report import number
+from superglue_ros.evaluation.reports.results import Results
+from superglue_ros.evaluation.reports.stage_times import timing_report
+from superglue_ros.synthetic.homographies import HomographyRecipe
+from superglue_ros.synthetic.photometric import PhotometricRecipe
 
 
 def method_spec(args: argparse.Namespace) -> MethodSpec:
@@ -72,10 +67,12 @@ def method_spec(args: argparse.Namespace) -> MethodSpec:
     for name in ("device", "precision"):
         if getattr(args, name) is not None:
             base[name] = getattr(args, name)
-    matcher = args.matcher or base["matcher"]["name"]
-    own = "aliked" if matcher == "lightglue" else base["front_end"]["name"]
-    config = from_mapping(Config, base)
-    return MethodSpec(args.front_end or own, matcher, config, args.keypoints)
+    base["matcher"]["name"] = args.matcher or base["matcher"]["name"]
+    if args.front_end:
+        base["front_end"]["name"] = args.front_end
+    elif base["matcher"]["name"] == "lightglue":
+        base["front_end"]["name"] = "aliked"
+    return MethodSpec(from_mapping(Config, base), args.keypoints)
 
 
 def homography_command(args: argparse.Namespace) -> int:
@@ -92,7 +89,7 @@ def homography_command(args: argparse.Namespace) -> int:
                 args.images, args.pairs, args.seed, _homography_recipe(args), photometric, paths
             )
         )
-    threshold = spec.config.matcher.threshold if spec.matcher == "superglue" else 0.0
+    threshold = spec.confidence_threshold
     protocol = homography.HomographyProtocol(confidence_threshold=threshold)
     evaluation = PairEvaluation(
         "homography",
@@ -157,7 +154,7 @@ def _evaluate_pose(args: argparse.Namespace, spec: MethodSpec) -> Results:
         estimator,
         spec.config.front_end.max_size,
         args.epipolar_threshold,
-        spec.config.matcher.threshold if spec.matcher == "superglue" else 0.0,
+        spec.confidence_threshold,
         args.rotation_only,
     )
     evaluation = PairEvaluation(
@@ -186,11 +183,9 @@ def ablation_command(args: argparse.Namespace) -> int:
         raise ConfigError(f"{args.checkpoints} holds no variant: {', '.join(missing)}")
     # One extraction serves all variants.
     args.feature_cache = args.feature_cache or output / "features"
-    rows = [("mutual", "NN + mutual", replace(spec, matcher="mutual"))]
+    rows = [("mutual", "NN + mutual", spec.with_matcher("mutual"))]
     for key, file in files.items():
-        matcher = replace(spec.config.matcher, weights=str(file))
-        config = replace(spec.config, matcher=matcher)
-        rows.append((key, variant(key).title, replace(spec, matcher="superglue", config=config)))
+        rows.append((key, variant(key).title, spec.with_matcher("superglue", str(file))))
     folders = []
     for key, title, one in rows:
         args.output, args.label = output / key, title
@@ -221,9 +216,9 @@ def timing_command(args: argparse.Namespace) -> int:
 def bag_command(args: argparse.Namespace) -> int:
     """A recording, offline, live or as recorded."""
     # Here, so that all else runs where rosbags is not installed, as beside a peer's torch.
-    from superglue_ros.bag_sequences import BagSequence
-    from superglue_ros.evaluation.bag import BagProtocol
-    from superglue_ros.evaluation.bag_run import BagOptions, run_bag
+    from superglue_ros.data.bag_sequences import BagSequence
+    from superglue_ros.evaluation.bag.judge import BagProtocol
+    from superglue_ros.evaluation.bag.run import BagOptions, run_bag
 
     spec = method_spec(args)
     sequence = BagSequence(

@@ -17,6 +17,7 @@ from superglue_ros.geometry.least_squares import Fit, minimise
 from superglue_ros.geometry.modes import Mode, find_modes, second_moment
 from superglue_ros.geometry.rotation import log, tangent_basis
 from superglue_ros.geometry.two_view_models import Motion, epipolar, transfer
+from superglue_ros.geometry.verdict import PoseMethod, PoseStatus
 from superglue_ros.geometry.views import (
     POINT_TO_LINE,
     TwoViewGeometry,
@@ -24,9 +25,9 @@ from superglue_ros.geometry.views import (
     epipolar_inliers,
     pose_of,
 )
-from superglue_ros.types import BoolArray, PoseMethod, PoseStatus
 
 Array = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
 
 # One match may have this much of a parameter to itself.
 _MOST_LEVERAGE = 0.4

@@ -19,6 +19,7 @@ from superglue_ros.geometry.least_squares import Linearisation, minimise
 from superglue_ros.geometry.robust import robust_absolute_pose
 from superglue_ros.geometry.rotation import exp
 from superglue_ros.geometry.two_view_models import Motion, RayPairs, whiten
+from superglue_ros.geometry.verdict import PoseMethod, PoseStatus
 from superglue_ros.geometry.views import (
     POINT_TO_LINE,
     TwoViewGeometry,
@@ -26,7 +27,6 @@ from superglue_ros.geometry.views import (
     epipolar_inliers,
     pose_of,
 )
-from superglue_ros.types import PoseMethod, PoseStatus
 
 Array = NDArray[np.float64]
 

@@ -12,9 +12,9 @@ from superglue_ros.config import GeometryConfig
 from superglue_ros.errors import CalibrationError, FeaturesError
 from superglue_ros.geometry.camera import Camera
 from superglue_ros.geometry.covariance import noise_scale
-from superglue_ros.types import BoolArray
 
 Array = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
 
 # Standard deviation of the difference of two values that are rounded to whole steps.
 _ROUNDING_OF_A_DIFFERENCE = 1 / np.sqrt(6)

@@ -20,8 +20,8 @@ from superglue_ros.geometry.monocular import monocular_pose
 from superglue_ros.geometry.pnp import metric_pose
 from superglue_ros.geometry.stereo import StereoRig, stereo_depth
 from superglue_ros.geometry.two_view_models import RayPairs
+from superglue_ros.geometry.verdict import PoseMethod, PoseStatus
 from superglue_ros.geometry.views import TwoViewGeometry, Views, no_pose, pose_of
-from superglue_ros.types import PoseMethod, PoseStatus
 
 __all__ = ["TwoViewGeometry", "estimate_stereo", "estimate_two_view", "no_pose"]
 

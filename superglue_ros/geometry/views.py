@@ -12,9 +12,10 @@ from superglue_ros.geometry import epipolar
 from superglue_ros.geometry.rotation import skew
 from superglue_ros.geometry.two_view_models import Motion, RayPairs
 from superglue_ros.geometry.two_view_models import epipolar as epipolar_model
-from superglue_ros.types import BoolArray, PoseMethod, PoseStatus
+from superglue_ros.geometry.verdict import PoseMethod, PoseStatus
 
 Array = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
 
 # A distance between points (two coordinates) and one to a line (one coordinate) that the same share
 # of good matches exceeds: the root of the ratio of the 95 % quantiles of chi-square, 5.99 and 3.84.

@@ -21,12 +21,12 @@ from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, PointCloud2, PointField
 
+from superglue_ros.back_end.bundle_adjuster import BundleAdjuster
+from superglue_ros.back_end.config import BackEndConfig
 from superglue_ros.config import from_flat, leaves
+from superglue_ros.data.message_reading import matches_from_message, pose_from_message
 from superglue_ros.errors import SuperglueError
-from superglue_ros.examples.bundle_adjuster.back_end import BundleAdjuster
-from superglue_ros.examples.bundle_adjuster.config import BackEndConfig
 from superglue_ros.geometry.camera import Camera
-from superglue_ros.message_reading import matches_from_message, pose_from_message
 from superglue_ros.msg import Matches, RelativePose
 from superglue_ros.ros import convert, sensor_messages
 from superglue_ros.ros.pair_buffer import PairBuffer

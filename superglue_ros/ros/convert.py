@@ -16,10 +16,10 @@ from geometry_msgs.msg import Pose, PoseWithCovariance
 from numpy.typing import NDArray
 from std_msgs.msg import Header
 
+from superglue_ros.data.message_reading import frame_id_from_message
 from superglue_ros.errors import FeaturesError
 from superglue_ros.geometry.camera import Camera
-from superglue_ros.keyframes import Keyframe
-from superglue_ros.message_reading import frame_id_from_message
+from superglue_ros.mapping.keyframes import Keyframe
 from superglue_ros.msg import Features as FeaturesMessage
 from superglue_ros.msg import FrameId as FrameIdMessage
 from superglue_ros.msg import Matches as MatchesMessage

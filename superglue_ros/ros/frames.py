@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
+from superglue_ros.data.message_reading import stamp_to_ns
 from superglue_ros.errors import CalibrationError
 from superglue_ros.geometry.camera import Camera
 from superglue_ros.geometry.stereo import stereo_rig
-from superglue_ros.message_reading import stamp_to_ns
 from superglue_ros.ros import convert, sensor_messages
 from superglue_ros.ros.announcer import Announcer
 from superglue_ros.ros.inputs import Bundle

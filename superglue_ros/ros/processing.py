@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from sensor_msgs.msg import CameraInfo, Image
 
-from superglue_ros.device import resolve_device
+from superglue_ros.data.message_reading import frame_id_from_message
 from superglue_ros.errors import ImageError, SuperglueError
-from superglue_ros.message_reading import frame_id_from_message
 from superglue_ros.msg import MatcherStatus
+from superglue_ros.networks.device import resolve_device
 from superglue_ros.pipeline import (
     FramePair,
     FrameResult,

@@ -14,9 +14,9 @@ from cv_bridge import CvBridge, CvBridgeError
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from superglue_ros.data.message_reading import camera_from_message
 from superglue_ros.errors import CalibrationError, ImageError
 from superglue_ros.geometry.camera import Camera
-from superglue_ros.message_reading import camera_from_message
 from superglue_ros.ros.convert import header_of
 from superglue_ros.types import FloatArray, FrameId
 

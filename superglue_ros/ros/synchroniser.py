@@ -7,7 +7,7 @@ from typing import Any
 
 from message_filters import ApproximateTimeSynchronizer, SimpleFilter, TimeSynchronizer
 
-from superglue_ros.message_reading import stamp_to_ns
+from superglue_ros.data.message_reading import stamp_to_ns
 
 OnSet = Callable[[Sequence[Any]], None]
 JUMP_NS = 500_000_000  # a step back in time of this much is a jump, less is disorder

@@ -47,7 +47,7 @@ def add_subcommands(subparsers: Any) -> None:
 
 
 def _corpus(args: argparse.Namespace) -> int:
-    from superglue_ros.training.corpus import Source, collect, debian_sources
+    from superglue_ros.training.data.corpus import Source, collect, debian_sources
 
     for folder in args.folder:
         if not folder.is_dir():
@@ -62,10 +62,10 @@ def _corpus(args: argparse.Namespace) -> int:
 
 
 def _packages(path: Path | None) -> list[tuple[str, str]]:
-    from superglue_ros.training.corpus import KINDS
+    from superglue_ros.training.data.corpus import KINDS
 
     if path is None:
-        text = (resources.files("superglue_ros.training") / "packages.tsv").read_text("utf-8")
+        text = (resources.files("superglue_ros.training.data") / "packages.tsv").read_text("utf-8")
     else:
         try:
             text = path.read_text(encoding="utf-8")
@@ -86,7 +86,7 @@ def _packages(path: Path | None) -> list[tuple[str, str]]:
 
 
 def _labels(args: argparse.Namespace) -> int:
-    from superglue_ros.training.detector_labels import LabelRecipe, make_labels
+    from superglue_ros.training.data.detector_labels import LabelRecipe, make_labels
     from superglue_ros.training.settings import load
 
     print(make_labels(load(args.recipe, LabelRecipe)))
@@ -94,7 +94,7 @@ def _labels(args: argparse.Namespace) -> int:
 
 
 def _cache(args: argparse.Namespace) -> int:
-    from superglue_ros.training.cache_builder import build_cache
+    from superglue_ros.training.data.cache_builder import build_cache
     from superglue_ros.training.recipes import CacheRecipe
     from superglue_ros.training.settings import load
 

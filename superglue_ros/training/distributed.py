@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from superglue_ros.device import resolve_device
 from superglue_ros.errors import ConfigError
+from superglue_ros.networks.device import resolve_device
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from superglue_ros.errors import WeightsError
-from superglue_ros.superglue import SuperGlue
+from superglue_ros.networks.superglue import SuperGlue
 
 _NEW_SCORES = 0.02  # new rows of the final projection: from exactly zero they could not learn
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from superglue_ros.config import setting
-from superglue_ros.homographies import HomographyRecipe
-from superglue_ros.photometric import PhotometricRecipe
-from superglue_ros.superglue import SuperGlueConfig
-from superglue_ros.superpoint import SuperPointConfig
-from superglue_ros.training.batches import SamplingConfig
-from superglue_ros.training.loss import LossConfig
+from superglue_ros.networks.superglue import SuperGlueConfig
+from superglue_ros.networks.superpoint import SuperPointConfig
+from superglue_ros.synthetic.homographies import HomographyRecipe
+from superglue_ros.synthetic.photometric import PhotometricRecipe
+from superglue_ros.training.data.batches import SamplingConfig
+from superglue_ros.training.data.views import RoomConfig
+from superglue_ros.training.objectives.loss import LossConfig
 from superglue_ros.training.optimisation import OptimiserConfig, ScheduleConfig
 from superglue_ros.training.trainer import LoopConfig
-from superglue_ros.training.views import RoomConfig
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from typing import Any
 import yaml
 
 from superglue_ros.errors import ConfigError, DataError
+from superglue_ros.networks.weights import save
 from superglue_ros.training import settings
-from superglue_ros.training.end_to_end_objective import EndToEndObjective
+from superglue_ros.training.objectives.end_to_end import EndToEndObjective
+from superglue_ros.training.objectives.superglue import SuperGlueObjective
+from superglue_ros.training.objectives.superpoint import SuperPointObjective
 from superglue_ros.training.recipes import EndToEndRecipe, SuperGlueRecipe, SuperPointRecipe
-from superglue_ros.training.superglue_objective import SuperGlueObjective
-from superglue_ros.training.superpoint_objective import SuperPointObjective
 from superglue_ros.training.trainer import CHECKPOINT, Trainer
-from superglue_ros.weights import save
 
 
 def superglue_trainer(recipe_path: str | Path) -> Trainer:

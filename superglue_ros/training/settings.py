@@ -98,7 +98,7 @@ def _convert_tuple(kinds: tuple[Any, ...], value: Any, name: str) -> tuple[Any, 
 
 
 def _check_range(item: dataclasses.Field[Any], value: Any, name: str) -> None:
-    choices = item.metadata.get("choices") or ()
+    choices = tuple(item.metadata.get("choices") or ())
     if choices and value not in choices:
         raise ConfigError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
     if not isinstance(value, (int, float)) or isinstance(value, bool):

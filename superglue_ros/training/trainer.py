@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from superglue_ros.config import setting
 from superglue_ros.errors import SuperglueError
 from superglue_ros.training.checkpoint import load_checkpoint, save_checkpoint
+from superglue_ros.training.data.loading import batches
 from superglue_ros.training.distributed import (
     Group,
     all_finite,
@@ -28,7 +29,6 @@ from superglue_ros.training.distributed import (
     leave_group,
     share_start,
 )
-from superglue_ros.training.loading import batches
 from superglue_ros.training.optimisation import (
     MovingAverage,
     OptimiserConfig,
@@ -85,7 +85,7 @@ class Objective(Protocol):
         ...
 
     def draw(self, step: int, rng: np.random.Generator) -> Any:
-        """The batch of ``step``, in main memory; see :mod:`superglue_ros.training.loading`."""
+        """The batch of ``step``, in main memory; see :mod:`superglue_ros.training.data.loading`."""
         ...
 
     def loss(self, batch: Any) -> tuple[Tensor, dict[str, float]]:

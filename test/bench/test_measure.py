@@ -13,7 +13,7 @@ from superglue_ros.bench.peers import (
     TransformersSuperPoint,
     plain_superpoint,
 )
-from superglue_ros.superglue import SuperGlue, SuperGlueConfig
+from superglue_ros.networks.superglue import SuperGlue, SuperGlueConfig
 
 
 def small_network() -> SuperGlue:

@@ -19,7 +19,7 @@ from superglue_ros.bench.measure import (
 from superglue_ros.bench.node import NodeRow
 from superglue_ros.bench.report import BEGIN, END, MemoryRow, Results, summary, tables, write
 from superglue_ros.bench.timing import Paired, paired
-from superglue_ros.superglue import SuperGlueConfig
+from superglue_ros.networks.superglue import SuperGlueConfig
 from superglue_ros.types import Correspondences
 
 RATES = Rates(100e9, 50e9, 10e9)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import skimage.data
 
-from superglue_ros.image import to_grey
+from superglue_ros.data.image import to_grey
 
 
 @pytest.fixture(scope="session")

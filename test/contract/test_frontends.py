@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from superglue_ros.config import Config, FrontEndConfig
-from superglue_ros.frontends import FrontEnd, make_front_end
+from superglue_ros.frontends.base import FrontEnd, make_front_end
 from superglue_ros.types import Features
 
 LIMIT = 150

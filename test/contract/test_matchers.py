@@ -9,8 +9,9 @@ import torch
 
 from superglue_ros.config import Config, FrontEndConfig, MatcherConfig
 from superglue_ros.errors import DescriptorKindError, FeaturesError
-from superglue_ros.frontends import SuperPointFrontEnd, make_front_end
-from superglue_ros.matching import Matcher, make_matcher, match_pair
+from superglue_ros.frontends.base import make_front_end
+from superglue_ros.frontends.superpoint import SuperPointFrontEnd
+from superglue_ros.matchers.base import Matcher, make_matcher, match_pair
 from superglue_ros.types import Features
 
 MATCHERS = ["superglue", "nn", "mutual", "ratio", "distance"]
@@ -98,7 +99,8 @@ def test_swapping_the_images_swaps_the_matches(matcher, features, moved):
 
 def test_a_batch_gives_what_its_pairs_give(matcher, features, moved):
     references = [features, moved, features.select(np.arange(40)), features.select(np.arange(0))]
-    batch = matcher.match([matcher.prepare(r) for r in references], matcher.prepare(moved))
+    queries = [matcher.prepare(moved)] * len(references)
+    batch = matcher.match_pairs([matcher.prepare(r) for r in references], queries)
     for reference, found in zip(references, batch, strict=True):
         alone = match_pair(matcher, reference, moved)
         assert pairs(found) == pairs(alone)

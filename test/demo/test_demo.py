@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 import pytest
 
-from superglue_ros.bag_sequences import BagSequence
 from superglue_ros.cli import main
-from superglue_ros.demo.room import RoomSequence, built_in_camera
-from superglue_ros.trajectories import Trajectory, write_trajectory
+from superglue_ros.data.bag_sequences import BagSequence
+from superglue_ros.data.trajectories import Trajectory, write_trajectory
+from superglue_ros.synthetic.demo_room import RoomSequence, built_in_camera
 
 FRAMES = 5
 # SIFT matches in milliseconds; what the networks do is tested elsewhere.

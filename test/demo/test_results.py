@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from superglue_ros.bags import BagWriter, typestore
+from superglue_ros.data.bags import BagWriter, typestore
+from superglue_ros.data.trajectories import Trajectory, quaternion_of
 from superglue_ros.demo.results import (
     MATCHES,
     POSE,
@@ -21,7 +22,6 @@ from superglue_ros.demo.results import (
 )
 from superglue_ros.errors import DataError
 from superglue_ros.geometry.camera import Camera
-from superglue_ros.trajectories import Trajectory, quaternion_of
 from superglue_ros.types import MatchStatus, PoseStatus
 
 CAMERA = Camera(640, 480, np.array([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]]), np.zeros(0))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from superglue_ros.evaluation.pairs import PosePair, write_pairs
+from superglue_ros.evaluation.pairs.pairs_file import PosePair, write_pairs
 
 
 def texture(height: int, width: int, seed: int = 0) -> np.ndarray:

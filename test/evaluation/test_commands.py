@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from superglue_ros.cli import main
-from superglue_ros.evaluation.results import read_results
+from superglue_ros.evaluation.reports.results import read_results
 
 
 def evaluate(*arguments: object) -> int:
@@ -25,7 +25,7 @@ def summary(folder: Path) -> dict:
 def pose_arguments(scene: Path, output: Path, *more: object) -> tuple[object, ...]:
     return (
         "pose", "--pairs", scene / "pairs.txt", "--images", scene / "images",
-        "--front-end", "keypoints-file", "--keypoints", scene / "keypoints",
+        "--keypoints", scene / "keypoints",
         "--matcher", "mutual", "--output", output, *more,
     )  # fmt: skip
 

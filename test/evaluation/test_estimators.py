@@ -12,7 +12,8 @@ from superglue_ros.evaluation.estimators import (
     estimate_pose,
     ransac_homography,
 )
-from superglue_ros.homographies import sample_homography
+from superglue_ros.geometry import angle_errors
+from superglue_ros.synthetic.homographies import sample_homography
 
 INTRINSICS = np.array([[500.0, 0, 320], [0, 490.0, 240], [0, 0, 1]])
 
@@ -35,8 +36,8 @@ def test_known_pose_is_found_among_outliers(name):
     config = PoseEstimatorConfig(name)
     found = estimate_pose(points0, points1, INTRINSICS, INTRINSICS, config)
     assert found is not None
-    assert metrics.rotation_error_deg(found.rotation, rotation) < 0.5
-    assert metrics.direction_error_deg(found.translation, translation, signed=True) < 3
+    assert angle_errors.rotation_error_deg(found.rotation, rotation) < 0.5
+    assert angle_errors.direction_error_deg(found.translation, translation, signed=True) < 3
     assert np.linalg.norm(found.translation) == pytest.approx(1)
     assert found.inliers[50:].mean() > 0.85
     assert found.inliers[:50].mean() < 0.1

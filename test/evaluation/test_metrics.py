@@ -10,7 +10,8 @@ from scipy.spatial.transform import Rotation
 
 from superglue_ros.evaluation import metrics
 from superglue_ros.evaluation.estimators import dlt_homography
-from superglue_ros.homographies import sample_homography
+from superglue_ros.geometry import angle_errors
+from superglue_ros.synthetic.homographies import sample_homography
 
 errors = st.lists(
     st.one_of(st.floats(0, 50), st.just(float("inf")), st.just(float("nan"))), min_size=1
@@ -146,29 +147,29 @@ def test_rotation_error_is_the_angle_between(angle, seed):
     axis /= np.linalg.norm(axis)
     base = Rotation.random(random_state=seed).as_matrix()
     turned = base @ Rotation.from_rotvec(np.radians(angle) * axis).as_matrix()
-    assert metrics.rotation_error_deg(base, turned) == pytest.approx(angle, abs=1e-5)
+    assert angle_errors.rotation_error_deg(base, turned) == pytest.approx(angle, abs=1e-5)
 
 
 def test_rotation_error_resolves_tiny_angles():
     turned = Rotation.from_rotvec([0, 1e-7, 0]).as_matrix()
-    assert metrics.rotation_error_deg(np.eye(3), turned) == pytest.approx(
+    assert angle_errors.rotation_error_deg(np.eye(3), turned) == pytest.approx(
         np.degrees(1e-7), rel=1e-5
     )
 
 
 def test_direction_error_folds_the_sign_unless_told_otherwise():
     ahead, aside = np.array([0, 0, 2.0]), np.array([0, 1.0, 1.0])
-    assert metrics.direction_error_deg(ahead, aside) == pytest.approx(45)
-    assert metrics.direction_error_deg(-ahead, aside) == pytest.approx(45)
-    assert metrics.direction_error_deg(-ahead, aside, signed=True) == pytest.approx(135)
-    assert metrics.direction_error_deg(np.zeros(3), aside) == np.inf
-    assert np.isnan(metrics.direction_error_deg(ahead, np.zeros(3)))
+    assert angle_errors.direction_error_deg(ahead, aside) == pytest.approx(45)
+    assert angle_errors.direction_error_deg(-ahead, aside) == pytest.approx(45)
+    assert angle_errors.direction_error_deg(-ahead, aside, signed=True) == pytest.approx(135)
+    assert angle_errors.direction_error_deg(np.zeros(3), aside) == np.inf
+    assert np.isnan(angle_errors.direction_error_deg(ahead, np.zeros(3)))
 
 
 def test_pose_error_is_the_larger_one():
-    assert metrics.pose_error_deg(3.0, 7.0) == 7.0
-    assert metrics.pose_error_deg(3.0, float("nan")) == 3.0
-    assert metrics.pose_error_deg(float("inf"), 7.0) == np.inf
+    assert angle_errors.pose_error_deg(3.0, 7.0) == 7.0
+    assert angle_errors.pose_error_deg(3.0, float("nan")) == 3.0
+    assert angle_errors.pose_error_deg(float("inf"), 7.0) == np.inf
 
 
 def test_epipolar_distance_of_a_sideways_motion_is_the_vertical_disparity():

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 
 pytest.importorskip("transformers")
 
-from superglue_ros.superglue import SuperGlue
-from superglue_ros.weights import load_superglue, load_superpoint
+from superglue_ros.networks.superglue import SuperGlue
+from superglue_ros.networks.weights import load_superglue, load_superpoint
 
 from .reference import (
     original_superglue_state,

@@ -7,13 +7,13 @@ import torch
 
 pytest.importorskip("transformers")
 
-from superglue_ros.superpoint import (
+from superglue_ros.networks.superpoint import (
     keypoint_probability,
     non_maximum_suppression,
     sample_descriptors,
     select_keypoints,
 )
-from superglue_ros.weights import load_superpoint
+from superglue_ros.networks.weights import load_superpoint
 
 from .reference import original_superpoint_state, random_superpoint
 

@@ -1,4 +1,4 @@
-"""What may import what: ROS only under ``superglue_ros/ros``; no paths of any machine."""
+"""What may import what: the order of the rooms, ROS only in ``ros/``; no paths of any machine."""
 
 import ast
 import re
@@ -29,7 +29,8 @@ ROS = {
     "std_srvs",
 }
 GENERATED = {"superglue_ros.msg", "superglue_ros.srv"}
-CORE = sorted(file for file in PACKAGE.rglob("*.py") if PACKAGE / "ros" not in file.parents)
+ALL = sorted(PACKAGE.rglob("*.py"))
+CORE = [file for file in ALL if PACKAGE / "ros" not in file.parents]
 
 
 def imported(source):
@@ -82,13 +83,54 @@ assert "rclpy" not in sys.modules
     assert result.returncode == 0, result.stderr
 
 
-NETWORKS = ("superglue.py", "superpoint.py", "sinkhorn.py")
-NOT_IN_NETWORKS = {"cv2", "json", "os", "pathlib", "safetensors", "superglue_ros.geometry", "yaml"}
+# Every room, and every module outside of them, from the ground up: each imports only from above
+# its own line. Data flows one way.
+ORDER = [
+    *("errors", "registry", "settings", "config"),
+    *("geometry", "types"),
+    *("data", "synthetic"),
+    *("networks", "engines", "frontends", "matchers"),
+    *("mapping", "stage_clock", "rig", "pipeline"),
+    *("drawing", "back_end", "live", "ros"),
+    *("training", "evaluation"),
+    *("demo", "bench", "cli"),
+]
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_network_files_do_no_files_settings_or_geometry(name):
-    names = set(imported((PACKAGE / name).read_text()))
+def room(name):
+    """The folder or module directly below the package that a full module name leads to."""
+    parts = name.split(".")
+    return parts[1] if len(parts) > 1 and parts[0] == "superglue_ros" else None
+
+
+@pytest.mark.parametrize("file", ALL, ids=lambda file: file.relative_to(PACKAGE).as_posix())
+def test_imports_lead_from_a_room_to_those_below_it(file):
+    own = file.relative_to(PACKAGE).with_suffix("").parts[0]
+    if own == "__init__":
+        return
+    rooms = {room(name) for name in imported(file.read_text())} & set(ORDER)
+    assert own in ORDER, f"give {own} its place in the order of the rooms"
+    assert not [other for other in rooms if ORDER.index(other) > ORDER.index(own)]
+
+
+def test_there_are_few_modules_outside_of_the_rooms():
+    modules = [file.stem for file in PACKAGE.glob("*.py") if file.stem != "__init__"]
+    assert len(modules) <= 10, modules
+
+
+NETWORKS = sorted((PACKAGE / "networks").glob("*.py"))
+WITH_FILES = {"weights.py"}
+NOT_IN_NETWORKS = {
+    "cv2", "json", "os", "pathlib", "safetensors", "yaml",
+    "superglue_ros.config", "superglue_ros.geometry", "superglue_ros.settings",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "file", [file for file in NETWORKS if file.name not in WITH_FILES], ids=lambda file: file.name
+)
+def test_network_files_do_no_files_settings_or_geometry(file):
+    names = set(imported(file.read_text()))
     heads = {part for full in names for part in (full.split(".")[0], ".".join(full.split(".")[:2]))}
     assert not heads & NOT_IN_NETWORKS
 

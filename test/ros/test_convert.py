@@ -16,9 +16,9 @@ from hypothesis.extra import numpy as hnp
 from rclpy.serialization import deserialize_message, serialize_message
 from scipy.spatial.transform import Rotation
 
+from superglue_ros.data.message_reading import frame_id_from_message, stamp_to_ns
 from superglue_ros.errors import CalibrationError, FeaturesError
 from superglue_ros.geometry.camera import Camera
-from superglue_ros.message_reading import frame_id_from_message, stamp_to_ns
 from superglue_ros.msg import Features as FeaturesMessage
 from superglue_ros.msg import Matches as MatchesMessage
 from superglue_ros.msg import RelativePose as RelativePoseMessage

@@ -19,9 +19,9 @@ from matcher_process import (
 from sensor_msgs.msg import CameraInfo, Image
 from std_srvs.srv import Trigger
 
-from superglue_ros import map_io
 from superglue_ros.config import KeyframesConfig
-from superglue_ros.keyframes import KeyframeStore
+from superglue_ros.mapping import map_io
+from superglue_ros.mapping.keyframes import KeyframeStore
 from superglue_ros.msg import Matches
 from superglue_ros.srv import AddKeyframe, LoadMap, MatchPair, SaveMap
 

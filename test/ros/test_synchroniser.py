@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sensor_msgs.msg import CameraInfo
 
-from superglue_ros.message_reading import stamp_to_ns
+from superglue_ros.data.message_reading import stamp_to_ns
 from superglue_ros.ros.synchroniser import Synchroniser
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from superglue_ros.training.cache import Shard, write_shard
-from superglue_ros.training.labels import HOMOGRAPHY, label_matches, project_homography
+from superglue_ros.geometry.ground_truth import HOMOGRAPHY, label_matches, project_homography
+from superglue_ros.training.data.cache import Shard, write_shard
 
 
 def textured(seed: int, width: int, height: int) -> np.ndarray:

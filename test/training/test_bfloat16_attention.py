@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from superglue_ros.superglue import _attend
+from superglue_ros.networks.superglue import _attend
 
 
 @pytest.mark.parametrize("masked", [False, True])

@@ -9,10 +9,10 @@ import torch
 import yaml
 
 from superglue_ros.cli import main
-from superglue_ros.superpoint import SuperPoint, SuperPointConfig
-from superglue_ros.training.cache import read_cache
-from superglue_ros.training.corpus import read_manifest
-from superglue_ros.weights import load_superglue, load_superpoint, save
+from superglue_ros.networks.superpoint import SuperPoint, SuperPointConfig
+from superglue_ros.networks.weights import load_superglue, load_superpoint, save
+from superglue_ros.training.data.cache import read_cache
+from superglue_ros.training.data.corpus import read_manifest
 
 from .conftest import textured
 

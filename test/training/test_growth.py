@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from superglue_ros.errors import WeightsError
-from superglue_ros.superglue import SuperGlue, SuperGlueConfig
+from superglue_ros.networks.superglue import SuperGlue, SuperGlueConfig
 from superglue_ros.training.growth import grow
 
 SMALL = SuperGlueConfig(descriptor_dim=64, width=16, layers=2, heads=2, keypoint_encoder=(8,))

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from superglue_ros.errors import ConfigError
-from superglue_ros.training.detector_labels import LabelRecipe
+from superglue_ros.training.data.detector_labels import LabelRecipe
 from superglue_ros.training.recipes import (
     CacheRecipe,
     EndToEndRecipe,

@@ -7,16 +7,16 @@ import pytest
 import torch
 
 from superglue_ros.errors import ConfigError, DataError, WeightsError
-from superglue_ros.superglue import SuperGlueConfig
-from superglue_ros.training.batches import SamplingConfig
-from superglue_ros.training.cache import write_shard
-from superglue_ros.training.loss import LossConfig
-from superglue_ros.training.optimisation import OptimiserConfig, ScheduleConfig
-from superglue_ros.training.recipes import Stage, SuperGlueRecipe
-from superglue_ros.training.superglue_objective import (
+from superglue_ros.networks.superglue import SuperGlueConfig
+from superglue_ros.training.data.batches import SamplingConfig
+from superglue_ros.training.data.cache import write_shard
+from superglue_ros.training.objectives.loss import LossConfig
+from superglue_ros.training.objectives.superglue import (
     SuperGlueObjective,
     enable_gradient_checkpointing,
 )
+from superglue_ros.training.optimisation import OptimiserConfig, ScheduleConfig
+from superglue_ros.training.recipes import Stage, SuperGlueRecipe
 from superglue_ros.training.trainer import LoopConfig, Trainer, TrainingError
 
 from .conftest import synthetic_shard

@@ -1,0 +1,239 @@
+"""The example back-end: matches and relative poses in, poses and landmarks out.
+
+    place the new frame -> observe -> triangulate -> bundle adjustment of the window
+    and where a loop closes: where should the frame be? -> pose graph -> merge -> adjust all
+
+It sees what any consumer of the topics sees: :class:`~superglue_ros.types.Matches` and
+:class:`~superglue_ros.types.RelativePose` of one calibrated camera.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+
+from superglue_ros.back_end import loops
+from superglue_ros.back_end.config import BackEndConfig
+from superglue_ros.back_end.optimiser import Adjustment, adjust, keep_in_place
+from superglue_ros.back_end.placement import USABLE, Seen, place, resect
+from superglue_ros.back_end.scene import Array, Edge, Observation, Scene, inverse, pose_of
+from superglue_ros.back_end.triangulation import position_covariance, triangulate_new
+from superglue_ros.geometry.camera import Camera
+from superglue_ros.geometry.rotation import angle
+from superglue_ros.types import (
+    NO_TRACK,
+    FrameId,
+    Matches,
+    MatchKind,
+    PoseStatus,
+    RelativePose,
+)
+
+log = logging.getLogger(__name__)
+
+_SAME_TURN = np.deg2rad(4.0)  # two estimates of one rotation differ by less
+_FAR_OFF = 20.0  # times max_error_px: no poor first guess explains such an error
+
+
+class BundleAdjuster:
+    """A window of poses over a map of landmarks. Feed it every pair in the order of the topics."""
+
+    def __init__(self, config: BackEndConfig | None = None) -> None:
+        self.config = config or BackEndConfig()
+        self.scene = Scene()
+        self.loops_closed = 0
+
+    def add(self, matches: Matches, relative: RelativePose, camera: Camera) -> bool:
+        """Take one pair of frames; returns whether its query frame has a pose now.
+
+        The first reference frame becomes the world. A pair that cannot place its query frame is
+        kept as observations: a later frame may connect it.
+        """
+        if not self.scene.poses and self._can_begin(relative):
+            self.scene.poses[matches.reference] = np.eye(4)
+        usable = relative.status in USABLE
+        if matches.query not in self.scene.poses:
+            self._place(matches, relative, camera)
+        elif usable and matches.kind is MatchKind.LOOP:
+            believed = self._close_loop(matches, relative, camera)
+            if not believed:
+                return True
+        self._observe(matches, camera)
+        if matches.query not in self.scene.poses:
+            return False
+        if usable:
+            self.scene.edges.append(_edge(relative))
+        if triangulate_new(self.scene, matches.query, camera.focal, self.config):
+            self._place_waiting(camera)
+        return True
+
+    def optimise(self, camera: Camera) -> Adjustment | None:
+        """Adjust the window of the newest frames, held in place by those they share most with."""
+        window = list(self.scene.poses)[-self.config.window :]
+        fixed = keep_in_place(self.scene, window, self.config.fixed)
+        return self._adjust(window, fixed, camera, self.config.iterations)
+
+    def optimise_all(self, camera: Camera) -> Adjustment | None:
+        """Adjust all frames and landmarks."""
+        return self._adjust(list(self.scene.poses), [], camera, self.config.loop_iterations)
+
+    def _adjust(
+        self, frames: list[FrameId], fixed: list[FrameId], camera: Camera, iterations: int
+    ) -> Adjustment | None:
+        limit = self.config.max_error_px
+        return adjust(self.scene, frames, fixed, camera.focal, iterations, limit)
+
+    def _can_begin(self, relative: RelativePose) -> bool:
+        """Whether a map can begin with this pair: metric, or wide enough to triangulate from."""
+        wide = relative.median_parallax_rad >= np.deg2rad(self.config.first_parallax_deg)
+        return relative.status is PoseStatus.VALID and (relative.scale_known or wide)
+
+    def _place(self, matches: Matches, relative: RelativePose, camera: Camera) -> None:
+        """The query frame's first pose: from landmarks it sees, else along the relative pose."""
+        if matches.reference not in self.scene.poses and self.scene.poses:
+            self._bridge(matches.reference)
+        seen = self._seen(matches, camera)
+        placed = place(self.scene, relative, seen, camera.focal, self.config)
+        if placed is not None:
+            self.scene.poses[matches.query] = placed.pose
+
+    def _bridge(self, frame: FrameId) -> None:
+        """Tracking was lost and goes on from ``frame``: the camera is where it was, for now."""
+        last = next(reversed(self.scene.poses))
+        self.scene.poses[frame] = self.scene.poses[last].copy()
+        self.scene.edges.append(Edge(last, frame, bridge=True))
+
+    def _place_waiting(self, camera: Camera) -> None:
+        """Frames that came before there was a map, or could not be placed: by landmarks since."""
+        for frame in [frame for frame in self.scene.tracks_of if frame not in self.scene.poses]:
+            ids = sorted(self.scene.tracks_of[frame] & self.scene.landmarks.keys())
+            if len(ids) < self.config.min_landmarks:
+                continue
+            rays = np.stack([self.scene.observations[track][frame].ray for track in ids])
+            found = resect(self.scene.points(ids), rays, camera.focal, self.config)
+            if found is not None:
+                self.scene.poses[frame] = found[0]
+                self._connect(frame, ids)
+
+    def _connect(self, frame: FrameId, tracks: list[int]) -> None:
+        """An edge from a frame placed late to the frame it shares most landmarks with."""
+        shared: dict[FrameId, int] = {}
+        for track in tracks:
+            for other in self.scene.placed_views(track):
+                if other != frame:
+                    shared[other] = shared.get(other, 0) + 1
+        if shared:
+            self.scene.edges.append(Edge(max(shared, key=lambda other: shared[other]), frame))
+
+    def _seen(self, matches: Matches, camera: Camera) -> Seen:
+        """Landmarks with a position that the query sees."""
+        tracks = matches.track_ids.tolist()
+        rays = np.asarray(camera.rays(matches.points_query), float)[:, :2]
+        chosen = [
+            k
+            for k, track in enumerate(tracks)
+            if track in self.scene.landmarks and np.isfinite(rays[k]).all()
+        ]
+        ids = [tracks[k] for k in chosen]
+        return Seen(
+            self.scene.points(ids),
+            position_covariance(self.scene, ids),
+            rays[chosen],
+            matches.sigma_px[chosen] / np.sqrt(2) / camera.focal,
+        )
+
+    def _observe(self, matches: Matches, camera: Camera) -> None:
+        """Both ends of every match that carries a landmark become observations of it.
+
+        Not those that lie far from where the map sees the landmark: a pair that was matched wrongly
+        brings many, and together they would drag its frame away.
+        """
+        ends = ((matches.reference, matches.points_ref), (matches.query, matches.points_query))
+        # sigma_px is that of a match: the two keypoints share it.
+        sigma = matches.sigma_px / np.sqrt(2) / camera.focal
+        carrying = np.flatnonzero(matches.track_ids != NO_TRACK)
+        limit = _FAR_OFF * self.config.max_error_px / camera.focal
+        for frame, pixels in ends:
+            rays = np.asarray(camera.rays(pixels), float)[:, :2]
+            for k in carrying[np.isfinite(rays[carrying]).all(axis=1)]:
+                track = int(matches.track_ids[k])
+                if self.scene.error(frame, track, rays[k]) <= limit:
+                    self.scene.observe(frame, track, Observation(rays[k], float(sigma[k])))
+
+    def _close_loop(self, matches: Matches, relative: RelativePose, camera: Camera) -> bool:
+        """Correct the drift that the loop shows, then let both sides share their landmarks.
+
+        Returns whether the loop was believed. If not, the landmarks it merged keep what was known
+        of them lately; what was known of them before is given up, as ids cannot be parted again.
+        """
+        merged = dict(zip(matches.merged_from.tolist(), matches.merged_into.tolist(), strict=True))
+        loop = self._loop(matches, relative, camera, merged)
+        if loop is None:
+            log.info("loop to frame %d is too weak to close", matches.reference.id)
+            self.scene.discard(merged.values())
+            self.scene.merge(merged)
+            return False
+        off = inverse(self.scene.poses[matches.query]) @ loop.pose
+        log.info(
+            "loop %d -> %d: %.3f off, scale %.3f",
+            matches.query.id,
+            matches.reference.id,
+            np.linalg.norm(off[:3, 3]),
+            loop.scale.factor,
+        )
+        loops.close(self.scene, loop)
+        self.loops_closed += 1
+        self.scene.merge(merged)
+        self._observe(matches, camera)
+        if self.config.loop_iterations:
+            self.optimise_all(camera)
+        return True
+
+    def _loop(
+        self,
+        matches: Matches,
+        relative: RelativePose,
+        camera: Camera,
+        merged: dict[int, int],
+    ) -> loops.Loop | None:
+        """Where the old part of the map says the query frame is.
+
+        The landmarks must say the same as the relative pose: on repeated textures each finds a
+        pose of its own.
+        """
+        if matches.reference not in self.scene.poses:
+            return None
+        seen = self._seen(matches, camera)
+        placed = place(self.scene, relative, seen, camera.focal, self.config)
+        if placed is None:
+            return None
+        strong = placed.scaled and placed.agreeing.sum() >= self.config.loop_landmarks
+        if strong and self._agrees(placed.pose, relative):
+            pose = placed.pose
+        elif relative.scale_known:
+            step = pose_of(relative.rotation, relative.translation)
+            pose = self.scene.poses[matches.reference] @ step
+        else:
+            return None
+        scale = loops.Scale()
+        if not self.scene.metric:
+            scale = loops.scale_of(self.scene, matches.query, pose, merged)
+        return loops.Loop(matches.reference, matches.query, pose, scale)
+
+    def _agrees(self, pose: Array, relative: RelativePose) -> bool:
+        step = inverse(self.scene.poses[relative.reference]) @ pose
+        turn = angle(step[:3, :3].T @ relative.rotation)
+        length = np.linalg.norm(step[:3, 3]) * np.linalg.norm(relative.translation)
+        along = float(step[:3, 3] @ relative.translation)
+        opposite = relative.status is PoseStatus.VALID and along < 0.5 * length
+        return turn < _SAME_TURN and not opposite
+
+
+def _edge(relative: RelativePose) -> Edge:
+    """The edge of a pair; metric if the pose is, and says how certain it is."""
+    uncertainty = np.linalg.eigvalsh(relative.covariance)
+    if not relative.scale_known or uncertainty[0] <= 0:
+        return Edge(relative.reference, relative.query)
+    pose = pose_of(relative.rotation, relative.translation)
+    return Edge(relative.reference, relative.query, pose, relative.covariance)

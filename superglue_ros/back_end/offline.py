@@ -1,0 +1,177 @@
+"""The matcher and the back-end over recorded frames, without ROS."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from superglue_ros.back_end.bundle_adjuster import BundleAdjuster
+from superglue_ros.back_end.placement import USABLE
+from superglue_ros.back_end.scene import Array, pose_of
+from superglue_ros.data.image import to_grey
+from superglue_ros.data.sequences import ImageSequence
+from superglue_ros.data.trajectories import write_placed
+from superglue_ros.errors import DataError
+from superglue_ros.geometry.camera import Camera
+from superglue_ros.pipeline import FramePair, Pipeline
+from superglue_ros.types import Frame, FrameId, MatchKind
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """A frame and where the camera truly was: ``T_world_camera`` (4, 4), or None."""
+
+    frame: Frame
+    truth: Array | None
+
+
+@dataclass(frozen=True)
+class Closure:
+    """A loop that was closed: numbers of the frames, and the inliers."""
+
+    reference: int
+    query: int
+    inliers: int
+
+
+@dataclass(frozen=True, eq=False)
+class SlamRun:
+    """Trajectories of one run, one entry per frame, None where there is no pose.
+
+    ``chained`` strings relative poses together (without back-end), ``optimised`` is what the
+    back-end made of them; all are ``T_world_camera`` with a world of their own. Where scale is
+    unknown, every chained translation is given its true length: it is an upper bound of what
+    relative poses alone can do. ``landmarks`` (M, 3) in the world of ``optimised``.
+    """
+
+    stamps_ns: Array
+    truth: list[Array | None]
+    chained: list[Array | None]
+    optimised: list[Array | None]
+    landmarks: Array
+    closures: tuple[Closure, ...]
+    lost: int
+    metric: bool
+    back_end_seconds: float
+    keyframes: int = 0
+    matcher_seconds: float = 0.0
+
+    @property
+    def trajectories(self) -> dict[str, list[Array | None]]:
+        """Both trajectories by the names that tables give them."""
+        return {"relative poses": self.chained, "back-end": self.optimised}
+
+    def write(self, folder: Path, prefix: str = "") -> None:
+        """Write ``relative_poses.tum`` and ``back_end.tum`` to ``folder``."""
+        for name, poses in self.trajectories.items():
+            stem = prefix + name.replace(" ", "_").replace("-", "_")
+            write_placed(folder / f"{stem}.tum", self.stamps_ns, poses)
+
+
+def recordings(sequence: ImageSequence, with_depth: bool) -> Iterator[Recording]:
+    """Frames of a sequence. Raises :class:`DataError` where there is no calibration."""
+    for number, item in enumerate(sequence):
+        if item.camera is None:
+            raise DataError(f"{sequence.name} has no calibration: a back-end cannot use it")
+        depth = item.depth if with_depth else None
+        frame_id = FrameId(number, item.stamp_ns, "camera")
+        frame = Frame(frame_id, to_grey(item.image), item.camera, None, depth)
+        yield Recording(frame, item.T_world_camera)
+
+
+def run(frames: Iterable[Recording], pipeline: Pipeline, back_end: BundleAdjuster) -> SlamRun:
+    """Feed the frames through both, in order, as the two nodes would."""
+    session = Session(back_end)
+    keyframes = 0
+    seconds = 0.0
+    for recording in frames:
+        frame = recording.frame
+        if frame.camera is None:
+            raise DataError(f"frame {frame.id.id} has no calibration: a back-end cannot use it")
+        result = pipeline.process(frame)
+        seconds += result.seconds.total
+        keyframes += result.is_keyframe
+        session.add(frame.id, result.pairs, frame.camera, recording.truth)
+    return replace(session.finish(), keyframes=keyframes, matcher_seconds=seconds)
+
+
+class Session:
+    """Makes trajectories, with the back-end and without, of what the matcher says of each frame."""
+
+    def __init__(self, back_end: BundleAdjuster) -> None:
+        self._back_end = back_end
+        self._chain = _Chain()
+        self._ids: list[FrameId] = []
+        self._closures: list[Closure] = []
+        self._lost = 0
+        self._seconds = 0.0
+        self._camera: Camera | None = None
+
+    def add(
+        self, frame: FrameId, pairs: Sequence[FramePair], camera: Camera, truth: Array | None
+    ) -> None:
+        """One frame; ``truth`` (4, 4) is ``T_world_camera``, or None."""
+        self._camera = camera
+        self._ids.append(frame)
+        self._chain.add(frame, pairs, truth)
+        self._lost += bool(pairs) and not any(pair.tracked for pair in pairs)
+        started = time.perf_counter()
+        for pair in pairs:
+            closed_before = self._back_end.loops_closed
+            self._back_end.add(pair.matches, pair.pose, camera)
+            if self._back_end.loops_closed > closed_before:
+                reference, inliers = pair.matches.reference.id, pair.pose.num_inliers
+                self._closures.append(Closure(reference, frame.id, inliers))
+        self._back_end.optimise(camera)
+        self._seconds += time.perf_counter() - started
+
+    def finish(self) -> SlamRun:
+        """Adjust all frames once more, and give the trajectories."""
+        if self._camera is not None:
+            started = time.perf_counter()
+            self._back_end.optimise_all(self._camera)
+            self._seconds += time.perf_counter() - started
+        scene = self._back_end.scene
+        return SlamRun(
+            np.array([one.stamp_ns for one in self._ids], np.int64),
+            [self._chain.truth[one] for one in self._ids],
+            [self._chain.poses.get(one) for one in self._ids],
+            [scene.poses.get(one) for one in self._ids],
+            scene.points(scene.landmarks),
+            tuple(self._closures),
+            self._lost,
+            scene.metric,
+            self._seconds,
+        )
+
+
+class _Chain:
+    """Poses by stringing relative poses together; a gap is bridged by standing still."""
+
+    def __init__(self) -> None:
+        self.poses: dict[FrameId, Array] = {}
+        self.truth: dict[FrameId, Array | None] = {}
+
+    def add(self, frame: FrameId, pairs: Sequence[FramePair], truth: Array | None) -> None:
+        self.truth[frame] = truth
+        for pair in pairs:
+            pose, reference = pair.pose, pair.matches.reference
+            if pose.status not in USABLE or pair.matches.kind is MatchKind.LOOP:
+                continue
+            if reference not in self.poses:
+                last = next(reversed(self.poses.values()), np.eye(4))
+                self.poses[reference] = last.copy()
+            length = 1.0 if pose.scale_known else self._true_length(reference, frame)
+            step = pose_of(pose.rotation, length * pose.translation)
+            self.poses[frame] = self.poses[reference] @ step
+            return
+
+    def _true_length(self, reference: FrameId, query: FrameId) -> float:
+        before, after = self.truth.get(reference), self.truth.get(query)
+        if before is None or after is None:
+            return 1.0
+        return float(np.linalg.norm(before[:3, 3] - after[:3, 3]))

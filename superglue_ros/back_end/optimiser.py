@@ -1,0 +1,207 @@
+"""Bundle adjustment of some frames of a scene and the landmarks they see, on GTSAM.
+
+Gauge: without fixed frames the first one is held. Scale: metric relative poses where there are
+any, fixed frames where there are at least two, else the distance between the first camera and the
+one farthest from it is held.
+
+Only metric relative poses become factors. The others stem from the same pixels as the observations
+and would count them twice; metric ones know the depth too, which no message carries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import gtsam
+import numpy as np
+
+from superglue_ros.back_end.scene import Array, Scene
+from superglue_ros.types import FrameId
+
+_HUBER = 1.345  # standard deviations; 95 % efficiency under Gaussian noise
+_HALF_BELIEVED = 5.0  # standard deviations of a relative pose's six numbers together
+_HELD = 1e-6  # standard deviation of what is held in place
+_UNIT_CAMERA = gtsam.Cal3_S2(1.0, 1.0, 0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Adjustment:
+    """What an optimisation worked on, and its cost (half the robust squared error, unitless)."""
+
+    frames: int
+    landmarks: int
+    observations: int
+    cost_before: float
+    cost_after: float
+
+
+def adjust(
+    scene: Scene,
+    frames: Sequence[FrameId],
+    fixed: Sequence[FrameId],
+    focal_px: float,
+    iterations: int,
+    max_error_px: float,
+) -> Adjustment | None:
+    """Move ``frames`` and their landmarks to where the observations fit best, ``fixed`` held.
+
+    Afterwards observations farther off than ``max_error_px`` are dropped. None where there is
+    nothing to optimise.
+    """
+    problem = _Problem(scene, frames, fixed)
+    if not problem.landmarks:
+        return None
+    values = problem.values()
+    graph = problem.graph()
+    parameters = gtsam.LevenbergMarquardtParams()
+    parameters.setMaxIterations(iterations)
+    parameters.setRelativeErrorTol(1e-4)
+    optimised = gtsam.LevenbergMarquardtOptimizer(graph, values, parameters).optimize()
+    problem.write_back(optimised)
+    problem.drop_outliers(max_error_px / focal_px)
+    return Adjustment(
+        len(frames),
+        len(problem.landmarks),
+        len(problem.rays),
+        graph.error(values),
+        graph.error(optimised),
+    )
+
+
+def keep_in_place(scene: Scene, frames: Sequence[FrameId], count: int) -> list[FrameId]:
+    """The ``count`` frames outside ``frames`` that share the most landmarks with them."""
+    inside = set(frames)
+    shared: dict[FrameId, int] = {}
+    for track in scene.tracks_seen_by(frames):
+        if track in scene.landmarks:
+            for frame in scene.placed_views(track):
+                if frame not in inside:
+                    shared[frame] = shared.get(frame, 0) + 1
+    order = {frame: i for i, frame in enumerate(scene.poses)}
+    ranked = sorted(shared, key=lambda frame: (-shared[frame], -order[frame]))
+    return ranked[:count]
+
+
+class _Problem:
+    """One factor graph: its frames, landmarks and observations, as flat arrays."""
+
+    def __init__(self, scene: Scene, frames: Sequence[FrameId], fixed: Sequence[FrameId]) -> None:
+        self._scene = scene
+        self._frames = [*frames, *fixed]  # the first num_free are moved
+        self._num_free = len(frames)
+        self._index = {frame: i for i, frame in enumerate(self._frames)}
+        self.landmarks: list[int] = []
+        rays, sigmas, seen_by, seen = [], [], [], []
+        for track in sorted(scene.tracks_seen_by(frames)):
+            if track not in scene.landmarks:
+                continue
+            views = [
+                (self._index[frame], observation)
+                for frame, observation in scene.observations[track].items()
+                if frame in self._index
+            ]
+            if len(views) < 2:
+                continue
+            for index, observation in views:
+                seen_by.append(index)
+                seen.append(len(self.landmarks))
+                rays.append(observation.ray)
+                sigmas.append(observation.sigma)
+            self.landmarks.append(track)
+        self.rays = np.array(rays, float).reshape(-1, 2)
+        self._sigmas = sigmas
+        self._seen_by = np.array(seen_by, int)
+        self._seen = np.array(seen, int)
+        self._noises: dict[float, gtsam.noiseModel.Base] = {}
+
+    def values(self) -> gtsam.Values:
+        values = gtsam.Values()
+        for i, frame in enumerate(self._frames):
+            values.insert(_camera(i), gtsam.Pose3(self._scene.poses[frame]))
+        for i, track in enumerate(self.landmarks):
+            values.insert(_landmark(i), self._scene.landmarks[track])
+        return values
+
+    def graph(self) -> gtsam.NonlinearFactorGraph:
+        graph = gtsam.NonlinearFactorGraph()
+        for index, landmark, ray, sigma in zip(
+            self._seen_by.tolist(), self._seen.tolist(), self.rays, self._sigmas, strict=True
+        ):
+            ends = _camera(index), _landmark(landmark)
+            noise = self._noise(sigma)
+            graph.add(
+                gtsam.GenericProjectionFactorCal3_S2(ray, noise, *ends, _UNIT_CAMERA, False, False)
+            )
+        scaled = self._add_metric_poses(graph)
+        held = range(self._num_free, len(self._frames)) or range(1)
+        noise = gtsam.noiseModel.Isotropic.Sigma(6, _HELD)
+        for i in held:
+            pose = gtsam.Pose3(self._scene.poses[self._frames[i]])
+            graph.add(gtsam.PriorFactorPose3(_camera(i), pose, noise))
+        if len(held) < 2 and not scaled:
+            self._hold_scale(graph, held[0])
+        return graph
+
+    def _noise(self, sigma: float) -> gtsam.noiseModel.Base:
+        if sigma not in self._noises:
+            huber = gtsam.noiseModel.mEstimator.Huber.Create(_HUBER)
+            gaussian = gtsam.noiseModel.Isotropic.Sigma(2, sigma)
+            self._noises[sigma] = gtsam.noiseModel.Robust.Create(huber, gaussian)
+        return self._noises[sigma]
+
+    def _add_metric_poses(self, graph: gtsam.NonlinearFactorGraph) -> bool:
+        added = False
+        # A pose from wrong matches can be a metre off and claim millimetres: Huber's loss would
+        # still pull with all its force, Cauchy's lets go.
+        cauchy = gtsam.noiseModel.mEstimator.Cauchy.Create(_HALF_BELIEVED)
+        for edge in self._scene.edges:
+            inside = edge.reference in self._index and edge.query in self._index
+            if edge.metric is None or edge.covariance is None or not inside:
+                continue
+            gaussian = gtsam.noiseModel.Gaussian.Covariance(_tangent(edge.metric, edge.covariance))
+            noise = gtsam.noiseModel.Robust.Create(cauchy, gaussian)
+            ends = _camera(self._index[edge.reference]), _camera(self._index[edge.query])
+            graph.add(gtsam.BetweenFactorPose3(*ends, gtsam.Pose3(edge.metric), noise))
+            added = True
+        return added
+
+    def _hold_scale(self, graph: gtsam.NonlinearFactorGraph, anchor: int) -> None:
+        centres = np.stack([self._scene.poses[frame][:3, 3] for frame in self._frames])
+        away = np.linalg.norm(centres - centres[anchor], axis=1)
+        farthest = int(away.argmax())
+        if away[farthest] > 0:
+            noise = gtsam.noiseModel.Isotropic.Sigma(1, _HELD)
+            ends = _camera(anchor), _camera(farthest)
+            graph.add(gtsam.RangeFactorPose3(*ends, float(away[farthest]), noise))
+
+    def write_back(self, values: gtsam.Values) -> None:
+        for i, frame in enumerate(self._frames[: self._num_free]):
+            self._scene.poses[frame] = values.atPose3(_camera(i)).matrix()
+        for i, track in enumerate(self.landmarks):
+            self._scene.landmarks[track] = values.atPoint3(_landmark(i))
+
+    def drop_outliers(self, max_error: float) -> None:
+        """Drop observations whose error exceeds ``max_error`` (at depth 1) or that lie behind."""
+        poses = np.stack([self._scene.poses[frame] for frame in self._frames])[self._seen_by]
+        points = self._scene.points(self.landmarks)[self._seen]
+        local = np.einsum("kji,kj->ki", poses[:, :3, :3], points - poses[:, :3, 3])
+        error = np.linalg.norm(local[:, :2] - self.rays * local[:, 2:], axis=1)
+        off = error > max_error * np.maximum(local[:, 2], 0)
+        for i in np.flatnonzero(off):
+            self._scene.forget(self._frames[self._seen_by[i]], self.landmarks[self._seen[i]])
+
+
+def _tangent(pose: Array, covariance: Array) -> Array:
+    """Covariance of a relative pose as GTSAM takes it: rotation first, in the query's axes."""
+    to_query = np.zeros((6, 6))
+    to_query[:3, 3:] = to_query[3:, :3] = pose[:3, :3].T
+    return np.asarray(to_query @ covariance @ to_query.T)
+
+
+def _camera(index: int) -> int:
+    return int(gtsam.symbol("x", index))
+
+
+def _landmark(index: int) -> int:
+    return int(gtsam.symbol("l", index))

@@ -1,0 +1,134 @@
+"""Messages into core types: what the matcher published, and calibrations.
+
+Works on any object with the fields of the messages: those of rclpy, and those of a bag read without
+ROS.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from superglue_ros.data.trajectories import pose_from_quaternion
+from superglue_ros.errors import FeaturesError
+from superglue_ros.geometry.camera import Camera, camera_from_info
+from superglue_ros.geometry.rotation import nearest
+from superglue_ros.types import (
+    FrameId,
+    Matches,
+    MatchKind,
+    MatchStatus,
+    PoseMethod,
+    PoseStatus,
+    RelativePose,
+)
+
+
+def stamp_to_ns(stamp: Any) -> int:
+    """Nanoseconds of a ``builtin_interfaces/Time``."""
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+def transform_from_message(pose: Any) -> NDArray[np.float64]:
+    """The matrix (4, 4) of a ``geometry_msgs/Pose``."""
+    p, q = pose.position, pose.orientation
+    return pose_from_quaternion(np.array([p.x, p.y, p.z]), np.array([q.x, q.y, q.z, q.w]))
+
+
+def camera_from_message(message: Any, rectified: bool = False) -> Camera | None:
+    """The camera of a ``sensor_msgs/CameraInfo``; see :func:`camera_from_info`."""
+    roi = message.roi
+    return camera_from_info(
+        message.width,
+        message.height,
+        message.k,
+        message.d,
+        message.p,
+        model=message.distortion_model,
+        binning_x=message.binning_x,
+        binning_y=message.binning_y,
+        roi=(roi.x_offset, roi.y_offset, roi.width, roi.height),
+        rectified=rectified,
+    )
+
+
+def frame_id_from_message(message: Any) -> FrameId:
+    """The frame that a ``FrameId`` message names."""
+    return FrameId(
+        int(message.id),
+        stamp_to_ns(message.stamp),
+        str(message.frame_id),
+        str(message.robot),
+        int(message.camera_index),
+    )
+
+
+def matches_from_message(message: Any) -> Matches:
+    """Raises :class:`FeaturesError` on arrays of unequal length or an unknown kind."""
+    columns = {
+        name: _column(message, name, kind)
+        for name, kind in (
+            ("index_ref", np.int32),
+            ("index_query", np.int32),
+            ("u_ref", np.float32),
+            ("v_ref", np.float32),
+            ("u_query", np.float32),
+            ("v_query", np.float32),
+            ("scores", np.float32),
+            ("inlier", np.uint8),
+            ("sigma_px", np.float32),
+            ("track_ids", np.int64),
+        )
+    }
+    lengths = {name: len(column) for name, column in columns.items()}
+    if len(set(lengths.values())) != 1:
+        raise FeaturesError(f"arrays of Matches differ in length: {lengths}")
+    merged_from = _column(message, "merged_from", np.int64)
+    merged_into = _column(message, "merged_into", np.int64)
+    if len(merged_from) != len(merged_into):
+        raise FeaturesError(
+            f"merged_from has {len(merged_from)} values, merged_into {len(merged_into)}"
+        )
+    return Matches(
+        frame_id_from_message(message.reference),
+        frame_id_from_message(message.query),
+        MatchKind(message.kind),
+        MatchStatus(message.status),
+        columns["index_ref"],
+        columns["index_query"],
+        np.stack([columns["u_ref"], columns["v_ref"]], axis=1),
+        np.stack([columns["u_query"], columns["v_query"]], axis=1),
+        columns["scores"],
+        columns["inlier"].astype(bool),
+        columns["sigma_px"],
+        columns["track_ids"],
+        bool(message.rectified),
+        merged_from,
+        merged_into,
+    )
+
+
+def pose_from_message(message: Any) -> RelativePose:
+    """``T_ref_query`` with its covariance and verdict."""
+    pose = transform_from_message(message.pose.pose)
+    return RelativePose(
+        frame_id_from_message(message.reference),
+        frame_id_from_message(message.query),
+        PoseStatus(message.status),
+        PoseMethod(message.method),
+        nearest(pose[:3, :3]),
+        pose[:3, 3],
+        np.array(message.pose.covariance, np.float64).reshape(6, 6),
+        bool(message.scale_known),
+        int(message.num_matches),
+        int(message.num_inliers),
+        float(message.inlier_threshold_px),
+        float(message.median_epipolar_px),
+        float(message.median_parallax_rad),
+    )
+
+
+def _column(message: Any, name: str, kind: type) -> NDArray[Any]:
+    return np.array(getattr(message, name), kind)

@@ -1,0 +1,108 @@
+"""Which runtime computes a network: torch, its compiler, or ONNX Runtime on the exported graph."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from superglue_ros.config import Config
+from superglue_ros.engines.compiled import CompiledSuperGlueEngine, CompiledSuperPointEngine
+from superglue_ros.engines.onnx_runtime import OnnxSuperGlueEngine, OnnxSuperPointEngine
+from superglue_ros.engines.precision import (
+    Outcome,
+    detection_outcome,
+    difference,
+    matching_outcome,
+    superglue_dtype,
+    superpoint_dtype,
+)
+from superglue_ros.engines.superglue import SuperGlueEngine
+from superglue_ros.engines.superpoint import SuperPointEngine
+from superglue_ros.errors import ConfigError, WeightsError
+from superglue_ros.networks.weights import LoadedSuperGlue, LoadedSuperPoint
+
+log = logging.getLogger(__name__)
+
+Torch = TypeVar("Torch")
+Onnx = TypeVar("Onnx", OnnxSuperGlueEngine, OnnxSuperPointEngine)
+
+
+def superglue_engine(
+    loaded: LoadedSuperGlue, config: Config, device: torch.device
+) -> SuperGlueEngine | OnnxSuperGlueEngine:
+    """The matcher's engine that ``config.backend`` asks for.
+
+    Raises :class:`WeightsError` where the exported graph is missing or not of these weights.
+    """
+    network, iterations = loaded.network, config.matcher.sinkhorn_iterations
+    dtype = superglue_dtype(network, config.precision, device)
+    if config.backend == "compiled":
+        return CompiledSuperGlueEngine(network, device, dtype, config.front_end.max_keypoints)
+    own = SuperGlueEngine(network, device, dtype)
+    return _choose(
+        config,
+        "superglue.onnx",
+        own,
+        OnnxSuperGlueEngine,
+        loaded.descriptor_kind,
+        lambda engine: matching_outcome(engine, network.config.descriptor_dim, iterations),
+    )
+
+
+def superpoint_engine(
+    loaded: LoadedSuperPoint, config: Config, device: torch.device
+) -> SuperPointEngine | OnnxSuperPointEngine:
+    """The front-end's engine that ``config.backend`` asks for; as :func:`superglue_engine`."""
+    dtype = superpoint_dtype(loaded.network, config.precision, device)
+    if config.backend == "compiled":
+        return CompiledSuperPointEngine(loaded.network, device, dtype)
+    own = SuperPointEngine(loaded.network, device, dtype)
+    return _choose(
+        config, "superpoint.onnx", own, OnnxSuperPointEngine, loaded.kind, detection_outcome
+    )
+
+
+def _choose(
+    config: Config,
+    name: str,
+    own: Torch,
+    open_onnx: Callable[[Path], Onnx],
+    kind: str,
+    run: Callable[[Torch | Onnx], Outcome],
+) -> Torch | Onnx:
+    """``own`` for torch; the exported graph for onnx; for auto the faster of equal ones."""
+    if config.backend == "torch":
+        return own
+    path = Path(config.onnx_folder) / name
+    try:
+        other = open_onnx(path)
+        if other.descriptor_kind != kind:
+            raise WeightsError(
+                f"{path} is for descriptors {other.descriptor_kind!r}, the weights are for "
+                f"{kind!r}: export it again"
+            )
+        expected, own_seconds = _timed(run, own)
+        found, other_seconds = _timed(run, other)
+        changed = difference(expected, found)
+        if changed:
+            raise WeightsError(f"{path} is not of these weights ({changed}): export it again")
+    except (ConfigError, WeightsError) as error:
+        if config.backend == "onnx":
+            raise
+        log.warning("backend torch for %s: %s", name, error)
+        return own
+    log.info("%s: torch %.0f ms, onnx %.0f ms", name, 1e3 * own_seconds, 1e3 * other_seconds)
+    return other if config.backend == "onnx" or other_seconds < own_seconds else own
+
+
+def _timed(run: Callable[[Torch], Outcome], engine: Torch) -> tuple[Outcome, float]:
+    """Result, and the time of a second run: the first one fills buffers and caches."""
+    run(engine)
+    started = time.perf_counter()
+    result = run(engine)
+    return result, time.perf_counter() - started

@@ -1,0 +1,154 @@
+"""The engines through ``torch.compile``; on a GPU their kernels are replayed as CUDA graphs.
+
+A graph is recorded for fixed shapes. So every set of keypoints is padded to one of a few sizes
+(*buckets*), and the padding is masked out of the attention. Recording takes seconds to minutes: it
+is done when the engine is made, or the first live frames would wait for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from superglue_ros.engines.superglue import Layer, SuperGlueEngine
+from superglue_ros.engines.superpoint import Block, SuperPointEngine
+from superglue_ros.errors import ConfigError
+from superglue_ros.networks.superglue import SuperGlue
+from superglue_ros.networks.superpoint import SuperPoint
+
+log = logging.getLogger(__name__)
+
+SMALLEST_BUCKET = 128
+
+
+def buckets(max_keypoints: int) -> tuple[int, ...]:
+    """Sizes that sets are padded to: doubling from 128 up to the one that holds the maximum."""
+    sizes = [SMALLEST_BUCKET]
+    while sizes[-1] < max_keypoints:
+        sizes.append(2 * sizes[-1])
+    return tuple(sizes)
+
+
+class CompiledSuperGlueEngine(SuperGlueEngine):
+    """:class:`SuperGlueEngine` whose layers run as one compiled graph per bucket, pair by pair.
+
+    Sets of more than ``max_keypoints`` (keypoints from outside may be more) go the uncompiled way.
+    Raises :class:`ConfigError` where torch cannot compile here, e.g. without a C++ compiler.
+    """
+
+    def __init__(
+        self,
+        network: SuperGlue,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        max_keypoints: int = 1024,
+    ) -> None:
+        super().__init__(network, device, dtype)
+        self.buckets = buckets(max_keypoints)
+        self._compiled = _compile(self._padded_scores, device)
+        for bucket in self.buckets:
+            tokens = torch.zeros(bucket, self.width, device=device)
+            _record(f"SuperGlue, {bucket} keypoints", partial(self._run_once, tokens))
+
+    def _run_once(self, tokens: Tensor) -> None:
+        for _ in self.scores([tokens], tokens):
+            pass
+
+    @torch.inference_mode()
+    def _scores(
+        self, references: Sequence[Tensor], queries: Sequence[Tensor]
+    ) -> Iterator[tuple[int, Tensor]]:
+        for k, (reference, query) in enumerate(zip(references, queries, strict=True)):
+            longest = max(len(reference), len(query))
+            bucket = next((size for size in self.buckets if size >= longest), 0)
+            if not bucket:
+                ((_, scores),) = super()._scores([reference], [query])
+            else:
+                x = torch.zeros(2, bucket, self.width, device=self.device)
+                mask = torch.zeros(2, bucket, dtype=torch.bool, device=self.device)
+                for side, tokens in enumerate((reference, query)):
+                    x[side, : len(tokens)] = tokens
+                    mask[side, : len(tokens)] = True
+                # A graph's output is overwritten by its next replay.
+                scores = self._compiled(x, mask)[:, : len(reference), : len(query)].clone()
+            yield k, scores
+
+    def _padded_scores(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Tokens (2, B, D) of a pair and which are keypoints (2, B), to scores (1, B, B)."""
+        for layer in self._layers[self._shared :]:
+            x = self._update(layer, x, mask)
+        a, b = torch.addmm(self._final_bias, x.flatten(0, 1), self._final).unflatten(0, (2, -1))
+        return (a @ b.T)[None]
+
+    def _update(self, layer: Layer, x: Tensor, mask: Tensor) -> Tensor:
+        """One attentional propagation (eq. 3-5) of a padded pair."""
+        d = self.width
+        projected = F.linear(x.to(self.dtype), layer.project.T, layer.bias)
+        query, key, value = (
+            part.unflatten(2, (layer.heads, -1)).transpose(1, 2)
+            for part in projected[:, :, : 3 * d].split(d, dim=2)
+        )
+        if layer.cross:
+            key, value, mask = key.flip(0), value.flip(0), mask.flip(0)
+        message = F.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None])
+        message = message.transpose(1, 2).flatten(2)
+        hidden = (projected[:, :, 3 * d :] + message @ layer.message).relu()
+        return x + (hidden @ layer.update).to(x.dtype)
+
+
+class CompiledSuperPointEngine(SuperPointEngine):
+    """:class:`SuperPointEngine` as one compiled graph per image size.
+
+    That of ``size`` (height, width) is recorded at once, any other at its first image. Raises
+    :class:`ConfigError` where torch cannot compile here.
+    """
+
+    def __init__(
+        self,
+        network: SuperPoint,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        size: tuple[int, int] = (480, 640),
+    ) -> None:
+        super().__init__(network, device, dtype)
+        self._compiled = _compile(self._maps, device)
+        image = torch.zeros(1, 1, *size)
+        _record(f"SuperPoint, {size[1]}x{size[0]}", lambda: self.maps(image))
+
+    @torch.inference_mode()
+    def maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """See :meth:`SuperPointEngine.maps`."""
+        probability, descriptors = self._compiled(images.to(self._device, self.dtype))
+        return probability.clone(), descriptors.clone()
+
+    def _apply(self, x: Tensor, block: Block) -> Tensor:
+        return block(x)  # strips are for eager mode: the compiler fuses what they keep in the cache
+
+
+def _compile(function: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
+    # reduce-overhead is what replays CUDA graphs; without a GPU it is the default mode.
+    mode = "reduce-overhead" if device.type == "cuda" else "default"
+    compiled: Callable[..., Any] = torch.compile(function, mode=mode, dynamic=False)
+    return compiled
+
+
+def _record(name: str, run: Callable[[], object]) -> None:
+    """Compile by running: the third run is the first that replays a CUDA graph."""
+    started = time.monotonic()
+    try:
+        for _ in range(3):
+            run()
+    except Exception as error:  # the compiler's exceptions have no common base
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"{name} cannot be compiled here ({reason}): install a C++ compiler, or set backend to "
+            f"torch"
+        ) from error
+    log.info("%s: compiled in %.1f s", name, time.monotonic() - started)

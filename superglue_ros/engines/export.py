@@ -1,0 +1,176 @@
+"""The networks as ONNX for other runtimes; batch, image size and keypoints stay dynamic.
+
+SuperPoint gives its dense maps: keypoint selection is sorting, which is better done outside.
+SuperGlue is complete, from features to the log assignment, with padding masks. Its transport
+is that of ``fast_sinkhorn.py`` unrolled: kernels absorbed every few iterations, whatever the drift,
+because a graph has no use for a loop that looks at its data.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.export import Dim
+
+from superglue_ros.errors import ConfigError
+from superglue_ros.networks.fast_sinkhorn import FLOOR
+from superglue_ros.networks.sinkhorn import augment, marginals
+from superglue_ros.networks.superglue import SuperGlue
+from superglue_ros.networks.superpoint import SuperPoint, keypoint_probability
+
+ABSORB_EVERY = 5
+"""With dustbins a step is below log(M + N), so five drift by less than 45 up to 4096 keypoints."""
+
+
+class SuperPointMaps(nn.Module):
+    """Images (B, 1, H, W) to keypoint probability (B, H, W) and descriptors (B, D, H/8, W/8)."""
+
+    def __init__(self, network: SuperPoint) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """``images`` float32 in [0, 1], H and W multiples of 8."""
+        logits, descriptors = self.network(images)
+        return keypoint_probability(logits), descriptors
+
+
+class SuperGlueAssignment(nn.Module):
+    """Features of P pairs to the log assignment (P, M+1, N+1), without branches on data."""
+
+    def __init__(self, network: SuperGlue, iterations: int) -> None:
+        super().__init__()
+        self.network = network
+        self.iterations = iterations
+
+    def forward(
+        self,
+        keypoints0: Tensor,
+        scores0: Tensor,
+        descriptors0: Tensor,
+        size0: Tensor,
+        mask0: Tensor,
+        keypoints1: Tensor,
+        scores1: Tensor,
+        descriptors1: Tensor,
+        size1: Tensor,
+        mask1: Tensor,
+    ) -> Tensor:
+        """Shapes as ``SuperGlue.forward``; the masks are not optional, True = a keypoint."""
+        network = self.network
+        x0 = network.encode(keypoints0, scores0, descriptors0, size0)
+        x1 = network.encode(keypoints1, scores1, descriptors1, size1)
+        for i, layer in enumerate(network.gnn):
+            if network.config.cross_attention and i % 2 == 1:
+                x0, x1 = _update(layer, x0, x1, mask1), _update(layer, x1, x0, mask0)
+            else:
+                x0, x1 = _update(layer, x0, x0, mask0), _update(layer, x1, x1, mask1)
+        scores = network.final(x0) @ network.final(x1).transpose(1, 2) / network.config.width**0.5
+        return _transport(scores, network.dustbin, self.iterations, mask0, mask1)
+
+
+def _update(layer: Any, x: Tensor, source: Tensor, source_mask: Tensor) -> Tensor:
+    q, _, _ = layer.project(x)
+    _, k, v = layer.project(source)
+    attention_mask = source_mask[:, None, None, :]
+    message = F.scaled_dot_product_attention(q, k, v, attn_mask=attention_mask)
+    message = layer.merge(message.transpose(1, 2).flatten(2))
+    return x + layer.mlp(torch.cat([x, message], dim=-1))
+
+
+def _transport(
+    scores: Tensor, dustbin: Tensor, iterations: int, mask0: Tensor, mask1: Tensor
+) -> Tensor:
+    z = augment(scores, dustbin)
+    log_p, log_q = marginals((z.shape[0], z.shape[1] - 1, z.shape[2] - 1), mask0, mask1, z)
+    # Minus infinity times zero is no number: the padding's logarithm is a large negative instead.
+    p, q = log_p.exp().unsqueeze(2), log_q.exp().unsqueeze(2)
+    log_p, log_q = log_p.clamp(min=-1e4), log_q.clamp(min=-1e4)
+    v = torch.where(log_q > -1e3, torch.zeros_like(log_q), log_q)
+    u = log_p - torch.logsumexp(z + v.unsqueeze(1), dim=2)
+    v = log_q - torch.logsumexp(z + u.unsqueeze(2), dim=1)
+    for start in range(1, iterations, ABSORB_EVERY):
+        kernel = (z + u.unsqueeze(2) + v.unsqueeze(1)).clamp(min=FLOOR).exp()
+        b = torch.ones_like(q)
+        for _ in range(min(ABSORB_EVERY, iterations - start)):
+            a = p / (kernel @ b)
+            b = q / (kernel.transpose(1, 2) @ a)
+        u = u + a.squeeze(2).clamp(min=1e-30).log()
+        v = v + b.squeeze(2).clamp(min=1e-30).log()
+    log_assignment = z + u.unsqueeze(2) + v.unsqueeze(1)
+    padding = (log_p < -1e3).unsqueeze(2) | (log_q < -1e3).unsqueeze(1)
+    return torch.where(padding, torch.full_like(log_assignment, -torch.inf), log_assignment)
+
+
+def export_superpoint(network: SuperPoint, kind: str, path: Path) -> None:
+    """Write ``images`` to ``scores`` and ``descriptors``; raises :class:`ConfigError`.
+
+    The metadata says the descriptors' ``kind`` and how they are sampled.
+    """
+    batch, height, width = Dim("batch"), 8 * Dim("rows", min=2), 8 * Dim("columns", min=2)
+    _export(
+        SuperPointMaps(network),
+        (torch.rand(2, 1, 64, 80),),
+        path,
+        {"images": {0: batch, 2: height, 3: width}},
+        ["scores", "descriptors"],
+        {"descriptor_kind": kind, "exact_sampling": str(int(network.config.exact_sampling))},
+    )
+
+
+def export_superglue(network: SuperGlue, kind: str, path: Path, iterations: int = 100) -> None:
+    """Write the features of P pairs to ``log_assignment``; raises :class:`ConfigError`.
+
+    The metadata says the ``kind`` of descriptors and the number of Sinkhorn iterations.
+    """
+    pairs = Dim("pairs")
+    inputs: dict[str, Tensor] = {}
+    shapes: dict[str, dict[int, Dim]] = {}
+    for i, count in enumerate((24, 20)):
+        n = Dim(f"keypoints_{i}", min=2)
+        inputs[f"keypoints{i}"] = torch.rand(2, count, 2) * 100
+        inputs[f"scores{i}"] = torch.rand(2, count)
+        inputs[f"descriptors{i}"] = torch.rand(2, count, network.config.descriptor_dim)
+        inputs[f"size{i}"] = torch.tensor([[100.0, 100.0]]).expand(2, 2).contiguous()
+        inputs[f"mask{i}"] = torch.ones(2, count, dtype=torch.bool)
+        shapes |= {f"{name}{i}": {0: pairs, 1: n} for name in ("keypoints", "scores")}
+        shapes |= {f"descriptors{i}": {0: pairs, 1: n}, f"size{i}": {0: pairs}}
+        shapes[f"mask{i}"] = {0: pairs, 1: n}
+    module = SuperGlueAssignment(network, iterations)
+    metadata = {"descriptor_kind": kind, "sinkhorn_iterations": str(iterations)}
+    _export(module, tuple(inputs.values()), path, shapes, ["log_assignment"], metadata)
+
+
+def _export(
+    module: nn.Module,
+    inputs: tuple[Tensor, ...],
+    path: Path,
+    shapes: dict[str, dict[int, Dim]],
+    outputs: list[str],
+    metadata: dict[str, str],
+) -> None:
+    try:
+        import onnxscript  # noqa: F401  what torch's exporter stands on
+    except ImportError as error:
+        raise ConfigError(
+            "export needs the packages onnx and onnxscript: pip install onnx onnxscript"
+        ) from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with torch.no_grad():
+        program = torch.onnx.export(
+            module.eval(),
+            inputs,
+            input_names=list(shapes),
+            output_names=outputs,
+            dynamic_shapes=tuple(shapes.values()),
+            dynamo=True,
+            verbose=False,
+            optimize=False,  # the runtime does it again when it loads the file, in less time
+        )
+    assert program is not None
+    program.model.metadata_props.update(metadata)
+    program.save(str(path))

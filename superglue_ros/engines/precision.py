@@ -1,0 +1,185 @@
+"""Lower precisions behind a parity check: one that changes the result is refused.
+
+bfloat16 is several times as fast as float32 where the processor has matrix units for it, and slower
+where it has not; float16 likewise. So nothing is assumed: ``auto`` measures. And a network in low
+precision may silently lose its matches: it is compared with float32 first.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from superglue_ros.engines.superglue import SuperGlueEngine
+from superglue_ros.engines.superpoint import SuperPointEngine
+from superglue_ros.networks.superglue import SuperGlue
+from superglue_ros.networks.superpoint import SuperPoint, non_maximum_suppression, select_keypoints
+
+log = logging.getLogger(__name__)
+
+CANDIDATES = {
+    "float32": (),
+    "bfloat16": (torch.bfloat16,),
+    "float16": (torch.float16,),
+    "auto": (torch.bfloat16, torch.float16),
+}
+MAX_SCORE_DIFFERENCE = 0.01
+"""Largest change of a match's probability; index sets must be equal."""
+
+Outcome = dict[Hashable, float]
+
+
+class MatchesSets(Protocol):
+    """An engine of SuperGlue in any runtime; ``dtype`` is that of its arithmetic."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the products and the attention."""
+
+    def prepare(
+        self, keypoints: Tensor, scores: Tensor, descriptors: Tensor, size: tuple[int, int]
+    ) -> Any:
+        """As :meth:`SuperGlueEngine.prepare`; what comes out has a length."""
+
+    def match(
+        self, references: Sequence[Any], query: Any, iterations: int = 100
+    ) -> Iterator[tuple[int, Tensor]]:
+        """As :meth:`SuperGlueEngine.match`."""
+
+    def match_pairs(
+        self, references: Sequence[Any], queries: Sequence[Any], iterations: int = 100
+    ) -> Iterator[tuple[int, Tensor]]:
+        """As :meth:`SuperGlueEngine.match_pairs`."""
+        ...
+
+
+class MapsImages(Protocol):
+    """An engine of SuperPoint in any runtime; ``dtype`` is that of its arithmetic."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the convolutions."""
+
+    def maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """As :meth:`SuperPointEngine.maps`."""
+        ...
+
+
+def superglue_dtype(network: SuperGlue, precision: str, device: torch.device) -> torch.dtype:
+    """The arithmetic for ``network`` that ``precision`` asks for, or float32 where refused."""
+
+    def run(dtype: torch.dtype) -> Outcome:
+        engine = SuperGlueEngine(network, device, dtype)
+        return matching_outcome(engine, network.config.descriptor_dim)
+
+    return _choose("SuperGlue", precision, device, run)
+
+
+def superpoint_dtype(network: SuperPoint, precision: str, device: torch.device) -> torch.dtype:
+    """The arithmetic for ``network`` that ``precision`` asks for, or float32 where refused."""
+    return _choose(
+        "SuperPoint",
+        precision,
+        device,
+        lambda dtype: detection_outcome(SuperPointEngine(network, device, dtype)),
+    )
+
+
+def matching_outcome(engine: MatchesSets, descriptor_dim: int, iterations: int = 100) -> Outcome:
+    """Matches of made-up pairs of 256 keypoints with their probabilities.
+
+    Half of the keypoints recur, their descriptors noisier one by one, so that confidences of every
+    size occur.
+    """
+    found: Outcome = {}
+    for seed in range(3):
+        a, b = (engine.prepare(*made, (640, 480)) for made in _pair(descriptor_dim, seed))
+        ((_, assignment),) = engine.match([a], b, iterations)
+        inner = assignment[0, :-1, :-1].exp()
+        best, query = inner.max(dim=1)
+        mutual = inner.argmax(dim=0)[query] == torch.arange(len(query), device=query.device)
+        for i in torch.nonzero(mutual & (best > 0.2)).flatten().tolist():
+            found[seed, i, int(query[i])] = float(best[i])
+    return found
+
+
+def detection_outcome(engine: MapsImages) -> Outcome:
+    """Keypoints of a made-up texture with their probabilities."""
+    generator = torch.Generator().manual_seed(0)
+    image = torch.zeros(1, 1, 240, 320)
+    for size in (3, 6, 12, 24, 48):
+        noise = torch.rand(1, 1, 240 // size, 320 // size, generator=generator)
+        image += F.interpolate(noise, (240, 320), mode="nearest") / 5
+    probability, _ = engine.maps(image)
+    scores = non_maximum_suppression(probability, 4)
+    keypoints, values = select_keypoints(scores[0], 10_000, 0.005, 4)
+    return {tuple(xy): value for xy, value in zip(keypoints.tolist(), values.tolist(), strict=True)}
+
+
+def _choose(
+    name: str, precision: str, device: torch.device, run: Callable[[torch.dtype], Outcome]
+) -> torch.dtype:
+    candidates = CANDIDATES[precision]
+    if precision == "auto" and device.type == "cpu":
+        candidates = (torch.bfloat16,)  # float16 is emulated: even trying it takes minutes
+    if not candidates:
+        return torch.float32
+    expected, shortest = _timed(run, torch.float32)
+    chosen = torch.float32
+    for dtype in candidates:
+        try:
+            found, seconds = _timed(run, dtype)
+        except RuntimeError as error:  # torch lacks an operator in this precision on this device
+            reason = str(error).splitlines()[0]
+            log.warning("%s in %s cannot run here (%s)", name, short_name(dtype), reason)
+            continue
+        verdict = difference(expected, found)
+        if verdict:
+            log.warning("%s in %s is refused: %s; float32 stays", name, short_name(dtype), verdict)
+        elif precision != "auto" or seconds < shortest:
+            chosen, shortest = dtype, seconds
+    log.info("%s runs in %s", name, short_name(chosen))
+    return chosen
+
+
+def difference(expected: Outcome, found: Outcome) -> str:
+    """What a lower precision changed, in words; "" = nothing that matters."""
+    changed = len(expected.keys() ^ found.keys())
+    if changed:
+        return f"{changed} of {len(expected)} results change"
+    most = max((abs(expected[key] - found[key]) for key in expected), default=0.0)
+    return f"probabilities change by {most:.3f}" if most > MAX_SCORE_DIFFERENCE else ""
+
+
+def _timed(run: Callable[[torch.dtype], Outcome], dtype: torch.dtype) -> tuple[Outcome, float]:
+    """Result, and the time of a second run: the first one fills buffers and caches."""
+    run(dtype)
+    started = time.perf_counter()
+    result = run(dtype)
+    return result, time.perf_counter() - started
+
+
+def _pair(dim: int, seed: int, count: int = 256) -> list[tuple[Tensor, Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+    size = torch.tensor([639.0, 479.0])
+    points = torch.rand(2, count, 2, generator=generator) * size
+    scores = torch.rand(2, count, generator=generator)
+    descriptors = F.normalize(torch.randn(2, count, dim, generator=generator), dim=2)
+    half = count // 2
+    noise = torch.linspace(0, 1.5, half)[:, None] * dim**-0.5
+    points[1, :half] = points[0, :half] + 8
+    points.clamp_(min=torch.zeros(2), max=size)
+    recurring = torch.randn(half, dim, generator=generator) * noise + descriptors[0, :half]
+    descriptors[1, :half] = F.normalize(recurring, dim=1)
+    return [(points[i], scores[i], descriptors[i]) for i in range(2)]
+
+
+def short_name(dtype: torch.dtype) -> str:
+    """As the setting ``precision`` spells it."""
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,87 @@
+"""Keypoints of an outside detector, from files named like the images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from superglue_ros.errors import DataError
+from superglue_ros.frontends.base import FrontEnd, GreyImage
+from superglue_ros.types import Features
+
+
+class KeypointFiles:
+    """Keypoints of an outside detector; ``describer`` describes those without descriptors."""
+
+    def __init__(self, folder: Path, describer: FrontEnd, max_keypoints: int) -> None:
+        self._folder = folder
+        self._describer = describer
+        self._limit = max_keypoints
+
+    def extract(self, image: GreyImage, name: str) -> Features:
+        """The best ``max_keypoints`` of those given for the grey (H, W) uint8 image ``name``."""
+        given = read_keypoints(self._folder, name)
+        best = np.sort(np.argsort(-given.scores, kind="stable")[: self._limit])
+        height, width = image.shape
+        if given.descriptors is not None:
+            return Features(
+                given.points[best],
+                given.scores[best],
+                width,
+                height,
+                given.detector,
+                given.descriptors[best],
+            )
+        described = self._describer.describe(image, given.points[best])
+        return replace(described, scores=given.scores[best])
+
+
+@dataclass(frozen=True, eq=False)
+class KeypointFile:
+    """Points (N, 2), scores (N,), descriptors (N, D) or None, and the descriptors' kind."""
+
+    points: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    descriptors: NDArray[np.float32] | None
+    detector: str
+
+
+def read_keypoints(folder: Path, name: str) -> KeypointFile:
+    """Keypoints of image ``name`` from ``folder``/``name``.npz (or .txt, .csv: x y [score]).
+
+    npz arrays: ``keypoints`` (N, 2), optional ``scores`` (N,), ``descriptors`` (N, D) and
+    ``detector`` (the descriptors' kind). Pixels of the image as evaluated. Raises
+    :class:`DataError`.
+    """
+    stem = folder / name
+    candidates = [
+        base.with_name(base.name + ending)
+        for base in (stem, stem.with_suffix(""))
+        for ending in (".npz", ".txt", ".csv")
+    ]
+    file = next((path for path in candidates if path.is_file()), None)
+    if file is None:
+        raise DataError(f"no keypoints for image {name}: neither {candidates[0]} nor .txt, .csv")
+    try:
+        if file.suffix == ".npz":
+            with np.load(file, allow_pickle=False) as arrays:
+                content = {key: arrays[key] for key in arrays.files}
+            points = content["keypoints"].reshape(-1, 2).astype(np.float32)
+            scores = content.get("scores", np.ones(len(points))).astype(np.float32)
+            descriptors = content.get("descriptors")
+            if descriptors is not None:
+                descriptors = descriptors.astype(np.float32)
+            return KeypointFile(points, scores, descriptors, str(content.get("detector", "file")))
+        delimiter = "," if file.suffix == ".csv" else None
+        rows = np.loadtxt(file, delimiter=delimiter, ndmin=2, dtype=np.float32)
+        rows = rows.reshape(len(rows), -1)
+        if rows.size and rows.shape[1] not in (2, 3):
+            raise ValueError("give x y or x y score per line")
+        points = rows[:, :2].reshape(-1, 2)
+        scores = rows[:, 2] if rows.size and rows.shape[1] == 3 else np.ones(len(points))
+        return KeypointFile(points, np.asarray(scores, np.float32), None, "")
+    except (KeyError, ValueError, OSError) as error:
+        raise DataError(f"{file} cannot be read as keypoints: {error}") from error

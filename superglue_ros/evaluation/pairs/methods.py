@@ -1,0 +1,120 @@
+"""What is compared: a front-end and a matcher of the registries, with all their settings."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from superglue_ros.config import Config, to_mapping
+from superglue_ros.evaluation.pairs.keypoint_files import KeypointFiles
+from superglue_ros.evaluation.pairs.predictions import FeatureCache
+from superglue_ros.frontends.base import GreyImage, make_front_end
+from superglue_ros.matchers.base import make_matcher, match_pair
+from superglue_ros.networks.device import resolve_device
+from superglue_ros.networks.weights import PACKAGED
+from superglue_ros.registry import FRONT_ENDS, MATCHERS
+from superglue_ros.types import Correspondences, Features
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """The settings of a front-end and a matcher, which ``config`` names.
+
+    ``keypoints``: a folder of keypoint files that take the place of detections; the front-end
+    describes those that bring no descriptors.
+    """
+
+    config: Config
+    keypoints: str = ""
+
+    @property
+    def front_end(self) -> str:
+        """The front-end's name."""
+        return self.config.front_end.name
+
+    @property
+    def matcher(self) -> str:
+        """The matcher's name."""
+        return self.config.matcher.name
+
+    def with_matcher(self, name: str, weights: str = "") -> MethodSpec:
+        """The same front-end with another matcher; ``weights`` empty = the package's own."""
+        matcher = replace(self.config.matcher, name=name, weights=weights)
+        return replace(self, config=replace(self.config, matcher=matcher))
+
+    @property
+    def confidence_threshold(self) -> float:
+        """Below it SuperGlue's matches do not count; other matchers decide by themselves."""
+        return self.config.matcher.threshold if self.matcher == "superglue" else 0.0
+
+    @property
+    def label(self) -> str:
+        """The method's name in tables and legends."""
+        features = FRONT_ENDS[self.front_end].label
+        if self.keypoints:
+            features = f"keypoint files ({features})"
+        return f"{features} + {MATCHERS[self.matcher].label}"
+
+    def fingerprint(self) -> dict[str, Any]:
+        """All that decides the predictions: names, settings, and the weights' checksums.
+
+        SuperGlue's confidence threshold is left out: predictions are kept with their confidence,
+        and the threshold is applied when they are judged.
+        """
+        settings = to_mapping(self.config)
+        out: dict[str, Any] = {
+            "front_end": settings["front_end"],
+            "matcher": settings["matcher"],
+            "precision": self.config.precision,
+        }
+        del out["matcher"]["threshold"]
+        for section, network in (("front_end", "superpoint"), ("matcher", "superglue")):
+            path = out[section].pop("weights")
+            if out[section]["name"] == network:
+                out[section]["weights"] = checksum(path, f"{network}.safetensors")
+        if self.keypoints:
+            out["front_end"]["keypoints"] = self.keypoints
+        return out
+
+
+class Method:
+    """A method ready to run: features of images, and matches between them."""
+
+    def __init__(self, spec: MethodSpec, feature_cache: Path | None = None) -> None:
+        self.spec = spec
+        device = resolve_device(spec.config.device)
+        self._front_end = make_front_end(spec.config, device)
+        # All mutual best matches with their confidence; the threshold is applied when judging.
+        matcher = replace(spec.config.matcher, threshold=0.0)
+        self._matcher = make_matcher(replace(spec.config, matcher=matcher), device)
+        self._files: KeypointFiles | None = None
+        self._cache: FeatureCache | None = None
+        if spec.keypoints:  # they depend on the image's name, not on its content alone: no cache
+            limit = spec.config.front_end.max_keypoints
+            self._files = KeypointFiles(Path(spec.keypoints), self._front_end, limit)
+        elif feature_cache is not None:
+            extractor = spec.fingerprint()["front_end"]
+            precision = spec.config.precision
+            self._cache = FeatureCache(feature_cache, {"precision": precision, **extractor})
+
+    def extract(self, image: GreyImage, name: str) -> Features:
+        """Features of a grey (H, W) uint8 image; ``name`` finds it in a folder of keypoints."""
+        if self._files is not None:
+            return self._files.extract(image, name)
+        if self._cache is not None:
+            return self._cache.get_or_make(image, lambda: self._front_end.extract(image))
+        return self._front_end.extract(image)
+
+    def match(self, features0: Features, features1: Features) -> Correspondences:
+        """Matches of two images, by falling confidence."""
+        return match_pair(self._matcher, features0, features1)
+
+
+def checksum(path: str, packaged: str) -> str:
+    """SHA-256 of a weights file; an empty path means the package's own file of that name."""
+    file = Path(path) if path else PACKAGED / packaged
+    if not file.is_file():
+        return "none" if not path else f"missing: {path}"
+    return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -1,0 +1,289 @@
+"""Predictions: features and matches of every pair, computed once, kept, and judged from the files.
+
+A folder of predictions knows what made it. Opened with anything else it refuses, so numbers of two
+configurations never mix; opened with the same it goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from superglue_ros.errors import DataError, ImageError
+from superglue_ros.types import Correspondences, Features
+
+GreyImage = NDArray[np.uint8]
+
+
+class PairCase(Protocol):
+    """Two images to match. ``keys`` name them uniquely: equal keys are equal images."""
+
+    @property
+    def keys(self) -> tuple[str, str]:
+        """Names of image 0 and image 1."""
+        ...
+
+    def image(self, which: int) -> GreyImage:
+        """Grey image 0 or 1; raises :class:`DataError` or :class:`ImageError`, naming it."""
+        ...
+
+
+class PairMethod(Protocol):
+    """What predicts: :class:`superglue_ros.evaluation.pairs.methods.Method`."""
+
+    def extract(self, image: GreyImage, name: str) -> Features:
+        """Features of one image."""
+        ...
+
+    def match(self, features0: Features, features1: Features) -> Correspondences:
+        """Matches of two images."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """Keypoints (N, 2) float32 of both images, matches (K, 2) int32 with confidence (K,) float32.
+
+    ``seconds`` (3,): extraction of image 0 and of image 1 (0 where kept from an earlier pair), and
+    matching. ``size0`` and ``size1``: width and height.
+    """
+
+    keypoints0: NDArray[np.float32]
+    keypoints1: NDArray[np.float32]
+    matches: NDArray[np.int32]
+    confidence: NDArray[np.float32]
+    seconds: NDArray[np.float64]
+    size0: tuple[int, int]
+    size1: tuple[int, int]
+
+    def above(self, threshold: float) -> Prediction:
+        """The same with the matches of more than this confidence only."""
+        keep = self.confidence > threshold
+        return Prediction(
+            self.keypoints0,
+            self.keypoints1,
+            self.matches[keep],
+            self.confidence[keep],
+            self.seconds,
+            self.size0,
+            self.size1,
+        )
+
+    @property
+    def points0(self) -> NDArray[np.float32]:
+        """Matched pixels (K, 2) of image 0."""
+        return self.keypoints0[self.matches[:, 0]]
+
+    @property
+    def points1(self) -> NDArray[np.float32]:
+        """Matched pixels (K, 2) of image 1."""
+        return self.keypoints1[self.matches[:, 1]]
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A pair that could not be predicted, and why."""
+
+    reason: str
+
+
+class PredictionStore:
+    """A folder of predictions made by one configuration.
+
+    Raises :class:`DataError` where the folder was made by another one, naming what differs;
+    ``overwrite`` starts it anew instead.
+    """
+
+    def __init__(
+        self, folder: Path, fingerprint: Mapping[str, Any], overwrite: bool = False
+    ) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        wanted = json.loads(json.dumps(fingerprint))
+        file = folder / "made_by.json"
+        if overwrite:
+            for old in folder.glob("*.npz"):
+                old.unlink()
+            file.unlink(missing_ok=True)
+        if file.is_file():
+            try:
+                made_by = json.loads(file.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise DataError(f"{file} is damaged: use --overwrite to start anew") from error
+            changed = differences(made_by, wanted)
+            if changed:
+                raise DataError(
+                    f"the predictions in {folder} were made with another configuration "
+                    f"({'; '.join(changed[:5])}): give another --output, or --overwrite"
+                )
+        else:
+            _write_whole(file, json.dumps(wanted, indent=1, sort_keys=True).encode())
+
+    def get(self, index: int) -> Prediction | None:
+        """The kept prediction of pair ``index``; None where there is none, or a damaged one."""
+        file = self._file(index)
+        try:
+            with np.load(file, allow_pickle=False) as a:
+                width0, height0, width1, height1 = (int(v) for v in a["sizes"])
+                return Prediction(
+                    a["keypoints0"],
+                    a["keypoints1"],
+                    a["matches"],
+                    a["confidence"],
+                    a["seconds"],
+                    (width0, height0),
+                    (width1, height1),
+                )
+        except (OSError, KeyError, ValueError, EOFError):
+            return None
+
+    def put(self, index: int, prediction: Prediction) -> None:
+        """Keep one prediction, all or nothing."""
+        temporary = self._file(index).with_suffix(".part")
+        with temporary.open("wb") as file:
+            np.savez(
+                file,
+                keypoints0=prediction.keypoints0,
+                keypoints1=prediction.keypoints1,
+                matches=prediction.matches,
+                confidence=prediction.confidence,
+                seconds=prediction.seconds,
+                sizes=np.array([*prediction.size0, *prediction.size1]),
+            )
+        temporary.replace(self._file(index))
+
+    def _file(self, index: int) -> Path:
+        return self.folder / f"{index:06d}.npz"
+
+
+def predict_all(
+    cases: Sequence[PairCase],
+    make_method: Callable[[], PairMethod],
+    store: PredictionStore,
+    keep_images: int = 16,
+) -> Iterator[Prediction | Missing]:
+    """Predictions of all cases in order, kept ones from the store.
+
+    The method is only made when something is left to do. Features of the last ``keep_images``
+    images are remembered, since pairs share images.
+    """
+    method: PairMethod | None = None
+    remembered: OrderedDict[str, Features] = OrderedDict()
+
+    def features(case: PairCase, which: int, method: PairMethod) -> tuple[Features, float]:
+        key = case.keys[which]
+        if key in remembered:
+            remembered.move_to_end(key)
+            return remembered[key], 0.0
+        image = case.image(which)
+        started = time.perf_counter()
+        found = method.extract(image, key)
+        seconds = time.perf_counter() - started
+        remembered[key] = found
+        if len(remembered) > keep_images:
+            remembered.popitem(last=False)
+        return found, seconds
+
+    for index, case in enumerate(cases):
+        kept = store.get(index)
+        if kept is not None:
+            yield kept
+            continue
+        method = method or make_method()
+        try:
+            features0, seconds0 = features(case, 0, method)
+            features1, seconds1 = features(case, 1, method)
+        except (DataError, ImageError) as error:
+            yield Missing(str(error))
+            continue
+        started = time.perf_counter()
+        found = method.match(features0, features1)
+        prediction = Prediction(
+            features0.keypoints,
+            features1.keypoints,
+            np.stack([found.index_ref, found.index_query], axis=1),
+            found.scores,
+            np.array([seconds0, seconds1, time.perf_counter() - started]),
+            (features0.width, features0.height),
+            (features1.width, features1.height),
+        )
+        store.put(index, prediction)
+        yield prediction
+
+
+class FeatureCache:
+    """A folder of features, shared by the matchers that are compared on the same features.
+
+    A file is named by the image's content and by all that decides the features, so a changed
+    setting or image never finds an old file.
+    """
+
+    def __init__(self, folder: Path, extractor: Mapping[str, Any]) -> None:
+        key = hashlib.sha256(json.dumps(extractor, sort_keys=True).encode()).hexdigest()
+        self._folder = folder / key[:16]
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    def get_or_make(self, image: GreyImage, make: Callable[[], Features]) -> Features:
+        """The kept features of an image, or those that ``make`` returns, kept from now on."""
+        shape = f"{image.shape}".encode()
+        name = hashlib.sha256(shape + np.ascontiguousarray(image).tobytes()).hexdigest()
+        file = self._folder / f"{name[:32]}.npz"
+        try:
+            with np.load(file, allow_pickle=False) as a:
+                return Features(
+                    a["keypoints"],
+                    a["scores"],
+                    image.shape[1],
+                    image.shape[0],
+                    str(a["detector"]),
+                    a["descriptors"],
+                )
+        except (OSError, KeyError, ValueError, EOFError):
+            pass
+        features = make()
+        temporary = file.with_suffix(".part")
+        with temporary.open("wb") as opened:
+            np.savez(
+                opened,
+                keypoints=features.keypoints,
+                scores=features.scores,
+                detector=features.detector,
+                descriptors=np.asarray(features.descriptors),
+            )
+        temporary.replace(file)
+        return features
+
+
+def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """Human-readable differences of two nested mappings, by dotted name."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        out = []
+        for key in sorted(old.keys() | new.keys()):
+            out += differences(old.get(key), new.get(key), f"{prefix}{key}.")
+        return out
+    return [] if old == new else [f"{prefix.rstrip('.')}: {_short(old)} became {_short(new)}"]
+
+
+def digest(parts: Sequence[str]) -> str:
+    """SHA-256 over a list of strings, for fingerprints of data."""
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_bytes(data)
+    temporary.replace(path)

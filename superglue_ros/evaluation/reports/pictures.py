@@ -1,0 +1,266 @@
+"""What a run's report shows: curves, and matches of easy, middling and hard pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from superglue_ros.drawing.matches import draw_correspondences, write_text
+from superglue_ros.evaluation import metrics
+from superglue_ros.evaluation.pairs import homography, pose
+from superglue_ros.evaluation.pairs.predictions import PairCase, Prediction, PredictionStore
+from superglue_ros.evaluation.reports import figures
+from superglue_ros.evaluation.reports.report import (
+    Picture,
+    Table,
+    number,
+    run_details,
+    with_interval,
+    write_report,
+)
+from superglue_ros.evaluation.reports.results import Results
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """The matches of one pair with their error; at most ``limit`` is correct, in ``unit``."""
+
+    prediction: Prediction
+    errors: Floats
+    limit: float
+    unit: str
+
+
+def report_homography(
+    results: Results,
+    cases: Sequence[homography.HomographyCase],
+    store: PredictionStore,
+    protocol: homography.HomographyProtocol,
+) -> None:
+    """Figures 8 and 6, the table, and ``report.html``."""
+    folder = _folder(results)
+    summary = results.summary
+
+    def judged(index: int) -> Judged | None:
+        prediction = store.get(index)
+        if prediction is None:
+            return None
+        errors = homography.reprojection_errors(prediction, cases[index].homography())
+        return Judged(prediction, errors, protocol.correct_px, "px")
+
+    figures.error_curves(
+        folder / "corner_error.png",
+        "Homography: mean corner error",
+        {
+            "RANSAC": results.column("ransac_error_px"),
+            "DLT": results.column("dlt_error_px"),
+        },
+        10.0,
+        "px",
+    )
+    precision = dict(sorted(summary["precision_over_px"].items(), key=lambda item: int(item[0])))
+    figures.lines(
+        folder / "precision_over_px.png",
+        "Precision over the correctness threshold",
+        {results.label: ([int(t) for t in precision], list(precision.values()))},
+        "correct below [px]",
+        "precision [%]",
+    )
+    pictures = [
+        Picture(folder / "corner_error.png", "Cumulative error curve (figure 8)"),
+        Picture(folder / "precision_over_px.png", "Match precision (figure 8)"),
+    ]
+    pictures += _confidence_pictures(results, judged, protocol.confidence_threshold)
+    pictures += _match_pictures(
+        results, cases, judged, protocol.confidence_threshold, "ransac_error_px"
+    )
+    header = ["", "AUC@10 RANSAC", "AUC@10 DLT", "P", "R", "F1", "MS", "distance [px]", "pairs"]
+    groups = {"all": summary, **summary.get("groups", {})}
+    rows = [[name, *_homography_cells(part)] for name, part in groups.items()]
+    write_report(
+        results.folder / "report.html",
+        f"Homography estimation: {results.label}",
+        _protocol_line(results.config["protocol"]),
+        [Table("Results [%] with 95% intervals", header, rows)],
+        pictures,
+        run_details(results),
+    )
+
+
+def report_pose(
+    results: Results,
+    cases: Sequence[pose.PoseCase],
+    store: PredictionStore,
+    protocol: pose.PoseProtocol,
+) -> None:
+    """Figures 5, 9 and 6, the table, and ``report.html``."""
+    folder = _folder(results)
+
+    def judged(index: int) -> Judged | None:
+        prediction = store.get(index)
+        if prediction is None:
+            return None
+        truth = pose.upright_truth(cases[index], prediction)
+        errors = pose.epipolar_errors(prediction, truth)
+        return Judged(prediction, errors, protocol.epipolar, "epipolar")
+
+    figures.error_curves(
+        folder / "pose_error.png",
+        "Relative pose",
+        {
+            "pose": results.column("pose_error_deg"),
+            "rotation": results.column("rotation_error_deg"),
+            "direction": results.column("direction_error_deg"),
+        },
+        20.0,
+        "degrees",
+    )
+    pictures = [Picture(folder / "pose_error.png", "Cumulative error curves (figures 5 and 9)")]
+    pictures += _confidence_pictures(results, judged, protocol.confidence_threshold)
+    pictures += _match_pictures(
+        results, cases, judged, protocol.confidence_threshold, "pose_error_deg"
+    )
+    summary = results.summary
+    header = ["", "AUC@5", "AUC@10", "AUC@20"]
+    rows = [
+        ["exact", *(with_interval(summary["auc"][t], summary["auc_interval"][t]) for t in _DEG)],
+        ["approximate (table 6)", *(number(summary["auc_approximate"][t]) for t in _DEG)],
+        ["signed direction", *(number(summary["auc_signed_direction"][t]) for t in _DEG)],
+    ]
+    quality = [
+        [
+            with_interval(summary["precision"], summary["precision_interval"]),
+            with_interval(summary["matching_score"], summary["matching_score_interval"]),
+            number(summary["mean_keypoints0"], 0),
+            number(summary["mean_matches"], 1),
+            number(summary["mean_inliers"], 1),
+            str(summary["failures"]),
+            str(summary["pairs"]),
+        ]
+    ]
+    write_report(
+        results.folder / "report.html",
+        f"Relative pose: {results.label}",
+        _protocol_line(results.config["protocol"]),
+        [
+            Table("Pose AUC [%] with 95% intervals", header, rows),
+            Table(
+                "Matches",
+                ["P [%]", "MS [%]", "keypoints", "matches", "inliers", "failures", "pairs"],
+                quality,
+            ),
+        ],
+        pictures,
+        run_details(results),
+    )
+
+
+_DEG = tuple(f"{t:g}" for t in pose.AUC_THRESHOLDS_DEG)
+
+
+def _homography_cells(part: dict[str, Any]) -> list[str]:
+    return [
+        with_interval(part["ransac_auc"]["10"], part["ransac_auc_interval_10"]),
+        with_interval(part["dlt_auc"]["10"], part["dlt_auc_interval_10"]),
+        with_interval(part["precision"], part["precision_interval"]),
+        with_interval(part["recall"], part["recall_interval"]),
+        number(part["f1"], 1),
+        number(part["matching_score"], 1),
+        number(part["mean_distance_px"], 1),
+        str(part["pairs"]),
+    ]
+
+
+def _protocol_line(protocol: dict[str, Any]) -> str:
+    flat: dict[str, Any] = {}
+    for key, value in protocol.items():
+        flat |= value if isinstance(value, dict) else {key: value}
+    return "; ".join(f"{key.replace('_', ' ')} {value}" for key, value in flat.items())
+
+
+def _confidence_pictures(
+    results: Results, judge: Callable[[int], Judged | None], threshold: float
+) -> list[Picture]:
+    """Precision over the number of correct matches with varying threshold (figure 9)."""
+    scores, correct = [], []
+    for row in results.records:
+        judged = judge(int(row["index"]))
+        if judged is not None:
+            scores.append(judged.prediction.confidence)
+            correct.append(judged.errors < judged.limit)
+    # Thresholds at equal steps of the confidences met; the last ones leave too few to count.
+    met = np.unique(np.quantile(np.concatenate([*scores, np.zeros(1)]), np.linspace(0, 0.95, 24)))
+    if len(met) < 3:
+        return []
+    counts, precision = metrics.precision_curve(scores, correct, met)
+    used = metrics.precision_curve(scores, correct, [threshold])
+    path = results.folder / "pictures" / "precision_over_matches.png"
+    figures.lines(
+        path,
+        "Precision over correct matches, varying the confidence threshold",
+        {results.label: (counts, 100 * precision)},
+        "correct matches per pair",
+        "precision [%]",
+        {results.label: (float(used[0][0]), 100 * float(used[1][0]))},
+    )
+    caption = f"Precision and number of correct matches (figure 9); ring: threshold {threshold:g}"
+    return [Picture(path, caption)]
+
+
+def _match_pictures(
+    results: Results,
+    cases: Sequence[PairCase],
+    judge: Callable[[int], Judged | None],
+    threshold: float,
+    sort_by: str,
+    count: int = 6,
+) -> list[Picture]:
+    """Matches of pairs from the smallest to the largest error (figures 2 and 6)."""
+    order = np.argsort(results.column(sort_by), kind="stable")
+    chosen = sorted({int(k) for k in np.linspace(0, len(order) - 1, count)})
+    pictures = []
+    for rank in chosen:
+        row = results.records[order[rank]]
+        index = int(row["index"])
+        judged = judge(index)
+        if judged is None:
+            continue
+        kept = judged.prediction.confidence > threshold
+        errors = judged.errors[kept]
+        prediction = judged.prediction.above(threshold)
+        case = cases[index]
+        picture = draw_correspondences(
+            case.image(0),
+            case.image(1),
+            prediction.points0,
+            prediction.points1,
+            1 - errors / (2 * judged.limit),
+        )
+        correct = int((errors < judged.limit).sum())
+        caption = f"{correct} of {len(errors)} matches correct"
+        error = f"{sort_by.replace('_', ' ')} {float(row[sort_by]):.2f}"
+        write_text(picture, [caption, error])
+        path = results.folder / "pictures" / f"matches_{rank:04d}.jpg"
+        cv2.imwrite(str(path), picture, [cv2.IMWRITE_JPEG_QUALITY, 85])
+        names = f"{row['name0']} and {row['name1']}"
+        colours = f"green: no error, yellow: {judged.limit:g} {judged.unit}, red: wrong"
+        pictures.append(
+            Picture(path, f"{names}: {caption}, {error} (rank {rank + 1}; {colours})", True)
+        )
+    return pictures
+
+
+def _folder(results: Results) -> Path:
+    folder = results.folder / "pictures"
+    folder.mkdir(exist_ok=True)
+    for old in (*folder.glob("*.png"), *folder.glob("*.jpg")):
+        old.unlink()
+    return folder

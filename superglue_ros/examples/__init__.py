@@ -1,1 +1,0 @@
-"""Examples of what can be built on the matcher; nothing in the package depends on them."""

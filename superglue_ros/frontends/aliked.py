@@ -1,0 +1,25 @@
+"""ALIKED, of the LightGlue package, as a front-end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from superglue_ros.config import Config
+from superglue_ros.frontends.lightglue_package import PackageFrontEnd, lightglue_package
+
+
+def make(config: Config, device: torch.device) -> AlikedFrontEnd:
+    """Raises :class:`ConfigError` where the package is missing."""
+    return AlikedFrontEnd(config.front_end, device)
+
+
+class AlikedFrontEnd(PackageFrontEnd):
+    """ALIKED."""
+
+    detector = "aliked"
+
+    def _create(self, max_keypoints: int) -> Any:
+        # The best keypoints instead of all above a threshold: the budget is what is compared.
+        return lightglue_package().ALIKED(max_num_keypoints=max_keypoints, detection_threshold=0.0)

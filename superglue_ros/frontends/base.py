@@ -1,0 +1,61 @@
+"""What every front-end can do.
+
+A front-end detects and describes, or describes pixels that somebody else detected. ``detector``
+names the kind of its descriptors; a matcher refuses a kind it was not made for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from superglue_ros.config import Config, FrontEndConfig
+from superglue_ros.registry import FRONT_ENDS
+from superglue_ros.types import Features, FloatArray
+
+GreyImage = NDArray[np.uint8]
+
+
+class FrontEnd(Protocol):
+    """What every front-end can do; ``test/contract`` holds what that means.
+
+    ``precision``: the arithmetic in effect, as the setting of that name spells it.
+    """
+
+    detector: str
+    descriptor_dim: int
+
+    @property
+    def precision(self) -> str:
+        """Of the network, if there is one."""
+
+    def extract(self, image: GreyImage) -> Features:
+        """Detect and describe: the best ``max_keypoints`` of a grey (H, W) uint8 image."""
+        ...
+
+    def extract_all(self, images: Sequence[GreyImage]) -> list[Features]:
+        """The same for several images of any size; a network takes those of equal size together."""
+        return [self.extract(image) for image in images]
+
+    def describe(self, image: GreyImage, keypoints: FloatArray) -> Features:
+        """Describe given pixels (N, 2), in the given order, all of them; scores are 1."""
+        ...
+
+    def configure(self, config: FrontEndConfig) -> None:
+        """Take new settings, from the next image on; the fixed ones are as they were."""
+        ...
+
+
+def make_front_end(config: Config, device: torch.device) -> FrontEnd:
+    """The front-end that ``config.front_end`` names. Raises :class:`ConfigError`."""
+    made: FrontEnd = FRONT_ENDS.make(config.front_end.name, config, device)
+    return made
+
+
+def inside(points: FloatArray, width: int, height: int) -> FloatArray:
+    """Sub-pixel refinement may leave the image by a fraction of a pixel; bring those back."""
+    return np.clip(points, -0.5, np.array([width - 0.5, height - 0.5], np.float32))

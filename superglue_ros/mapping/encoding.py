@@ -1,0 +1,106 @@
+"""All that is computed of a frame alone: features, their depth, the matcher's encoding.
+
+Frames that are there together, of the cameras of a rig or the two images of a stereo pair, go
+through the network in one batch.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from superglue_ros.errors import SuperglueError
+from superglue_ros.frontends.base import FrontEnd
+from superglue_ros.mapping.global_descriptor import pool
+from superglue_ros.mapping.keyframes import Keyframe
+from superglue_ros.matchers.base import Matcher
+from superglue_ros.types import Features, FloatArray, Frame
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """A frame, ready to be matched; ``right`` the right image of its stereo pair, if it is one,
+    and ``baseline`` their distance in metres.
+    """
+
+    frame: Keyframe
+    right: Keyframe | None = None
+    baseline: float = 0.0
+
+
+def encode(
+    frames: Sequence[Frame], front_end: FrontEnd, matcher: Matcher, max_keypoints: int
+) -> list[Encoded | SuperglueError]:
+    """Every frame encoded, or the error for which it is refused; images in one network batch."""
+    images = [frame.image for frame in frames if frame.keypoints is None]
+    images += [frame.right.image for frame in frames if frame.right is not None]
+    extracted = iter(front_end.extract_all(images))
+    detected = [next(extracted) if frame.keypoints is None else None for frame in frames]
+    right = [None if frame.right is None else next(extracted) for frame in frames]
+    encoded: list[Encoded | SuperglueError] = []
+    for frame, own, beside in zip(frames, detected, right, strict=True):
+        try:
+            features = own
+            if features is None:
+                features = _outside_features(frame, front_end, max_keypoints)
+            encoded.append(_encoded(frame, features, beside, matcher))
+        except SuperglueError as error:
+            encoded.append(error)
+    return encoded
+
+
+def prepare(raw: Keyframe, matcher: Matcher) -> Keyframe:
+    """The same with the matcher's encoding and a global descriptor of its features."""
+    prepared = matcher.prepare(raw.features)
+    return replace(raw, prepared=prepared, global_descriptor=pool(raw.features))
+
+
+def _encoded(
+    frame: Frame, features: Features, beside: Features | None, matcher: Matcher
+) -> Encoded:
+    depth = depth_at(frame, features)
+    raw = Keyframe(frame.id, features, None, frame.camera, depth, None, frame.rectified)
+    query = prepare(raw, matcher)
+    if frame.right is None or beside is None:
+        return Encoded(query)
+    # Nothing but its left image is matched with a right one: no global descriptor.
+    tokens = matcher.prepare(beside)
+    right = Keyframe(frame.right.id, beside, tokens, frame.right.camera, rectified=True)
+    return Encoded(query, right, frame.right.baseline)
+
+
+def _outside_features(frame: Frame, front_end: FrontEnd, max_keypoints: int) -> Features:
+    """Those that an outside front-end sent with the frame, described where it did not."""
+    assert frame.keypoints is not None
+    outside = _cap(frame.keypoints, max_keypoints)
+    if outside.descriptors is not None and outside.descriptor_dim:
+        return outside
+    described = front_end.describe(frame.image, outside.keypoints)
+    return replace(described, scores=outside.scores, sigma_px=outside.sigma_px)
+
+
+def _cap(features: Features, limit: int) -> Features:
+    if len(features) <= limit:
+        return features
+    log.warning("%d keypoints given, the best %d are used", len(features), limit)
+    best = np.sort(np.argsort(-features.scores, kind="stable")[:limit])
+    return features.select(best)
+
+
+def depth_at(frame: Frame, features: Features) -> FloatArray | None:
+    """Depth in metres at every keypoint (N,), 0 where unknown; None where the frame has no depth.
+
+    The nearest pixel's value: interpolation would invent surfaces across depth edges.
+    """
+    if frame.depth is None:
+        return None
+    height, width = frame.depth.shape
+    pixels = np.rint(features.keypoints).astype(np.intp)
+    x, y = pixels[:, 0].clip(0, width - 1), pixels[:, 1].clip(0, height - 1)
+    depth = frame.depth[y, x]
+    return np.where(np.isfinite(depth), depth, 0).astype(np.float32)

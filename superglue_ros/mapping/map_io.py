@@ -1,0 +1,247 @@
+"""Keyframes with their features on disk: versioned, written atomically, checked on load.
+
+One safetensors file. The features of all keyframes lie one after the other in shared arrays; the
+metadata holds the format version, the SHA-256 of the arrays, and a JSON list with what else a
+keyframe consists of. What can be computed again (encodings, global descriptors) is not stored, so
+that a map outlives the matcher's weights; landmark ids are, as they are referred to by others, and
+so is how far frames and landmarks were counted: who loads the map goes on from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from superglue_ros.errors import DataError, SuperglueError
+from superglue_ros.geometry.camera import Camera
+from superglue_ros.mapping.keyframes import Keyframe, KeyframeStore
+from superglue_ros.types import Features, FloatArray, FrameId
+
+FORMAT = "superglue_ros map"
+VERSION = "2"
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class StoredKeyframe:
+    """A keyframe without encoding and global descriptor, and the part of the map it belongs to."""
+
+    keyframe: Keyframe
+    part: int
+
+
+@dataclass(frozen=True, eq=False)
+class StoredMap:
+    """The keyframes of a map, oldest first.
+
+    No frame had a number above ``last_frame`` when it was saved, and no landmark an id of
+    ``next_landmark`` or above.
+    """
+
+    keyframes: tuple[StoredKeyframe, ...]
+    last_frame: int
+    next_landmark: int
+
+
+def save(
+    path: str | Path, keyframes: KeyframeStore, last_frame: int = 0, next_landmark: int = 0
+) -> int:
+    """Write all keyframes, and return how many; the file is complete or not there at all.
+
+    ``last_frame``, ``next_landmark``: see :class:`StoredMap`.
+
+    Raises :class:`DataError` if there is nothing to write, or it cannot be written.
+    """
+    path = Path(path)
+    if not len(keyframes):
+        raise DataError("the map has no keyframes yet: there is nothing to save")
+    if not path.parent.is_dir():
+        raise DataError(f"cannot write {path}: the folder {path.parent} does not exist")
+    arrays = _arrays(list(keyframes))
+    entries = [_entry(keyframe, keyframes.part(keyframe.id)) for keyframe in keyframes]
+    counters = {"last_frame": last_frame, "next_landmark": next_landmark}
+    metadata = {
+        "format": FORMAT,
+        "version": VERSION,
+        "sha256": _digest(arrays, {"entries": entries, "counters": counters}),
+        "keyframes": json.dumps(entries),
+        "counters": json.dumps(counters),
+    }
+    try:
+        _write_atomically(path, arrays, metadata)
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror or error}") from error
+    return len(keyframes)
+
+
+def load(path: str | Path) -> StoredMap:
+    """Read a map.
+
+    Raises :class:`DataError` naming what is wrong: no such file, not a map, another version,
+    truncated or damaged, inconsistent.
+    """
+    path = Path(path)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            _check_version(path, metadata)
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except OSError as error:
+        raise DataError(f"cannot read the map {path}: {error.strerror or error}") from error
+    except SafetensorError as error:
+        raise DataError(f"{path} is no map, or is truncated: {error}. Save it again") from error
+    try:
+        entries, counters = (json.loads(metadata[name]) for name in ("keyframes", "counters"))
+        content = {"entries": entries, "counters": counters}
+        if _digest(arrays, content) != metadata["sha256"]:
+            raise DataError(f"{path} is damaged: its checksum does not fit. Save it again")
+        keyframes = tuple(_keyframes(entries, arrays))
+        highest = max((entry.keyframe.id.id for entry in keyframes), default=0)
+        last_frame = max(int(counters["last_frame"]), highest)
+        return StoredMap(keyframes, last_frame, int(counters["next_landmark"]))
+    except DataError:
+        raise
+    except (SuperglueError, KeyError, TypeError, ValueError, IndexError) as error:
+        raise DataError(f"{path} is inconsistent: {error!r}. Save it again") from error
+
+
+def _check_version(path: Path, metadata: Mapping[str, str]) -> None:
+    if metadata.get("format") != FORMAT:
+        raise DataError(f"{path} is a safetensors file but no map: give a file of ~/save_map")
+    if metadata.get("version") != VERSION:
+        raise DataError(
+            f"{path} is a map of version {metadata.get('version')}, this program reads {VERSION}: "
+            f"make the map again"
+        )
+
+
+def _arrays(keyframes: Sequence[Keyframe]) -> Arrays:
+    """The arrays of all keyframes, one after the other; unknown depth is 0."""
+    features = [keyframe.features for keyframe in keyframes]
+    arrays = {
+        "counts": np.array([len(f) for f in features], np.int64),
+        "keypoints": np.concatenate([f.keypoints for f in features]),
+        "scores": np.concatenate([f.scores for f in features]),
+        "sigma_px": np.concatenate([f.sigma_px for f in features]),
+        "track_ids": np.concatenate([f.track_ids for f in features]),
+        "depth": _joined(keyframes, [k.depth for k in keyframes]),
+        "depth_sigma": _joined(keyframes, [k.depth_sigma for k in keyframes]),
+    }
+    described = [f.descriptors for f in features if f.descriptors is not None]
+    if described:
+        arrays["descriptors"] = np.concatenate(described)
+    return arrays
+
+
+def _joined(keyframes: Sequence[Keyframe], values: Sequence[FloatArray | None]) -> NDArray[Any]:
+    """One value for each keypoint of all keyframes, 0 for those of keyframes that have none."""
+    filled = [
+        np.zeros(len(keyframe.features), np.float32) if own is None else own
+        for keyframe, own in zip(keyframes, values, strict=True)
+    ]
+    return np.concatenate(filled).astype(np.float32)
+
+
+def _entry(keyframe: Keyframe, part: int) -> dict[str, Any]:
+    camera = keyframe.camera
+    return {
+        "id": asdict(keyframe.id),
+        "part": part,
+        "width": keyframe.features.width,
+        "height": keyframe.features.height,
+        "detector": keyframe.features.detector,
+        "rectified": keyframe.rectified,
+        "has_depth": keyframe.depth is not None,
+        "has_depth_sigma": keyframe.depth_sigma is not None,
+        "camera": None
+        if camera is None
+        else {
+            "width": camera.width,
+            "height": camera.height,
+            "matrix": camera.matrix.tolist(),
+            "distortion": camera.distortion.tolist(),
+            "model": camera.model,
+        },
+    }
+
+
+def _keyframes(entries: list[dict[str, Any]], arrays: Arrays) -> list[StoredKeyframe]:
+    counts = arrays.pop("counts").tolist()
+    total = sum(counts)
+    unequal = {name: len(array) for name, array in arrays.items() if len(array) != total}
+    if len(entries) != len(counts) or unequal or min(counts, default=0) < 0:
+        raise ValueError(f"{len(entries)} keyframes, {counts} keypoints, arrays of {unequal}")
+    ends = list(accumulate(counts))
+    return [
+        StoredKeyframe(
+            _keyframe(entry, {name: array[end - count : end] for name, array in arrays.items()}),
+            int(entry["part"]),
+        )
+        for entry, count, end in zip(entries, counts, ends, strict=True)
+    ]
+
+
+def _keyframe(entry: dict[str, Any], own: Arrays) -> Keyframe:
+    camera = entry["camera"]
+    if camera is not None:
+        matrix, distortion = np.array(camera["matrix"]), np.array(camera["distortion"], float)
+        camera = Camera(
+            camera["width"], camera["height"], matrix, distortion, model=camera["model"]
+        )
+    features = Features(
+        own["keypoints"],
+        own["scores"],
+        entry["width"],
+        entry["height"],
+        entry["detector"],
+        own.get("descriptors"),
+        own["sigma_px"],
+        own["track_ids"],
+    )
+    return Keyframe(
+        FrameId(**entry["id"]),
+        features,
+        None,
+        camera,
+        own["depth"] if entry["has_depth"] else None,
+        rectified=entry["rectified"],
+        depth_sigma=own["depth_sigma"] if entry["has_depth_sigma"] else None,
+    )
+
+
+def _digest(arrays: Arrays, content: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(array.data if array.size else b"")
+    return digest.hexdigest()
+
+
+def _write_atomically(path: Path, arrays: Arrays, metadata: dict[str, str]) -> None:
+    """Write beside ``path``, flush to disk, then rename over it."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(handle)
+    try:
+        contiguous = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
+        save_file(contiguous, name, metadata)
+        with open(name, "rb+") as file:
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,35 @@
+"""After tracking is lost: match against the keyframes of the map, the likeliest first."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from superglue_ros.mapping.keyframes import Candidate
+from superglue_ros.mapping.verification import FramePair
+
+BATCH = 4  # keyframes matched at once: few enough to stop soon after the first success
+
+
+def relocalise(
+    candidates: Sequence[Candidate],
+    match: Callable[[Sequence[Candidate]], Iterable[FramePair]],
+    most: int = 0,
+    budget_s: float = 0.0,
+) -> FramePair | None:
+    """The pair with the most inliers of the first batch that has any; None if none has.
+
+    ``match`` verifies a batch of candidates. At most ``most`` of them are tried, 0 = all: a bound
+    that gives the same on every machine. ``budget_s`` seconds bound the time in which new batches
+    are begun besides, 0 = no bound; the first batch is always tried.
+    """
+    if most:
+        candidates = candidates[:most]
+    deadline = time.perf_counter() + budget_s
+    for start in range(0, len(candidates), BATCH):
+        if start and budget_s and time.perf_counter() > deadline:
+            return None
+        found = [pair for pair in match(candidates[start : start + BATCH]) if pair.tracked]
+        if found:
+            return max(found, key=lambda pair: pair.pose.num_inliers)
+    return None

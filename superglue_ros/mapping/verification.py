@@ -1,0 +1,237 @@
+"""One matched pair of frames: correspondences in, matches and relative pose with a verdict out."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from superglue_ros.config import Config, GeometryConfig
+from superglue_ros.geometry.two_view import (
+    LEAST_DEPTHS,
+    TwoViewGeometry,
+    estimate_two_view,
+    no_pose,
+)
+from superglue_ros.geometry.views import inverse
+from superglue_ros.mapping.keyframes import Candidate, Keyframe
+from superglue_ros.mapping.tracks import Claim, Tracking, relabelled, shared_ids
+from superglue_ros.types import (
+    NO_TRACK,
+    BoolArray,
+    Correspondences,
+    Features,
+    FloatArray,
+    IdArray,
+    IntArray,
+    Matches,
+    MatchKind,
+    MatchStatus,
+    PoseStatus,
+    RelativePose,
+)
+
+# One two-view geometry explains the inliers, whatever it leaves open about the translation.
+_EXPLAINED = (PoseStatus.VALID, PoseStatus.ROTATION_ONLY, PoseStatus.PLANAR)
+# The reference was chosen because it looks alike, not because the camera was there just before.
+_BY_LOOKS = (MatchKind.LOOP, MatchKind.RELOCALISE)
+
+
+@dataclass(frozen=True, eq=False)
+class FramePair:
+    """A frame against one reference frame; ``calibrated``: there were cameras to check it with.
+
+    ``strong``: the check is strong enough to join landmarks for good. A loop may be good enough to
+    be told of and too weak for that, as joined landmarks cannot be parted again.
+    """
+
+    matches: Matches
+    pose: RelativePose
+    calibrated: bool = True
+    strong: bool = True
+
+    @property
+    def tracked(self) -> bool:
+        """Whether the frame is known to see what the reference sees.
+
+        Without calibration enough matches are taken for it, but not where looks alone chose the
+        reference.
+        """
+        if self.calibrated:
+            return self.pose.status in _EXPLAINED
+        return self.matches.status is MatchStatus.OK and self.matches.kind not in _BY_LOOKS
+
+    @property
+    def verified(self) -> BoolArray:
+        """(K,) which matches can be relied on: inliers, or all where nothing could check them."""
+        if not self.calibrated:
+            return np.full(len(self.matches), self.tracked)
+        return self.matches.inlier & self.tracked
+
+    def claim(self, reference_ids: IdArray) -> Claim:
+        """What this pair says about the landmarks of the query frame."""
+        return Claim(
+            self.matches.kind,
+            reference_ids,
+            self.matches.index_ref,
+            self.matches.index_query,
+            self.matches.scores,
+            self.verified & self.strong,
+        )
+
+    def with_tracks(self, reference_ids: IdArray, tracking: Tracking) -> FramePair:
+        """The same pair with the landmark of every match, and the merges if it closed a loop."""
+        closes = self.matches.kind is MatchKind.LOOP and self.tracked and self.strong
+        merged = tracking.merged if closes else {}
+        claim = self.claim(relabelled(reference_ids, tracking.merged))
+        matches = dataclasses.replace(
+            self.matches,
+            track_ids=shared_ids(claim, tracking.ids),
+            merged_from=np.array(list(merged.keys()), np.int64),
+            merged_into=np.array(list(merged.values()), np.int64),
+        )
+        return dataclasses.replace(self, matches=matches)
+
+    def with_ids(self, track_ids: IdArray) -> FramePair:
+        """The same pair with the landmark (K,) of every match."""
+        return dataclasses.replace(
+            self, matches=dataclasses.replace(self.matches, track_ids=track_ids)
+        )
+
+    def with_query_indices(self, places: NDArray[np.intp]) -> FramePair:
+        """The same pair, the query's keypoints counted as they were before some were left out."""
+        index = places[self.matches.index_query].astype(np.int32)
+        return dataclasses.replace(
+            self, matches=dataclasses.replace(self.matches, index_query=index)
+        )
+
+    def lost(self) -> FramePair:
+        """The same pair, saying that neither this nor any other keyframe was recognised."""
+        return dataclasses.replace(
+            self, pose=dataclasses.replace(self.pose, status=PoseStatus.LOST)
+        )
+
+
+def verify(
+    candidate: Candidate, query: Keyframe, found: Correspondences, config: Config
+) -> FramePair:
+    """Estimate the geometry behind ``found`` and put all that is known of the pair together.
+
+    A pair that would close a loop or end a loss of tracking must bring at least
+    ``keyframes.loop_min_inliers`` inliers: a false one does more harm than a missed one.
+    """
+    reference = candidate.keyframe
+    calibrated = reference.camera is not None and query.camera is not None
+    rules = _strictness(candidate.kind, config)
+    if not calibrated:
+        geometry = no_pose(len(found), rules)
+    elif _depths(reference, found.index_ref) >= min(
+        LEAST_DEPTHS, _depths(query, found.index_query)
+    ):
+        geometry = _two_view(reference, query, found, rules)
+    else:  # only the query knows depth: its scale holds the other way round, too
+        swapped = Correspondences(found.index_query, found.index_ref, found.scores)
+        geometry = inverse(_two_view(query, reference, swapped, rules))
+    return frame_pair(candidate, query, found, geometry, config, calibrated)
+
+
+def _two_view(
+    reference: Keyframe, query: Keyframe, found: Correspondences, rules: GeometryConfig
+) -> TwoViewGeometry:
+    assert reference.camera is not None
+    assert query.camera is not None
+    return estimate_two_view(
+        reference.features.keypoints[found.index_ref],
+        query.features.keypoints[found.index_query],
+        reference.camera,
+        query.camera,
+        rules,
+        scores=found.scores,
+        sigma_px=sigma_of_matches(reference.features, query.features, found),
+        depth_ref=_chosen(reference.depth, found.index_ref),
+        depth_sigma=_chosen(reference.depth_sigma, found.index_ref),
+    )
+
+
+def _depths(frame: Keyframe, index: IntArray) -> int:
+    """How many of the keypoints ``index`` have a depth."""
+    return 0 if frame.depth is None else int((frame.depth[index] > 0).sum())
+
+
+def frame_pair(
+    candidate: Candidate,
+    query: Keyframe,
+    found: Correspondences,
+    geometry: TwoViewGeometry,
+    config: Config,
+    calibrated: bool = True,
+) -> FramePair:
+    """All that is known of a pair, once its geometry is estimated."""
+    reference = candidate.keyframe
+    matches = Matches(
+        reference.id,
+        query.id,
+        candidate.kind,
+        _status(reference.features, query.features, found, config.geometry),
+        found.index_ref,
+        found.index_query,
+        reference.features.keypoints[found.index_ref],
+        query.features.keypoints[found.index_query],
+        found.scores,
+        geometry.inliers,
+        sigma_of_matches(reference.features, query.features, found),
+        np.full(len(found), NO_TRACK, np.int64),
+        query.rectified,
+    )
+    least = config.keyframes.loop_merge_inliers if candidate.kind is MatchKind.LOOP else 0
+    strong = int(geometry.inliers.sum()) >= least
+    return FramePair(matches, _pose(matches, geometry), calibrated, strong)
+
+
+def sigma_of_matches(reference: Features, query: Features, found: Correspondences) -> FloatArray:
+    """(K,) float32 pixels, standard deviation of both keypoints of each match together."""
+    sigma = np.hypot(reference.sigma_px[found.index_ref], query.sigma_px[found.index_query])
+    return np.asarray(sigma, np.float32)
+
+
+def _chosen(values: FloatArray | None, index: IntArray) -> FloatArray | None:
+    return None if values is None else values[index]
+
+
+def _strictness(kind: MatchKind, config: Config) -> GeometryConfig:
+    if kind not in _BY_LOOKS:
+        return config.geometry
+    least = max(config.geometry.min_inliers, config.keyframes.loop_min_inliers)
+    return dataclasses.replace(config.geometry, min_inliers=least)
+
+
+def _pose(matches: Matches, geometry: TwoViewGeometry) -> RelativePose:
+    return RelativePose(
+        matches.reference,
+        matches.query,
+        geometry.status,
+        geometry.method,
+        geometry.rotation,
+        geometry.translation,
+        geometry.covariance,
+        geometry.scale_known,
+        len(matches),
+        int(geometry.inliers.sum()),
+        geometry.threshold_px,
+        geometry.median_epipolar_px,
+        geometry.median_parallax_rad,
+    )
+
+
+def _status(
+    reference: Features, query: Features, found: Correspondences, config: GeometryConfig
+) -> MatchStatus:
+    if not len(reference):
+        return MatchStatus.NO_KEYPOINTS_REFERENCE
+    if not len(query):
+        return MatchStatus.NO_KEYPOINTS_QUERY
+    if len(found) < config.min_matches:
+        return MatchStatus.FEW
+    return MatchStatus.OK

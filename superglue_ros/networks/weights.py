@@ -1,0 +1,315 @@
+"""Reading and writing network weights: strict, told apart by their keys, with provenance.
+
+Read: our own safetensors; the key sets of the original SuperPoint and SuperGlue, of those in
+``transformers`` and of the open SuperPoint (see ``weight_layouts.py``), as ``.safetensors``,
+``.pth`` or ``.pt``. A ``.pth`` file is read with ``weights_only``, so it cannot run code. Whatever
+does not fit exactly raises :class:`WeightsError` naming the file, the key and the mend.
+
+Our own files are safetensors whose metadata holds the format version, the network's name, its
+architecture as JSON, the kind of its descriptors and where the weights come from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from superglue_ros.errors import WeightsError
+from superglue_ros.networks.superglue import (
+    SuperGlue,
+    SuperGlueConfig,
+    initialise_as_optimal_matching,
+)
+from superglue_ros.networks.superpoint import SuperPoint, SuperPointConfig
+from superglue_ros.networks.weight_layouts import (
+    Recipe,
+    Recipes,
+    is_bundled_detector,
+    superglue_layout,
+    superpoint_layout,
+)
+
+FORMAT_VERSION = "1"
+PACKAGED = Path(__file__).parents[1] / "weights"
+
+Network = TypeVar("Network", SuperPoint, SuperGlue)
+
+
+@dataclass(frozen=True)
+class LoadedSuperPoint:
+    """A SuperPoint in evaluation mode; ``kind`` names its descriptors."""
+
+    network: SuperPoint
+    kind: str
+    provenance: str
+
+
+@dataclass(frozen=True)
+class LoadedSuperGlue:
+    """A SuperGlue in evaluation mode; ``descriptor_kind`` names the descriptors it was made for."""
+
+    network: SuperGlue
+    descriptor_kind: str
+    provenance: str
+
+
+def load_superpoint(path: str | Path = "") -> LoadedSuperPoint:
+    """Read SuperPoint weights; an empty path takes the package's own.
+
+    Raises :class:`WeightsError` on anything but a complete, exactly fitting file.
+    """
+    file = Path(path) if path else PACKAGED / "superpoint.safetensors"
+    metadata, state = _read(file)
+    if _FORMAT_KEY in metadata:
+        network, kind = _load_own(file, metadata, state, SuperPoint, SuperPointConfig)
+        return LoadedSuperPoint(network, kind, metadata.get("provenance", ""))
+    with _naming(file):
+        layout = superpoint_layout(state)
+    if layout is None:
+        if superglue_layout(state) is not None:
+            raise WeightsError(f"{file} holds a SuperGlue: give it as matcher.weights")
+        raise WeightsError(f"{file}: {_unknown(state)} as a SuperPoint")
+    kind, config, recipes = layout
+    if any(is_bundled_detector(key) for key in state):
+        state = {key: value for key, value in state.items() if is_bundled_detector(key)}
+    network = SuperPoint(config)
+    _fill(file, network, state, recipes)
+    return LoadedSuperPoint(network, kind, str(file))
+
+
+def load_superglue(path: str | Path = "") -> LoadedSuperGlue:
+    """Read SuperGlue weights; an empty path takes the package's own.
+
+    Where the package has none, the network is the optimal-matching layer on the raw descriptors of
+    the package's SuperPoint. Raises :class:`WeightsError` on anything but a complete, exactly
+    fitting file.
+    """
+    file = Path(path) if path else PACKAGED / "superglue.safetensors"
+    if not path and not file.exists():
+        return _optimal_matching()
+    metadata, state = _read(file)
+    if _FORMAT_KEY in metadata:
+        network, kind = _load_own(file, metadata, state, SuperGlue, SuperGlueConfig)
+        return LoadedSuperGlue(network, kind, metadata.get("provenance", ""))
+    with _naming(file):
+        layout = superglue_layout(state)
+    if layout is None:
+        if superpoint_layout(state) is not None:
+            raise WeightsError(f"{file} holds a SuperPoint: give it as front_end.weights")
+        raise WeightsError(f"{file}: {_unknown(state)} as a SuperGlue")
+    kind, config, recipes = layout
+    state = {key: value for key, value in state.items() if not is_bundled_detector(key)}
+    network = SuperGlue(config)
+    _fill(file, network, state, recipes)
+    return LoadedSuperGlue(network, kind, str(file))
+
+
+def save(
+    network: SuperPoint | SuperGlue,
+    path: str | Path,
+    descriptor_kind: str,
+    provenance: str,
+    half: bool = False,
+) -> None:
+    """Write our own format, all or nothing: a reader never sees a part of a file.
+
+    ``half`` stores the layers' weights as float16, half the size; they are read back as float32.
+    Biases and batch norm statistics, small but of any magnitude, stay float32.
+    """
+    state = {
+        key: value.detach()
+        .to("cpu", torch.float16 if half and value.dim() > 1 else torch.float32)
+        .contiguous()
+        for key, value in network.state_dict().items()
+        if not _is_counter(key)
+    }
+    metadata = {
+        _FORMAT_KEY: FORMAT_VERSION,
+        "network": type(network).__name__,
+        "architecture": json.dumps(dataclasses.asdict(network.config)),
+        "descriptor_kind": descriptor_kind,
+        "provenance": provenance,
+    }
+    _write_atomically(Path(path), safetensors.torch.save(state, metadata))
+
+
+_FORMAT_KEY = "superglue_ros_format"
+
+
+def _optimal_matching() -> LoadedSuperGlue:
+    metadata, _ = _read(PACKAGED / "superpoint.safetensors")
+    dim = json.loads(metadata["architecture"])["descriptor_dim"]
+    # With messages and positional encoding at zero, layers only cost time: leave them out.
+    config = SuperGlueConfig(descriptor_dim=dim, width=dim, graph=False, keypoint_encoder=())
+    network = SuperGlue(config)
+    initialise_as_optimal_matching(network)
+    provenance = "not trained: optimal matching of the raw descriptors"
+    return LoadedSuperGlue(network.eval(), metadata["descriptor_kind"], provenance)
+
+
+def _read(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata (empty but for safetensors) and tensors of a file."""
+    if not file.is_file():
+        raise WeightsError(f"weights file {file} does not exist: check the path")
+    try:
+        if file.suffix == ".safetensors":
+            with safetensors.safe_open(str(file), framework="pt") as opened:
+                state = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+                return dict(opened.metadata() or {}), state
+        if file.suffix in (".pth", ".pt", ".bin"):
+            content: Any = torch.load(file, map_location="cpu", weights_only=True)
+        else:
+            raise WeightsError(
+                f"{file} has the unknown ending {file.suffix!r}: give .safetensors, .pth or .pt"
+            )
+    except WeightsError:
+        raise
+    except Exception as error:  # on bytes that are no pickle the unpickler raises anything
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(
+            f"{file} cannot be read as weights ({reason}): the file is truncated, damaged or of "
+            f"another kind, fetch it again"
+        ) from error
+    if not isinstance(content, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
+    ):
+        raise WeightsError(
+            f"{file} holds a {type(content).__name__}, not parameters by name: give a file that "
+            f"holds the network's state_dict and nothing else"
+        )
+    return {}, dict(content)
+
+
+def _load_own(
+    file: Path,
+    metadata: Mapping[str, str],
+    state: Mapping[str, Tensor],
+    network_type: type[Network],
+    config_type: type[Any],
+) -> tuple[Network, str]:
+    version, name = metadata[_FORMAT_KEY], metadata.get("network", "")
+    if version != FORMAT_VERSION:
+        raise WeightsError(
+            f"{file} has format version {version}, this package reads {FORMAT_VERSION}: "
+            f"use the release of superglue_ros that wrote it, or train again"
+        )
+    if name != network_type.__name__:
+        raise WeightsError(
+            f"{file} holds a {name or 'nameless network'}, not a "
+            f"{network_type.__name__}: front_end.weights takes a SuperPoint, "
+            f"matcher.weights a SuperGlue"
+        )
+    if not metadata.get("descriptor_kind"):
+        raise WeightsError(f"{file} lacks descriptor_kind in its metadata: save it again")
+    try:
+        values = json.loads(metadata["architecture"])
+        config = config_type(
+            **{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+        )
+        network = network_type(config)
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise WeightsError(
+            f"{file} describes no architecture this package knows ({error}): save it again"
+        ) from error
+    recipes = {
+        key: Recipe((key,), lambda x: x) for key in network.state_dict() if not _is_counter(key)
+    }
+    _fill(file, network, state, recipes)
+    return network, metadata["descriptor_kind"]
+
+
+def _fill(
+    file: Path, network: SuperPoint | SuperGlue, state: Mapping[str, Tensor], recipes: Recipes
+) -> None:
+    """Set every parameter of ``network`` from ``state``, refusing any difference."""
+    used = {key for recipe in recipes.values() for key in recipe.keys}
+    missing = sorted(used - state.keys())
+    if missing:
+        raise WeightsError(f"{file} lacks {_some(missing)}: it is incomplete, fetch it again")
+    extra = sorted(key for key in state.keys() - used if not _is_counter(key))
+    if extra:
+        raise WeightsError(
+            f"{file} has unknown keys {_some(extra)}: it was made for another architecture"
+        )
+    target = network.state_dict()
+    for key, value in target.items():
+        if _is_counter(key):
+            continue
+        recipe = recipes.get(key)
+        if recipe is None:
+            raise WeightsError(
+                f"{file} has nothing for {key}: it was made for another architecture"
+            )
+        names = ", ".join(recipe.keys)
+        with _naming(file):
+            try:
+                made = recipe.combine(*(state[name] for name in recipe.keys))
+            except (RuntimeError, ValueError) as error:
+                if isinstance(error, WeightsError):
+                    raise
+                raise WeightsError(f"key {names} has a shape that does not fit") from error
+        if made.shape != value.shape:
+            raise WeightsError(
+                f"{file}: key {names} has shape {tuple(made.shape)} where {tuple(value.shape)} is "
+                f"needed: it was made for another architecture"
+            )
+        if not made.is_floating_point() or not bool(torch.isfinite(made).all()):
+            raise WeightsError(
+                f"{file}: key {names} has values that are NaN or infinite: "
+                f"the training diverged or the file is damaged"
+            )
+        target[key] = made.to(value.dtype)
+    network.load_state_dict(target, strict=True)
+    network.eval()
+    for parameter in network.parameters():
+        parameter.requires_grad_(False)
+
+
+@contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    """Put the file's name before the message of a :class:`WeightsError` raised inside."""
+    try:
+        yield
+    except WeightsError as error:
+        raise WeightsError(f"{file}: {error}") from error
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
+        temporary = Path(file.name)
+        try:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)  # a temporary file is private; weights are not
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def _is_counter(key: str) -> bool:
+    """Batch norm's step counter, which inference does not read and not every file has."""
+    return key.endswith("num_batches_tracked")
+
+
+def _unknown(state: Mapping[str, Tensor]) -> str:
+    return f"unknown layout with keys {_some(sorted(state))}, cannot be read"
+
+
+def _some(keys: list[str]) -> str:
+    shown = ", ".join(keys[:3])
+    return shown if len(keys) <= 3 else f"{shown} and {len(keys) - 3} more"

@@ -1,0 +1,209 @@
+"""Fill a cache: draw view sets from a corpus or from sequences, and extract their features."""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+
+from superglue_ros.engines.superpoint import SuperPointEngine
+from superglue_ros.errors import DataError
+from superglue_ros.networks.device import resolve_device
+from superglue_ros.networks.weights import load_superpoint
+from superglue_ros.synthetic.rendering import Texture
+from superglue_ros.training.data.cache import cached_config, make_shard, write_shard
+from superglue_ros.training.data.corpus import CorpusImage, read_grey, read_manifest
+from superglue_ros.training.data.rgbd import READERS, RgbdSequence
+from superglue_ros.training.data.views import ViewSet, homography_views, room_views
+from superglue_ros.training.precision import resolve_dtype
+from superglue_ros.training.recipes import CacheRecipe, SequenceSource
+
+log = logging.getLogger(__name__)
+
+Draw = Callable[[np.random.Generator], ViewSet]
+
+_TEXTURES = 24  # pictures per rendered room: enough for variety, few enough to keep in memory
+_TEXTURE_SIDE = 1024
+_PHOTOGRAPH_SIDE = 2560
+_TRIES = 200
+
+
+def build_cache(recipe: CacheRecipe, split: str = "train") -> Path:
+    """Make all shards of ``recipe`` that are not there yet; returns the cache's folder.
+
+    Shard i depends on (seed, i) alone: an interrupted build goes on, and gives the same files,
+    whichever of the recipe's processes makes it. Raises :class:`DataError` where the folder holds a
+    cache of another recipe.
+    """
+    folder = Path(recipe.output)
+    had, config = cached_config(folder), _config(recipe)
+    if had and had != config:
+        raise DataError(f"{folder} holds a cache of another recipe: give another output folder")
+    numbers = range(-(-recipe.sets // recipe.sets_per_shard))
+    missing = [index for index in numbers if not _shard_path(recipe, index).exists()]
+    console = Console(stderr=True)
+    if recipe.processes == 1 or len(missing) < 2:
+        make = _ShardMaker(recipe, split)
+        for index in track(missing, str(folder), console=console):
+            make(index)
+        return folder
+    # Started afresh, not forked: a GPU can't be used on both sides of a fork.
+    context = multiprocessing.get_context("spawn")
+    count = min(recipe.processes, len(missing))
+    with context.Pool(count, _start_process, (recipe, split)) as pool:
+        made = pool.imap_unordered(_make_shard, missing)
+        for _ in track(made, str(folder), len(missing), console=console):
+            pass
+    return folder
+
+
+class _ShardMaker:
+    """Makes shards of a recipe by their number."""
+
+    def __init__(self, recipe: CacheRecipe, split: str) -> None:
+        self._recipe = recipe
+        self._detector = load_superpoint(recipe.detector)
+        device = resolve_device(recipe.device)
+        precision = resolve_dtype(recipe.precision, device)
+        self._engine = SuperPointEngine(self._detector.network, device, precision)
+        self._make_drawer = view_drawer(recipe, split)
+
+    def __call__(self, index: int) -> None:
+        recipe = self._recipe
+        rng = np.random.default_rng([recipe.seed, index])
+        count = min(recipe.sets_per_shard, recipe.sets - index * recipe.sets_per_shard)
+        draw = self._make_drawer()  # nothing is carried over from one shard to the next
+        sets = [draw(rng) for _ in range(count)]
+        filler = rng if recipe.random_keypoints else None
+        shard = make_shard(self._engine, sets, recipe.keypoints, filler)
+        path = _shard_path(recipe, index)
+        write_shard(shard, path, self._detector.kind, json.dumps(_config(recipe)))
+        log.info("%s: %d pairs of %d views", path, len(shard.pairs), len(shard.counts))
+
+
+_maker: _ShardMaker  # of a process of its own, see build_cache
+
+
+def _start_process(recipe: CacheRecipe, split: str) -> None:
+    global _maker
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    _maker = _ShardMaker(recipe, split)
+
+
+def _make_shard(index: int) -> None:
+    _maker(index)
+
+
+def _shard_path(recipe: CacheRecipe, index: int) -> Path:
+    return Path(recipe.output) / f"shard_{index:05d}.safetensors"
+
+
+def _config(recipe: CacheRecipe) -> str:
+    """What two builds of a cache must agree in (JSON): not how many sets, which only add shards,
+    nor by what machine.
+    """
+    values = asdict(replace(recipe, sets=1))
+    for key in ("device", "processes"):
+        del values[key]
+    return json.dumps(values, sort_keys=True)
+
+
+def view_drawer(recipe: CacheRecipe, split: str) -> Callable[[], Draw]:
+    """What makes drawers of view sets; each starts afresh, without what another has kept."""
+    if recipe.source == "sequences":
+        sequences = [_read_sequence(source) for source in recipe.sequences]
+        if not sequences:
+            raise DataError("the recipe names no sequences: give at least one")
+        return lambda: lambda rng: _sequence_views(recipe, sequences, rng)
+    images = read_manifest(recipe.corpus, split)
+    if recipe.source == "homography":
+        return lambda: lambda rng: _photograph_views(recipe, images, rng)
+    return lambda: _RoomDrawer(recipe, images)
+
+
+def _photograph_views(
+    recipe: CacheRecipe, images: Sequence[CorpusImage], rng: np.random.Generator
+) -> ViewSet:
+    grey = _trimmed(read_grey(_pick(images, rng, recipe.photograph_share).path), _PHOTOGRAPH_SIDE)
+    size = replace(recipe.homography, width=recipe.width, height=recipe.height)
+    return homography_views(grey, rng, recipe.views, size, recipe.photometric)
+
+
+class _RoomDrawer:
+    """Rooms from a shelf of textures that is filled anew from time to time: making them is slow."""
+
+    def __init__(self, recipe: CacheRecipe, images: Sequence[CorpusImage]) -> None:
+        self._recipe, self._images = recipe, images
+        self._shelf: list[Texture] = []
+
+    def __call__(self, rng: np.random.Generator) -> ViewSet:
+        recipe = self._recipe
+        if not self._shelf or rng.random() < 0.1:
+            self._shelf = [
+                Texture(_trimmed(read_grey(_pick(self._images, rng, recipe.photograph_share).path)))
+                for _ in range(_TEXTURES)
+            ]
+        return room_views(
+            self._shelf, rng, recipe.views, recipe.width, recipe.height, recipe.rooms,
+            recipe.photometric,
+        )  # fmt: skip
+
+
+def _pick(
+    images: Sequence[CorpusImage], rng: np.random.Generator, photograph_share: float
+) -> CorpusImage:
+    wanted = rng.random() < photograph_share
+    kind = [image for image in images if image.photograph == wanted] or list(images)
+    return kind[int(rng.integers(len(kind)))]
+
+
+def _trimmed(image: NDArray[np.uint8], longest: int = _TEXTURE_SIDE) -> NDArray[np.uint8]:
+    """The image, shrunk to ``longest`` pixels where it is larger."""
+    scale = longest / max(image.shape)
+    if scale >= 1:
+        return image
+    size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _read_sequence(source: SequenceSource) -> tuple[RgbdSequence, SequenceSource]:
+    if source.reader == "plain":
+        sequence = READERS["plain"](source.folder, source.depth_unit)
+    elif source.reader == "megadepth":
+        sequence = READERS["megadepth"](source.folder, source.root)
+    else:
+        sequence = READERS[source.reader](source.folder)
+    last = source.last or len(sequence.frames)
+    return replace(sequence, frames=sequence.frames[source.first : last]), source
+
+
+def _sequence_views(
+    recipe: CacheRecipe,
+    sequences: Sequence[tuple[RgbdSequence, SequenceSource]],
+    rng: np.random.Generator,
+) -> ViewSet:
+    for _ in range(_TRIES):
+        sequence, source = sequences[int(rng.integers(len(sequences)))]
+        gaps = rng.integers(source.gap[0], source.gap[1] + 1, recipe.views - 1)
+        first = int(rng.integers(max(len(sequence.frames) - int(gaps.sum()), 1)))
+        indices = first + np.concatenate([[0], np.cumsum(gaps)])
+        if indices[-1] >= len(sequence.frames):
+            continue
+        views = sequence.views([int(i) for i in indices], (recipe.width, recipe.height))
+        if min(views.overlap(i - 1, i) for i in range(1, recipe.views)) >= recipe.min_overlap:
+            return views
+    raise DataError(
+        f"no {recipe.views} frames of the sequences share {recipe.min_overlap} of their area: "
+        f"lower min_overlap or the gaps"
+    )

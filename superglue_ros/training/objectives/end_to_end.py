@@ -1,0 +1,155 @@
+"""End-to-end training (paper, section 5.4): gradients from SuperGlue into the descriptors.
+
+The detector is frozen, and no loss but SuperGlue's is used. The paper keeps a second copy of
+SuperPoint for the descriptors; here the encoder that both heads share is frozen too and the
+descriptor head learns, so that the result is one SuperPoint that detects what it did before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from superglue_ros.engines.superpoint import SuperPointEngine
+from superglue_ros.errors import ConfigError
+from superglue_ros.geometry.ground_truth import MatchLabels, label_matches
+from superglue_ros.networks.kernel_sinkhorn import sinkhorn
+from superglue_ros.networks.superglue import SuperGlue
+from superglue_ros.networks.superpoint import SuperPoint, sample_descriptors
+from superglue_ros.networks.weights import load_superglue, load_superpoint
+from superglue_ros.training.data.cache import ViewFeatures, extract
+from superglue_ros.training.data.cache_builder import Draw, view_drawer
+from superglue_ros.training.data.views import ViewSet
+from superglue_ros.training.distributed import training_device
+from superglue_ros.training.objectives.loss import match_quality, matching_loss
+from superglue_ros.training.precision import autocast, channels_last, resolve_dtype
+from superglue_ros.training.recipes import EndToEndRecipe
+
+
+class DescriptorAndMatcher(nn.Module):
+    """A SuperPoint, of which the descriptor head learns, and the SuperGlue that reads it."""
+
+    def __init__(self, describe: SuperPoint, match: SuperGlue) -> None:
+        super().__init__()
+        self.describe = describe
+        self.match = match
+
+
+@dataclass(frozen=True, eq=False)
+class DrawnPairs:
+    """Pairs of views, and the generator that the random choices about their keypoints come from."""
+
+    sets: list[ViewSet]
+    rng: np.random.Generator
+
+
+class EndToEndObjective:
+    """SuperGlue and the descriptors it reads, on pairs drawn on the fly."""
+
+    def __init__(self, recipe: EndToEndRecipe) -> None:
+        if recipe.views.views != 2:
+            raise ConfigError("end-to-end training draws pairs: views.views must be 2")
+        self.recipe = recipe
+        torch.manual_seed(recipe.loop.seed)
+        describe = channels_last(load_superpoint(recipe.superpoint).network)
+        matcher = load_superglue(recipe.superglue)
+        self.device = training_device(recipe.loop.device)
+        self.network = DescriptorAndMatcher(describe, matcher.network).to(self.device)
+        for part in (describe.descriptor, matcher.network):
+            part.requires_grad_(True)
+        # The statistics of batch norm stay: a few images per step are too few for new ones.
+        self.network.eval()
+        matcher.network.train()
+        self._dtype = resolve_dtype(recipe.loop.precision, self.device)
+        self._draw: Draw = view_drawer(recipe.views, "train")()
+
+    def architecture(self) -> dict[str, Any]:
+        """See :class:`superglue_ros.training.trainer.Objective`."""
+        plain = {**asdict(self.network.describe.config), **asdict(self.network.match.config)}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in plain.items()}
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Those of the descriptor head and of the matcher."""
+        return [p for p in self.network.parameters() if p.requires_grad]
+
+    def stage(self, step: int) -> str:
+        """There is one stage."""
+        return "end-to-end"
+
+    def stage_end(self, step: int) -> None:
+        """There is one stage."""
+
+    def draw(self, step: int, rng: np.random.Generator) -> DrawnPairs:
+        """Pairs drawn with ``rng``, and the generator for their random keypoints."""
+        return DrawnPairs([self._draw(rng) for _ in range(self.recipe.pairs)], rng)
+
+    def loss(self, batch: DrawnPairs) -> tuple[Tensor, dict[str, float]]:
+        """Mean loss of the pairs."""
+        sets, rng = batch.sets, batch.rng
+        images = [image for view_set in sets for image in view_set.images]
+        filler = rng if self.recipe.views.random_keypoints else None
+        # Made anew at every step: the descriptor head has changed.
+        engine = SuperPointEngine(self.network.describe, self.device, self._dtype)
+        found = extract(engine, images, self.recipe.views.keypoints, filler)
+        maps = self._describe(images)
+        terms, precisions, recalls = [], [], []
+        for k, view_set in enumerate(sets):
+            pair = found[2 * k : 2 * k + 2]
+            labels = _label(view_set, pair)
+            assignment = self._match(pair, maps[2 * k : 2 * k + 2], images[2 * k].shape)
+            matches0, matches1 = (
+                torch.from_numpy(part).long()[None].to(self.device)
+                for part in (labels.matches0, labels.matches1)
+            )
+            terms.append(matching_loss(assignment, matches0, matches1, self.recipe.loss.form))
+            precision, recall = match_quality(assignment, matches0)
+            precisions.append(float(precision))
+            recalls.append(float(recall))
+        numbers = {"P": 100 * float(np.mean(precisions)), "R": 100 * float(np.mean(recalls))}
+        return torch.cat(terms).mean(), numbers
+
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """Nothing is held out here: evaluate the exported weights."""
+        return {}
+
+    def _describe(self, images: list[Any]) -> Tensor:
+        batch = torch.from_numpy(np.stack(images)).to(self.device).unsqueeze(1).float().div(255)
+        with autocast(batch.device, self._dtype):
+            with torch.no_grad():
+                features = self.network.describe.backbone(batch)
+            maps = self.network.describe.descriptor(features)
+        return F.normalize(maps.float(), dim=1)
+
+    def _match(self, pair: list[ViewFeatures], maps: Tensor, shape: tuple[int, ...]) -> Tensor:
+        matcher = self.network.match
+        size = torch.tensor([[float(shape[1]), float(shape[0])]], device=self.device)
+        exact = self.network.describe.config.exact_sampling
+        tokens, masks = [], []
+        with autocast(maps.device, self._dtype):
+            for side, view in enumerate(pair):
+                keypoints = view.keypoints[None].clone()
+                descriptors = sample_descriptors(keypoints, maps[side : side + 1], exact)
+                tokens.append(
+                    matcher.encode(keypoints, view.scores[None].clone(), descriptors, size)
+                )
+                masks.append(torch.ones_like(view.scores[None], dtype=torch.bool))
+            f0, f1 = matcher.propagate(*tokens, *masks).float().chunk(2)
+        f0, f1 = f0[:, : masks[0].shape[1]], f1[:, : masks[1].shape[1]]
+        scores = f0 @ f1.transpose(1, 2) / matcher.config.width**0.5
+        return sinkhorn(scores, matcher.dustbin, self.recipe.sinkhorn_iterations)
+
+
+def _label(view_set: ViewSet, pair: list[ViewFeatures]) -> MatchLabels:
+    first, second = (view.keypoints.double().cpu().numpy() for view in pair)
+    return label_matches(
+        first,
+        second,
+        view_set.project(first, 0, 1),
+        view_set.project(second, 1, 0),
+        view_set.thresholds,
+    )

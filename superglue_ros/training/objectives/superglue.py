@@ -1,0 +1,237 @@
+"""What SuperGlue minimises: the likelihood of the labels of cached pairs (paper, eq. 10)."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from superglue_ros.errors import ConfigError, DataError
+from superglue_ros.networks.kernel_sinkhorn import sinkhorn
+from superglue_ros.networks.superglue import SuperGlue, initialise_as_optimal_matching
+from superglue_ros.networks.weights import load_superglue
+from superglue_ros.training.data.batches import PairBatch, PairSampler, collate, read_pair
+from superglue_ros.training.data.cache import Shard, read_cache
+from superglue_ros.training.data.loading import to_device
+from superglue_ros.training.distributed import training_device
+from superglue_ros.training.growth import grow
+from superglue_ros.training.objectives.loss import confidence_loss, match_quality, matching_loss
+from superglue_ros.training.precision import autocast, resolve_dtype
+from superglue_ros.training.recipes import SuperGlueRecipe
+
+_VALIDATION_PAIRS = 96
+_VALIDATION_ITERATIONS = 50
+_START_FACTORS = (0.5, 1.0, 2.0, 3.0)  # of the recipe's scale
+_START_COSINES = (0.3, 0.5, 0.6, 0.7, 0.8)  # where a match becomes likelier than none
+
+
+class SuperGlueObjective:
+    """SuperGlue on cached features, through the stages of a recipe."""
+
+    def __init__(self, recipe: SuperGlueRecipe) -> None:
+        if not recipe.stages:
+            raise ConfigError("the recipe has no stages: give at least one")
+        self.recipe = recipe
+        torch.manual_seed(recipe.loop.seed)
+        self.descriptor_kind = ""
+        self._ends = np.cumsum([stage.steps for stage in recipe.stages])
+        self._samplers: dict[int, PairSampler] = {}
+        self.device = training_device(recipe.loop.device)
+        self._dtype = resolve_dtype(recipe.loop.precision, self.device)
+        first = self._read(next(iter(recipe.stages[0].caches)))
+        self.network = _start(recipe, first).to(self.device)
+        if recipe.start == "matching":
+            self._calibrate(first)
+        self.network.train()
+        if recipe.frozen_batch_norm:
+            _freeze_batch_norm(self.network)
+        if recipe.gradient_checkpointing:
+            enable_gradient_checkpointing(self.network)
+        self._validation = self._read(recipe.validation) if recipe.validation else []
+
+    @property
+    def steps(self) -> int:
+        """Steps of all stages."""
+        return int(self._ends[-1])
+
+    def architecture(self) -> dict[str, Any]:
+        """See :class:`superglue_ros.training.trainer.Objective`."""
+        values = asdict(self.network.config)
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+        return {**plain, "descriptor_kind": self.descriptor_kind}
+
+    def parameters(self) -> list[nn.Parameter]:
+        """All of the network's."""
+        return list(self.network.parameters())
+
+    def stage(self, step: int) -> str:
+        """Name of the stage at ``step``."""
+        return self.recipe.stages[self._stage_index(step)].name
+
+    def stage_end(self, step: int) -> int | None:
+        """See :class:`superglue_ros.training.trainer.Objective`."""
+        index = self._stage_index(step)
+        self._sampler(index)  # read here, once, and not by every process that draws
+        return int(self._ends[index]) if index + 1 < len(self._ends) else None
+
+    def draw(self, step: int, rng: np.random.Generator) -> PairBatch:
+        """A batch of the stage's caches."""
+        return self._sampler(self._stage_index(step)).draw(rng)
+
+    def loss(self, batch: PairBatch) -> tuple[Tensor, dict[str, float]]:
+        """Mean loss of one batch; reports precision and recall in per cent."""
+        batch = to_device(batch, self.device)
+        assignment = self._forward(self.network, batch, self.recipe.sinkhorn_iterations)
+        config = self.recipe.loss
+        per_pair = matching_loss(assignment, batch.matches0, batch.matches1, config.form)
+        if config.confidence:
+            valid = torch.ones_like(batch.scores0, dtype=torch.bool)
+            valid = valid if batch.mask0 is None else batch.mask0
+            per_pair = per_pair + config.confidence * confidence_loss(assignment, valid)
+        loss = per_pair.mean()
+        if config.regularisation:
+            squares = sum(p.square().sum() for p in self.network.parameters())
+            loss = loss + config.regularisation * squares
+        return loss, _percentages(assignment, batch)
+
+    @torch.no_grad()
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """Precision and recall in per cent on a fixed part of the validation cache."""
+        pairs = [(shard, i) for shard in self._validation for i in range(len(shard.pairs))]
+        pairs = pairs[:: max(1, len(pairs) // _VALIDATION_PAIRS)][:_VALIDATION_PAIRS]
+        found: list[dict[str, float]] = []
+        for shard, index in pairs:
+            batch = to_device(collate([read_pair(shard, index)]), self.device)
+            assignment = self._forward(network, batch, _VALIDATION_ITERATIONS)
+            found.append(_percentages(assignment, batch))
+        if not found:
+            return {}
+        return {f"validation {k}": float(np.mean([f[k] for f in found])) for k in found[0]}
+
+    @torch.no_grad()
+    def _calibrate(self, shards: list[Shard]) -> None:
+        """Choose scale and dustbin of the optimal-matching start by their loss on one batch.
+
+        Adam moves the dustbin by no more than the learning rate per step: it would never get from
+        1 to where scores of tens need it.
+        """
+        pairs = [(shard, i) for shard in shards for i in range(len(shard.pairs))][:8]
+        if not pairs:
+            raise DataError("the first cache has no pair with enough matches: make it again")
+        batch = to_device(collate([read_pair(shard, i) for shard, i in pairs]), self.device)
+        self.network.eval()
+        final, dustbin = self.network.final, self.network.dustbin
+        given = final.weight.clone()
+        best = (float("inf"), 1.0, 0.0)
+        for factor in _START_FACTORS:
+            final.weight.copy_(given * factor**0.5)
+            for cosine in _START_COSINES:
+                dustbin.fill_(cosine * factor * self.recipe.start_scale)
+                assignment = self._forward(self.network, batch, self.recipe.sinkhorn_iterations)
+                loss = matching_loss(assignment, batch.matches0, batch.matches1, "balanced")
+                best = min(best, (float(loss.mean()), factor, float(dustbin)))
+        final.weight.copy_(given * best[1] ** 0.5)
+        dustbin.fill_(best[2])
+
+    def _forward(self, network: Any, batch: PairBatch, iterations: int) -> Tensor:
+        mask0, mask1 = _full(batch.mask0, batch.scores0), _full(batch.mask1, batch.scores1)
+        m, n = mask0.shape[1], mask1.shape[1]
+        with autocast(batch.scores0.device, self._dtype):
+            x0 = network.encode(
+                batch.keypoints0, batch.scores0, batch.descriptors0, batch.size0, batch.mask0
+            )
+            x1 = network.encode(
+                batch.keypoints1, batch.scores1, batch.descriptors1, batch.size1, batch.mask1
+            )
+            f0, f1 = network.propagate(x0, x1, mask0, mask1).float().chunk(2)
+        # The score matrix needs float32: bfloat16 has steps of 0.1 at scores of 20.
+        scores = f0[:, :m] @ f1[:, :n].transpose(1, 2) / network.config.width**0.5
+        return sinkhorn(scores, network.dustbin, iterations, batch.mask0, batch.mask1)
+
+    def _sampler(self, index: int) -> PairSampler:
+        if index not in self._samplers:
+            stage = self.recipe.stages[index]
+            caches = {name: self._read(name) for name in stage.caches}
+            self._samplers = {index: PairSampler(caches, stage.caches, stage.sampling)}
+        return self._samplers[index]
+
+    def _stage_index(self, step: int) -> int:
+        index = int(np.searchsorted(self._ends, step, side="right"))
+        return min(index, len(self._ends) - 1)
+
+    def _read(self, folder: str) -> list[Shard]:
+        shards, kind = read_cache(Path(folder))
+        if self.descriptor_kind and kind != self.descriptor_kind:
+            raise DataError(
+                f"cache {folder} holds features of {kind}, the others of "
+                f"{self.descriptor_kind}: make all caches with one detector"
+            )
+        self.descriptor_kind = kind
+        return shards
+
+
+def enable_gradient_checkpointing(network: SuperGlue) -> None:
+    """Recompute every layer in the backward pass instead of keeping its intermediate values.
+
+    Batch norm sees a batch twice then, which moves its running statistics a little faster.
+    """
+    for layer in network.gnn:
+        layer.forward = functools.partial(  # type: ignore[method-assign]
+            checkpoint, layer.forward, use_reentrant=False
+        )
+
+
+def _freeze_batch_norm(network: SuperGlue) -> None:
+    """What is trained is then the network that is used, whatever else is in the batch."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            module.eval()
+
+
+def _start(recipe: SuperGlueRecipe, shards: list[Shard]) -> SuperGlue:
+    config = recipe.network
+    dim = shards[0].descriptors.shape[2]
+    if config.descriptor_dim != dim:
+        raise ConfigError(
+            f"network.descriptor_dim is {config.descriptor_dim}, the cached descriptors have {dim}"
+        )
+    network = SuperGlue(config)
+    if recipe.start == "matching":
+        initialise_as_optimal_matching(network, recipe.start_scale)
+        if config.descriptor_dim != config.width:
+            _project_on_principal_components(network, shards)
+    elif recipe.start != "random":
+        grow(network, load_superglue(recipe.start).network)
+    return network.requires_grad_(True)
+
+
+def _project_on_principal_components(network: SuperGlue, shards: list[Shard]) -> None:
+    """Set the input projection so that cosines of the descriptors are kept as far as can be.
+
+    It also brings the elements of unit-length descriptors to unit size, and the final projection
+    takes that back: the layers' messages are of that size from the first steps on, and would drown
+    anything smaller.
+    """
+    some = torch.cat([shard.descriptors[:, ::8].float().flatten(0, 1) for shard in shards[:8]])
+    _, vectors = torch.linalg.eigh(some.T @ some)
+    projection, width = network.input, network.config.width
+    if isinstance(projection, nn.Linear):
+        with torch.no_grad():
+            projection.weight.copy_(width**0.5 * vectors.flip(1)[:, :width].T)
+            nn.init.zeros_(projection.bias)
+            network.final.weight.div_(width**0.5)
+
+
+def _full(mask: Tensor | None, like: Tensor) -> Tensor:
+    return torch.ones_like(like, dtype=torch.bool) if mask is None else mask
+
+
+def _percentages(assignment: Tensor, batch: PairBatch) -> dict[str, float]:
+    precision, recall = match_quality(assignment, batch.matches0)
+    return {"P": 100 * float(precision.mean()), "R": 100 * float(recall.mean())}

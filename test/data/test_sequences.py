@@ -1,0 +1,137 @@
+"""Image folders in both layouts, written here and read back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from superglue_ros.data.sequences import open_sequence
+from superglue_ros.errors import DataError
+
+CALIBRATION = "# width height fx fy cx cy k1 k2 p1 p2\n8 6 10 11 3.5 2.5 0.1 0 0 0\n"
+TRUTH = "0 0 0 0 0 0 0 1\n0.1 1 0 0 0 0 0 1\n0.2 2 0 0 0 0 0 1\n"
+
+
+def image(value: int) -> np.ndarray:
+    return np.full((6, 8), value, np.uint8)
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Path:
+    folder = tmp_path / "walk"
+    (folder / "color").mkdir(parents=True)
+    for index in range(3):
+        cv2.imwrite(str(folder / f"color/{index}.png"), image(index))
+        cv2.imwrite(str(folder / f"color/d{index}.png"), np.full((6, 8), 1500, np.uint16))
+    (folder / "images.txt").write_text(
+        "# timestamp colour depth\n"
+        + "".join(f"0.{i} color/{i}.png color/d{i}.png\n" for i in range(3))
+    )
+    (folder / "intrinsics.txt").write_text(CALIBRATION)
+    (folder / "groundtruth.tum").write_text(TRUTH)
+    return folder
+
+
+@pytest.fixture
+def tum(tmp_path: Path) -> Path:
+    folder = tmp_path / "rgbd_dataset_freiburg2_desk"
+    folder.mkdir()
+    lines = []
+    for index in range(3):
+        cv2.imwrite(str(folder / f"{index}.png"), np.full((480, 640, 3), index, np.uint8))
+        lines.append(f"0.{index} {index}.png\n")
+    cv2.imwrite(str(folder / "d.png"), np.full((480, 640), 5000, np.uint16))
+    (folder / "rgb.txt").write_text("# colour images\n" + "".join(lines))
+    (folder / "depth.txt").write_text("0.115 d.png\n0.17 d.png\n")
+    (folder / "groundtruth.txt").write_text(TRUTH)
+    return folder
+
+
+def test_plain_layout(plain: Path) -> None:
+    sequence = open_sequence(plain)
+    assert (sequence.name, len(sequence)) == ("walk", 3)
+    items = list(sequence)
+    assert [item.stamp_ns for item in items] == [0, 100_000_000, 200_000_000]
+    assert [int(item.image[0, 0]) for item in items] == [0, 1, 2]
+    assert items[2].T_world_camera is not None
+    assert items[2].T_world_camera[0, 3] == 2.0
+    assert items[0].depth is not None
+    np.testing.assert_allclose(items[0].depth, 1.5)
+    camera = items[0].camera
+    assert camera is not None
+    assert (camera.width, camera.height) == (8, 6)
+    np.testing.assert_array_equal(camera.matrix, [[10, 0, 3.5], [0, 11, 2.5], [0, 0, 1]])
+    np.testing.assert_array_equal(camera.distortion, [0.1, 0, 0, 0])
+
+
+def test_depth_unit_can_be_given(plain: Path) -> None:
+    depth = open_sequence(plain, depth_unit_m=0.0002)[0].depth
+    assert depth is not None
+    np.testing.assert_allclose(depth, 0.3)
+
+
+def test_depth_and_truth_may_be_missing(plain: Path) -> None:
+    (plain / "groundtruth.tum").unlink()
+    (plain / "images.txt").write_text("0.0 color/0.png\n")
+    item = open_sequence(plain)[0]
+    assert item.depth is None
+    assert item.T_world_camera is None
+
+
+def test_tum_layout_associates_depth_by_time(tum: Path) -> None:
+    items = list(open_sequence(tum))
+    assert [item.depth is not None for item in items] == [False, True, False]
+    assert items[1].depth is not None
+    np.testing.assert_allclose(items[1].depth, 1.0)
+    assert items[0].camera is not None
+    assert items[0].camera.matrix[0, 0] == 520.9
+    assert items[1].T_world_camera is not None
+    assert items[1].T_world_camera[0, 3] == 1.0
+
+
+def test_tum_calibration_by_name_or_file(tum: Path) -> None:
+    renamed = tum.rename(tum.parent / "desk")
+    with pytest.raises(DataError, match=r"no calibration. Add intrinsics\.txt"):
+        open_sequence(renamed)
+    (renamed / "intrinsics.txt").write_text("640 480 500 500 320 240 0 0 0 0 0\n")
+    camera = open_sequence(renamed).camera
+    assert camera is not None
+    assert not camera.distorted
+
+
+@pytest.mark.parametrize(
+    "file, text, message",
+    [
+        ("images.txt", "0.0\n", r"images\.txt, line 1: 1 values"),
+        ("images.txt", "zero color/0.png\n", r"images\.txt, line 1: 'zero' is not a timestamp"),
+        ("images.txt", "0.1 color/0.png\n0.1 color/1.png\n", r"1\.png is not later than that of 0"),
+        ("images.txt", "# none\n", r"images\.txt lists no image"),
+        ("intrinsics.txt", "8 6 10 11 3.5\n", "must hold one line"),
+        ("intrinsics.txt", "8 6 0 11 3.5 2.5\n", "focal lengths"),
+        ("groundtruth.tum", "0 0 0\n", r"groundtruth\.tum, line 1: 3 values"),
+    ],
+)
+def test_malformed_files_are_named(plain: Path, file: str, text: str, message: str) -> None:
+    (plain / file).write_text(text)
+    with pytest.raises(DataError, match=message):
+        open_sequence(plain)
+
+
+def test_bad_images_are_named_when_read(plain: Path) -> None:
+    (plain / "color/0.png").unlink()
+    (plain / "color/1.png").write_bytes(b"no image")
+    cv2.imwrite(str(plain / "color/2.png"), np.zeros((5, 5), np.uint8))
+    sequence = open_sequence(plain)
+    for index, message in enumerate(["0.png does not exist", "cannot be read", "is 5x5, but"]):
+        with pytest.raises(DataError, match=message):
+            sequence[index]
+
+
+def test_what_is_no_sequence(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        open_sequence(tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"neither images\.txt"):
+        open_sequence(tmp_path)

@@ -1,0 +1,60 @@
+"""The pooled descriptor finds the place again, whatever the order and number of keypoints."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from superglue_ros.mapping.global_descriptor import pool
+from superglue_ros.types import Features
+
+
+def features(descriptors: np.ndarray) -> Features:
+    n = len(descriptors)
+    pixels = np.zeros((n, 2), np.float32)
+    return Features(pixels, np.ones(n, np.float32), 64, 48, "test", descriptors)
+
+
+def place(rng: np.random.Generator, n: int = 200, dim: int = 64) -> np.ndarray:
+    values = 0.3 + rng.standard_normal((n, dim)).astype(np.float32)
+    return values / np.linalg.norm(values, axis=1, keepdims=True)
+
+
+def revisit(rng: np.random.Generator, descriptors: np.ndarray, kept: float) -> np.ndarray:
+    """The same place later: part of its descriptors with noise, the rest new, another order."""
+    same = descriptors[rng.random(len(descriptors)) < kept]
+    seen = np.concatenate([same, place(rng, len(descriptors) - len(same))])
+    seen = seen + 0.05 * rng.standard_normal(seen.shape).astype(np.float32)
+    return rng.permutation(seen / np.linalg.norm(seen, axis=1, keepdims=True))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_place_seen_before_is_the_most_similar_of_fifty(seed):
+    rng = np.random.default_rng(seed)
+    places = [place(rng) for _ in range(50)]
+    pooled = np.stack([pool(features(p)) for p in places])
+    found = [int(np.argmax(pooled @ pool(features(revisit(rng, p, 0.6))))) for p in places]
+    assert np.mean(np.array(found) == np.arange(50)) >= 0.98
+
+
+def test_unit_length_and_order_does_not_matter():
+    rng = np.random.default_rng(0)
+    descriptors = place(rng)
+    one, other = pool(features(descriptors)), pool(features(rng.permutation(descriptors)))
+    assert one.dtype == np.float32
+    assert np.linalg.norm(one) == pytest.approx(1, abs=1e-5)
+    np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_too_few_keypoints_have_none(count):
+    assert pool(features(np.ones((count, 8), np.float32))) is None
+
+
+def test_keypoints_without_descriptors_have_none():
+    keypoints = Features(np.zeros((4, 2), np.float32), np.ones(4, np.float32), 64, 48, "")
+    assert pool(keypoints) is None
+
+
+def test_equal_descriptors_give_a_finite_result():
+    assert np.isfinite(pool(features(np.ones((5, 8), np.float32)))).all()

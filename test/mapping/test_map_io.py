@@ -1,0 +1,212 @@
+"""A map comes back as it was; anything else is refused by name, and nothing changes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from superglue_ros.config import Config, from_flat
+from superglue_ros.errors import DataError, DescriptorKindError
+from superglue_ros.mapping import map_io
+from superglue_ros.mapping.keyframes import KeyframeStore
+from superglue_ros.pipeline import Pipeline
+from superglue_ros.types import MatchKind, PoseStatus
+
+from ..landmark_world import LandmarkWorld, heading
+
+CONFIG = from_flat(
+    Config,
+    {"device": "cpu", "front_end.name": "sift", "matcher.name": "ratio"},
+)
+
+
+def drive(pipeline: Pipeline, world: LandmarkWorld, degrees, first: int = 0, **options):
+    results = []
+    for number, angle in enumerate(degrees, first):
+        rotation = heading(angle)
+        frame, _ = world.frame(number, rotation, rotation @ [0, 0, 1.0], **options)
+        results.append(pipeline.process(frame))
+    return results
+
+
+@pytest.fixture(scope="module")
+def mapped():
+    """A pipeline that saw 90 degrees of the world, and the world."""
+    world, pipeline = LandmarkWorld(), Pipeline(CONFIG)
+    drive(pipeline, world, range(0, 90, 6), with_depth=True)
+    assert len(pipeline.keyframes) >= 3
+    return pipeline, world
+
+
+@pytest.fixture
+def saved(mapped, tmp_path):
+    path = tmp_path / "map.safetensors"
+    assert mapped[0].save_map(path) == len(mapped[0].keyframes)
+    return path
+
+
+def test_everything_comes_back_exactly(mapped, saved):
+    for stored, original in zip(map_io.load(saved).keyframes, mapped[0].keyframes, strict=True):
+        loaded = stored.keyframe
+        assert (loaded.id, loaded.rectified) == (original.id, original.rectified)
+        for name in ("keypoints", "scores", "descriptors", "sigma_px", "track_ids"):
+            np.testing.assert_array_equal(
+                getattr(loaded.features, name), getattr(original.features, name)
+            )
+        assert loaded.features.detector == original.features.detector
+        np.testing.assert_array_equal(loaded.depth, original.depth)
+        np.testing.assert_array_equal(loaded.camera.matrix, original.camera.matrix)
+        assert stored.part == mapped[0].keyframes.part(original.id)
+
+
+def test_counting_goes_on_above_all_that_was_given_before_the_map_was_saved(mapped, tmp_path):
+    """Not only above what the kept keyframes carry."""
+    pipeline = mapped[0]
+    pipeline.save_map(tmp_path / "map", last_frame=4321)
+    given = pipeline.tracks.next_id
+    kept = max(int(k.features.track_ids.max()) for k in pipeline.keyframes)
+    small = dataclasses.replace(CONFIG.keyframes, max_keyframes=1)
+    other = Pipeline(dataclasses.replace(CONFIG, keyframes=small))
+    stored = other.read_map(tmp_path / "map")
+    assert len(other.keyframes) == 0
+    assert stored.last_frame == 4321
+    assert other.take_map(stored) == 1
+    assert other.tracks.next_id >= given > kept
+    # Never below the map's own frames, whatever was handed over.
+    pipeline.save_map(tmp_path / "map")
+    assert map_io.load(tmp_path / "map").last_frame == max(k.id.id for k in pipeline.keyframes)
+
+
+def test_the_depths_of_a_stereo_camera_keep_their_uncertainty(mapped, tmp_path):
+    store = KeyframeStore(CONFIG.keyframes)
+    first, second = list(mapped[0].keyframes)[:2]
+    sigma = np.linspace(0, 1, len(first.features), dtype=np.float32)
+    store.insert(dataclasses.replace(first, depth_sigma=sigma))
+    store.insert(dataclasses.replace(second, depth=None))
+    map_io.save(tmp_path / "map", store)
+    loaded = [entry.keyframe for entry in map_io.load(tmp_path / "map").keyframes]
+    np.testing.assert_array_equal(loaded[0].depth_sigma, sigma)
+    assert (loaded[1].depth, loaded[1].depth_sigma) == (None, None)
+
+
+def test_another_process_relocalises_in_the_loaded_map(mapped, saved):
+    other = Pipeline(CONFIG)
+    assert other.load_map(saved) == len(mapped[0].keyframes)
+    (result,) = drive(other, mapped[1], [8.0], first=500)
+    assert result.pairs[0].matches.kind is MatchKind.RELOCALISE
+    assert result.pairs[0].pose.status is PoseStatus.VALID
+    assert set(result.pairs[0].matches.track_ids.tolist()) <= {
+        int(i) for k in mapped[0].keyframes for i in k.features.track_ids
+    } | {-1}
+    assert other.tracks.next_id >= mapped[0].tracks.next_id
+
+
+@pytest.mark.parametrize("kept", [0, 7, 100, 0.5, 0.999])
+def test_a_truncated_file_is_refused(saved, kept):
+    data = saved.read_bytes()
+    saved.write_bytes(data[: kept if isinstance(kept, int) else int(kept * len(data))])
+    with pytest.raises(DataError, match=r"map\.safetensors"):
+        map_io.load(saved)
+
+
+@pytest.mark.parametrize("where", [0.3, 0.6, 0.95])
+def test_a_flipped_bit_is_noticed(saved, where):
+    data = bytearray(saved.read_bytes())
+    data[int(where * len(data))] ^= 0x10
+    saved.write_bytes(bytes(data))
+    with pytest.raises(DataError, match="damaged"):
+        map_io.load(saved)
+
+
+def rewrite(path, **metadata) -> None:
+    with safe_open(path, "numpy") as file:
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        save_file(arrays, path, {**file.metadata(), **metadata})
+
+
+def test_another_version_is_refused(saved):
+    rewrite(saved, version="99")
+    with pytest.raises(DataError, match="version 99, this program reads 2"):
+        map_io.load(saved)
+
+
+def test_another_safetensors_file_is_refused(tmp_path):
+    save_file({"a": np.zeros(3, np.float32)}, tmp_path / "weights.safetensors")
+    with pytest.raises(DataError, match="no map"):
+        map_io.load(tmp_path / "weights.safetensors")
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"nothing\.map"):
+        map_io.load(tmp_path / "nothing.map")
+
+
+@pytest.mark.parametrize("change", ["camera", "width", "id", "part"])
+def test_consistent_checksum_but_nonsense_is_refused(saved, change):
+    with safe_open(saved, "numpy") as file:
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        entries = json.loads(file.metadata()["keyframes"])
+        counters = json.loads(file.metadata()["counters"])
+    entries[0][change] = {"camera": {"width": 3}, "width": 5, "id": {"x": 1}, "part": "a"}[change]
+    sha256 = map_io._digest(arrays, {"entries": entries, "counters": counters})
+    rewrite(saved, keyframes=json.dumps(entries), sha256=sha256)
+    with pytest.raises(DataError, match="inconsistent"):
+        map_io.load(saved)
+
+
+def test_a_refused_map_leaves_the_pipeline_as_it_was(mapped, saved):
+    other = Pipeline(CONFIG)
+    drive(other, mapped[1], [0.0, 10.0], first=100)
+    before = [k.id for k in other.keyframes]
+    rewrite(saved, version="0")
+    with pytest.raises(DataError):
+        other.load_map(saved)
+    assert [k.id for k in other.keyframes] == before
+
+
+class OtherNetwork:
+    """A matcher made for other descriptors than those of the map."""
+
+    descriptor_kind = "other"
+
+    def prepare(self, features):
+        raise DescriptorKindError(f"descriptors are {features.detector!r}")
+
+
+def test_features_of_another_network_are_refused(saved):
+    other = Pipeline(CONFIG, matcher=OtherNetwork())
+    with pytest.raises(DescriptorKindError, match="landmark-world"):
+        other.load_map(saved)
+    assert len(other.keyframes) == 0
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_litter(mapped, saved, monkeypatch):
+    old = saved.read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DataError, match="No space left"):
+        mapped[0].save_map(saved)
+    assert saved.read_bytes() == old
+    assert [p.name for p in saved.parent.iterdir()] == [saved.name]
+
+
+def test_nothing_to_save_and_no_folder_are_said(mapped, tmp_path):
+    with pytest.raises(DataError, match="nothing to save"):
+        map_io.save(tmp_path / "m", KeyframeStore(CONFIG.keyframes))
+    with pytest.raises(DataError, match="does not exist"):
+        mapped[0].save_map(tmp_path / "no" / "m")
+
+
+def test_the_bound_of_the_map_holds_on_load(saved):
+    small = dataclasses.replace(CONFIG.keyframes, max_keyframes=2)
+    other = Pipeline(dataclasses.replace(CONFIG, keyframes=small))
+    assert other.load_map(saved) == 2

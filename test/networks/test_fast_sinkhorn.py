@@ -1,0 +1,111 @@
+"""The fast optimal transport gives what the log domain gives, at a fraction of its arithmetic."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from superglue_ros.networks.fast_sinkhorn import sinkhorn, transport
+from superglue_ros.networks.sinkhorn import log_sinkhorn
+
+DUSTBIN = torch.tensor(1.5)
+
+
+def exact(scores, dustbin=DUSTBIN, iterations=100, mask0=None, mask1=None):
+    return log_sinkhorn(scores.double(), dustbin.double(), iterations, mask0, mask1)
+
+
+def scores_of(kind: str, m: int, n: int) -> torch.Tensor:
+    torch.manual_seed(m + n)
+    if kind == "unit":
+        return torch.randn(1, m, n)
+    if kind == "trained":  # a clear partner for every second keypoint, the rest unlikely
+        scores = 3 * torch.randn(1, m, n) - 8
+        count = min(m, n) // 2
+        scores[0, torch.randperm(m)[:count], torch.randperm(n)[:count]] += 20
+        return scores
+    if kind == "uniform":
+        return (2 * torch.rand(1, m, n) - 1) * 100
+    if kind == "crowded":  # all rows want the same three columns: potentials wander far
+        scores = 20 * torch.randn(1, m, n)
+        scores[:, :, :3] += 80
+        return scores.clamp(-100, 100)
+    scores = torch.full((1, m, n), -100.0)
+    scores[0].fill_diagonal_(100.0)
+    return scores
+
+
+@pytest.mark.parametrize("kind", ["unit", "trained", "uniform", "crowded", "extreme"])
+@pytest.mark.parametrize("size", [(60, 60), (97, 40), (1, 50), (50, 1), (1, 1)])
+def test_log_assignment_within_1e_4_of_the_log_domain(kind, size):
+    scores = scores_of(kind, *size)
+    result = sinkhorn(scores, DUSTBIN)
+    assert result.dtype == torch.float32
+    assert (result - exact(scores)).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("kind", ["trained", "uniform", "crowded"])
+def test_padded_batches(kind):
+    counts = [(30, 25), (12, 40), (40, 1)]
+    position = torch.arange(40)
+    mask0 = torch.stack([position < m for m, _ in counts])
+    mask1 = torch.stack([position < n for _, n in counts])
+    scores = torch.cat([scores_of(kind, 40, 40) for _ in counts])
+    result = sinkhorn(scores, DUSTBIN, 100, mask0, mask1)
+    for i, (m, n) in enumerate(counts):
+        alone = exact(scores[i : i + 1, :m, :n])[0]
+        assert (result[i, :m, :n] - alone[:m, :n]).abs().max() < 1e-4
+        assert (result[i, :m, -1] - alone[:m, -1]).abs().max() < 1e-4
+        assert (result[i, -1, :n] - alone[-1, :n]).abs().max() < 1e-4
+        assert (result[i, m:-1] == -torch.inf).all()
+        assert (result[i, :, n:-1] == -torch.inf).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(1, 20),
+    st.integers(1, 20),
+    st.floats(0, 100),
+    st.floats(-30, 30),
+    st.integers(1, 120),
+    st.integers(0, 2**31),
+)
+def test_any_scores_and_any_number_of_iterations(m, n, spread, dustbin, iterations, seed):
+    generator = torch.Generator().manual_seed(seed)
+    scores = (2 * torch.rand(1, m, n, generator=generator) - 1) * spread
+    alpha = torch.tensor(dustbin)
+    difference = sinkhorn(scores, alpha, iterations) - exact(scores, alpha, iterations)
+    assert difference.abs().max() < 1e-4
+
+
+def test_columns_sum_to_their_marginals():
+    probability = sinkhorn(scores_of("crowded", 30, 20), DUSTBIN).exp()[0]
+    assert torch.allclose(probability[:, :-1].sum(0), torch.ones(20), atol=1e-3)
+    assert probability[:, -1].sum() == pytest.approx(30, rel=1e-3)
+
+
+def test_stops_early_only_where_nothing_changes_any_more():
+    easy = transport(scores_of("unit", 60, 60), DUSTBIN)
+    assert easy.iterations < 40
+    assert (easy.log_assignment - exact(scores_of("unit", 60, 60))).abs().max() < 2e-5
+    hard = transport(scores_of("crowded", 60, 60), DUSTBIN)
+    assert hard.iterations == 100
+    assert transport(scores_of("crowded", 60, 60), DUSTBIN, tolerance=0).iterations == 100
+
+
+def test_large_scores_take_new_kernels():
+    assert transport(scores_of("unit", 60, 60), DUSTBIN).kernels == 1
+    crowded = transport(scores_of("crowded", 60, 60), DUSTBIN)
+    assert crowded.kernels > 1
+    assert crowded.log_domain == 1
+
+
+def test_under_autograd_it_is_the_reference():
+    scores = scores_of("unit", 8, 6).requires_grad_()
+    result = sinkhorn(scores, DUSTBIN, 10)
+    assert torch.equal(result, log_sinkhorn(scores, DUSTBIN, 10))
+    result.exp()[:, :-1, :-1].sum().backward()
+    assert scores.grad is not None
+    assert scores.grad.abs().sum() > 0

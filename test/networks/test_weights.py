@@ -1,0 +1,209 @@
+"""Weights load strictly, whoever wrote them, or fail with a message that says what to do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from superglue_ros.errors import WeightsError
+from superglue_ros.networks.superglue import SuperGlue, SuperGlueConfig
+from superglue_ros.networks.superpoint import SuperPoint, SuperPointConfig
+from superglue_ros.networks.weights import load_superglue, load_superpoint, save
+
+SMALL_POINT = SuperPointConfig((4, 4, 8, 8), 8, 16, batch_norm=True, exact_sampling=True)
+SMALL_GLUE = SuperGlueConfig(16, 8, 2, 4, (6, 7))
+
+
+def same_state(a: torch.nn.Module, b: torch.nn.Module, atol: float = 0.0) -> bool:
+    x, y = a.state_dict(), b.state_dict()
+    return x.keys() == y.keys() and all(torch.allclose(x[k], y[k], rtol=0, atol=atol) for k in x)
+
+
+@pytest.fixture
+def glue_file(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path / "glue.safetensors"
+    save(SuperGlue(SMALL_GLUE), path, "superpoint-x", "made in a test")
+    return path
+
+
+def rewrite(path: Path, change) -> None:
+    """Apply ``change(state, metadata)`` to a safetensors file."""
+    with safetensors.safe_open(str(path), "pt") as opened:
+        metadata = dict(opened.metadata())
+    state = safetensors.torch.load_file(path)
+    change(state, metadata)
+    safetensors.torch.save_file(state, path, metadata)
+
+
+def test_own_files_give_back_the_network_with_kind_and_provenance(tmp_path):
+    torch.manual_seed(0)
+    point, glue = SuperPoint(SMALL_POINT), SuperGlue(SMALL_GLUE)
+    save(point, tmp_path / "p.safetensors", "superpoint-x", "photographs")
+    save(glue, tmp_path / "g.safetensors", "superpoint-x", "pairs")
+
+    loaded_point = load_superpoint(tmp_path / "p.safetensors")
+    loaded_glue = load_superglue(str(tmp_path / "g.safetensors"))
+
+    assert same_state(loaded_point.network, point)
+    assert loaded_point.network.config == SMALL_POINT
+    assert (loaded_point.kind, loaded_point.provenance) == ("superpoint-x", "photographs")
+    assert same_state(loaded_glue.network, glue)
+    assert loaded_glue.network.config == SMALL_GLUE
+    assert (loaded_glue.descriptor_kind, loaded_glue.provenance) == ("superpoint-x", "pairs")
+    assert not loaded_glue.network.training
+
+
+def test_half_precision_files_are_smaller_and_keep_batch_norm_exact(tmp_path):
+    torch.manual_seed(0)
+    point = SuperPoint(SMALL_POINT)
+    point.backbone[0][0].bn.running_var.fill_(1e6)  # beyond float16
+    save(point, tmp_path / "full.safetensors", "x", "")
+    save(point, tmp_path / "half.safetensors", "x", "", half=True)
+
+    loaded = load_superpoint(tmp_path / "half.safetensors").network
+
+    sizes = [(tmp_path / f"{n}.safetensors").stat().st_size for n in ("full", "half")]
+    assert sizes[1] < 0.8 * sizes[0]
+    assert loaded.detector[0].conv.weight.dtype == torch.float32
+    assert loaded.backbone[0][0].bn.running_var[0] == 1e6
+    assert same_state(loaded, point, atol=1e-3)
+
+
+def test_saving_replaces_whole_files_and_leaves_no_others(tmp_path, monkeypatch):
+    network = SuperGlue(SMALL_GLUE)
+    path = tmp_path / "g.safetensors"
+    save(network, path, "x", "first")
+
+    def fail(self, target):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save(network, path, "x", "second")
+
+    assert [p.name for p in tmp_path.iterdir()] == ["g.safetensors"]
+    assert load_superglue(path).provenance == "first"
+
+
+def test_the_package_carries_a_superpoint_and_a_matcher_for_it():
+    point, glue = load_superpoint(), load_superglue()
+    assert glue.descriptor_kind == point.kind
+    assert glue.network.config.descriptor_dim == point.network.config.descriptor_dim
+    assert point.provenance
+
+
+def test_open_superpoint_sums_two_equal_input_channels(tmp_path):
+    torch.manual_seed(1)
+    network = SuperPoint(SMALL_POINT)
+    state = dict(network.state_dict())
+    key = "backbone.0.0.conv.weight"
+    state[key] = (state[key] / 2).expand(-1, 2, -1, -1)
+    torch.save(state, tmp_path / "open.pth")
+
+    loaded = load_superpoint(tmp_path / "open.pth")
+
+    assert loaded.kind == "superpoint-open"
+    assert loaded.network.config == SMALL_POINT
+    assert same_state(loaded.network, network, atol=1e-6)
+
+    state[key] = state[key] * torch.tensor([1.0, 2.0]).view(1, 2, 1, 1)
+    torch.save(state, tmp_path / "colour.pth")
+    with pytest.raises(WeightsError, match=r"colour\.pth.*not a grey image"):
+        load_superpoint(tmp_path / "colour.pth")
+
+
+def test_missing_file_is_named():
+    with pytest.raises(WeightsError, match=r"/no/such\.safetensors does not exist"):
+        load_superpoint("/no/such.safetensors")
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "pth"])
+def test_truncated_file_says_fetch_again(tmp_path, ending):
+    path = tmp_path / f"g.{ending}"
+    network = SuperGlue(SMALL_GLUE)
+    if ending == "pth":
+        torch.save(network.state_dict(), path)
+    else:
+        save(network, path, "x", "")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(WeightsError, match=rf"g\.{ending} cannot be read.*fetch it again"):
+        load_superglue(path)
+
+
+def test_code_in_a_pickle_is_refused(tmp_path):
+    torch.save({"weight": Path("x")}, tmp_path / "evil.pth")
+    with pytest.raises(WeightsError, match=r"evil\.pth cannot be read"):
+        load_superpoint(tmp_path / "evil.pth")
+
+
+def test_unknown_ending_content_and_layout(tmp_path):
+    (tmp_path / "w.onnx").write_bytes(b"x")
+    with pytest.raises(WeightsError, match=r"unknown ending '\.onnx'"):
+        load_superpoint(tmp_path / "w.onnx")
+    torch.save([torch.zeros(1)], tmp_path / "list.pth")
+    with pytest.raises(WeightsError, match="holds a list, not parameters by name"):
+        load_superpoint(tmp_path / "list.pth")
+    torch.save({"a.weight": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(WeightsError, match=r"unknown layout with keys a\.weight"):
+        load_superglue(tmp_path / "other.pth")
+
+
+def test_the_other_network_is_recognised(tmp_path, glue_file):
+    with pytest.raises(WeightsError, match=r"holds a SuperGlue.*matcher\.weights"):
+        load_superpoint(glue_file)
+    torch.save(SuperPoint(SMALL_POINT).state_dict(), tmp_path / "p.pth")
+    with pytest.raises(WeightsError, match=r"holds a SuperPoint.*front_end\.weights"):
+        load_superglue(tmp_path / "p.pth")
+
+
+def test_missing_extra_and_misshapen_keys_are_named(glue_file):
+    original = glue_file.read_bytes()
+    rewrite(glue_file, lambda state, _: state.pop("final.weight"))
+    with pytest.raises(WeightsError, match=r"glue\.safetensors lacks final\.weight"):
+        load_superglue(glue_file)
+
+    glue_file.write_bytes(original)
+    rewrite(glue_file, lambda state, _: state.update(surplus=torch.zeros(1)))
+    with pytest.raises(WeightsError, match="unknown keys surplus"):
+        load_superglue(glue_file)
+
+    glue_file.write_bytes(original)
+    rewrite(glue_file, lambda state, _: state.update({"final.weight": torch.zeros(8, 9)}))
+    with pytest.raises(WeightsError, match=r"key final\.weight has shape \(8, 9\) where \(8, 8\)"):
+        load_superglue(glue_file)
+
+    glue_file.write_bytes(original)
+    rewrite(glue_file, lambda state, _: state["final.bias"].fill_(float("nan")))
+    with pytest.raises(WeightsError, match=r"key final\.bias .* NaN"):
+        load_superglue(glue_file)
+
+
+def test_other_versions_and_architectures_are_refused(glue_file):
+    original = glue_file.read_bytes()
+    rewrite(glue_file, lambda _, metadata: metadata.update(superglue_ros_format="99"))
+    with pytest.raises(WeightsError, match="format version 99, this package reads 1"):
+        load_superglue(glue_file)
+
+    glue_file.write_bytes(original)
+    rewrite(glue_file, lambda _, m: m.update(architecture=json.dumps({"depth": 3})))
+    with pytest.raises(WeightsError, match=r"architecture.*depth"):
+        load_superglue(glue_file)
+
+    glue_file.write_bytes(original)
+    rewrite(glue_file, lambda _, m: m.pop("descriptor_kind"))
+    with pytest.raises(WeightsError, match="lacks descriptor_kind"):
+        load_superglue(glue_file)
+
+
+def test_incomplete_original_layouts_name_the_key_of_the_file(tmp_path):
+    torch.save({"conv1a.weight": torch.zeros(4, 1, 3, 3)}, tmp_path / "p.pth")
+    with pytest.raises(WeightsError, match=r"p\.pth: missing key conv2a\.weight"):
+        load_superpoint(tmp_path / "p.pth")
+    torch.save({"kenc.encoder.0.weight": torch.zeros(4, 3, 1)}, tmp_path / "g.pth")
+    with pytest.raises(WeightsError, match=r"g\.pth: missing key final_proj\.weight"):
+        load_superglue(tmp_path / "g.pth")
