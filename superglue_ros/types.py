@@ -148,6 +148,13 @@ class Features:
             track_ids=self.track_ids[indices],
         )
 
+    def best(self, limit: int) -> tuple[Features, NDArray[np.intp]]:
+        """The ``limit`` features of the highest scores in their order, and their places here."""
+        if len(self) <= limit:
+            return self, np.arange(len(self))
+        places = np.sort(np.argsort(-self.scores, kind="stable")[:limit])
+        return self.select(places), places
+
     @classmethod
     def empty(cls, width: int, height: int, detector: str, descriptor_dim: int) -> Features:
         """No features, of the same type as many."""

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from superglue_ros.config import Config, from_flat
+from superglue_ros.errors import ImageError
 from superglue_ros.pipeline import Pipeline
-from superglue_ros.types import NO_TRACK, MatchKind, PoseStatus
+from superglue_ros.types import NO_TRACK, FrameId, MatchKind, PoseStatus
 
 from .landmark_world import LandmarkWorld, heading
 
@@ -145,11 +146,30 @@ def test_the_map_is_bounded_and_ids_count_on_over_a_reset(limit):
     for frame, _ in turn(world, list(np.arange(0, 90, 8.0))):
         pipeline.process(frame)
         assert len(pipeline.keyframes) <= limit
-    given = pipeline.tracks.next_id
+    given = pipeline.rig.tracks.next_id
     pipeline.reset()
     assert len(pipeline.keyframes) == 0
     frame, _ = next(turn(world, [0.0], first=50))
     assert pipeline.process(frame).features.track_ids.min() >= given
+
+
+def test_a_jump_back_in_time_drops_the_map_and_a_late_frame_does_not():
+    world, pipeline = LandmarkWorld(), make()
+    frames = [frame for frame, _ in turn(world, [0.0, 8.0, 16.0], first=10)]
+    for frame in frames:
+        result = pipeline.process(frame)
+    held = [keyframe.id for keyframe in pipeline.keyframes]
+    late = dataclasses.replace(frames[1], id=FrameId(99, frames[2].id.stamp_ns - 1000))
+    with pytest.raises(ImageError, match=r"lies 0\.000001 s before the newest"):
+        pipeline.process(late)
+    assert [keyframe.id for keyframe in pipeline.keyframes] == held
+    assert pipeline.time.count == 0
+    # A bag that starts over.
+    again = dataclasses.replace(frames[0], id=FrameId(100, frames[2].id.stamp_ns - 10**9))
+    result = pipeline.process(again)
+    assert pipeline.time.count == 1
+    assert not result.pairs
+    assert [keyframe.id.id for keyframe in pipeline.keyframes] == [100]
 
 
 def test_the_newest_frame_can_be_kept_by_hand():
@@ -172,4 +192,4 @@ def test_a_pair_is_matched_without_touching_the_map():
     assert (pair.matches.reference.id, pair.matches.query.id) == (0, 1)
     np.testing.assert_allclose(pair.pose.rotation, heading(15.0), atol=0.01)
     assert len(pipeline.keyframes) == 0
-    assert pipeline.tracks.next_id == 0
+    assert pipeline.rig.tracks.next_id == 0

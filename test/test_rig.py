@@ -11,6 +11,7 @@ from superglue_ros.config import Config, from_flat
 from superglue_ros.errors import DescriptorKindError
 from superglue_ros.geometry.camera import Camera
 from superglue_ros.pipeline import FrameResult, Pipeline, process_together
+from superglue_ros.rig import Rig
 from superglue_ros.types import Features, Frame, FrameId
 
 SIZES = [(192, 144), (192, 144), (160, 120)]
@@ -30,10 +31,9 @@ class CountingEngine:
 
 
 def rig() -> tuple[list[Pipeline], CountingEngine]:
-    first = Pipeline(from_flat(Config, SETTINGS))
-    first.front_end._engine = CountingEngine(first.front_end._engine)
-    others = [Pipeline(first.config, first.front_end, first.matcher, first.tracks) for _ in SIZES]
-    return [first, *others[1:]], first.front_end._engine
+    shared = Rig(from_flat(Config, SETTINGS))
+    shared.front_end._engine = CountingEngine(shared.front_end._engine)
+    return [Pipeline(shared.config, shared) for _ in SIZES], shared.front_end._engine
 
 
 def frames(step: int) -> list[Frame]:
@@ -107,8 +107,8 @@ def test_a_bad_frame_spoils_no_other():
 def test_a_pair_that_cannot_be_matched_spoils_no_other():
     """Descriptors of another kind than the keyframe's, which classical matchers see late."""
     settings = {**SETTINGS, "front_end.name": "sift", "matcher.name": "mutual"}
-    first = Pipeline(from_flat(Config, settings))
-    pipelines = [first, Pipeline(first.config, first.front_end, first.matcher, first.tracks)]
+    shared = Rig(from_flat(Config, settings))
+    pipelines = [Pipeline(shared.config, shared), Pipeline(shared.config, shared)]
     process_together(pipelines, frames(0)[:2])
     good, other = frames(1)[:2]
     foreign = Features(

@@ -17,7 +17,8 @@ from superglue_ros.data.sequences import ImageSequence
 from superglue_ros.data.trajectories import write_placed
 from superglue_ros.errors import DataError
 from superglue_ros.geometry.camera import Camera
-from superglue_ros.pipeline import FramePair, Pipeline
+from superglue_ros.mapping.verification import FramePair
+from superglue_ros.pipeline import Pipeline
 from superglue_ros.types import Frame, FrameId, MatchKind
 
 

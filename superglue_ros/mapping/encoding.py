@@ -6,7 +6,6 @@ through the network in one batch.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -18,8 +17,6 @@ from superglue_ros.mapping.global_descriptor import pool
 from superglue_ros.mapping.keyframes import Keyframe
 from superglue_ros.matchers.base import Matcher
 from superglue_ros.types import Features, FloatArray, Frame
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,32 +61,36 @@ def _encoded(
     frame: Frame, features: Features, beside: Features | None, matcher: Matcher
 ) -> Encoded:
     depth = depth_at(frame, features)
-    raw = Keyframe(frame.id, features, None, frame.camera, depth, None, frame.rectified)
+    raw = Keyframe(
+        id=frame.id,
+        features=features,
+        prepared=None,
+        camera=frame.camera,
+        depth=depth,
+        rectified=frame.rectified,
+    )
     query = prepare(raw, matcher)
     if frame.right is None or beside is None:
         return Encoded(query)
     # Nothing but its left image is matched with a right one: no global descriptor.
-    tokens = matcher.prepare(beside)
-    right = Keyframe(frame.right.id, beside, tokens, frame.right.camera, rectified=True)
+    right = Keyframe(
+        id=frame.right.id,
+        features=beside,
+        prepared=matcher.prepare(beside),
+        camera=frame.right.camera,
+        rectified=True,
+    )
     return Encoded(query, right, frame.right.baseline)
 
 
 def _outside_features(frame: Frame, front_end: FrontEnd, max_keypoints: int) -> Features:
     """Those that an outside front-end sent with the frame, described where it did not."""
     assert frame.keypoints is not None
-    outside = _cap(frame.keypoints, max_keypoints)
+    outside, _ = frame.keypoints.best(max_keypoints)
     if outside.descriptors is not None and outside.descriptor_dim:
         return outside
     described = front_end.describe(frame.image, outside.keypoints)
     return replace(described, scores=outside.scores, sigma_px=outside.sigma_px)
-
-
-def _cap(features: Features, limit: int) -> Features:
-    if len(features) <= limit:
-        return features
-    log.warning("%d keypoints given, the best %d are used", len(features), limit)
-    best = np.sort(np.argsort(-features.scores, kind="stable")[:limit])
-    return features.select(best)
 
 
 def depth_at(frame: Frame, features: Features) -> FloatArray | None:

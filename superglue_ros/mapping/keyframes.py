@@ -21,6 +21,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from superglue_ros.config import KeyframesConfig
 from superglue_ros.errors import FeaturesError
@@ -50,6 +51,19 @@ class Keyframe:
     global_descriptor: FloatArray | None = None
     rectified: bool = False
     depth_sigma: FloatArray | None = None
+
+    def best(self, limit: int) -> tuple[Keyframe, NDArray[np.intp]]:
+        """The frame with its ``limit`` best features, not prepared, and their places here."""
+        features, places = self.features.best(limit)
+        depth, sigma = self.depth, self.depth_sigma
+        chosen = dataclasses.replace(
+            self,
+            features=features,
+            prepared=None,
+            depth=None if depth is None else depth[places],
+            depth_sigma=None if sigma is None else sigma[places],
+        )
+        return chosen, places
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,13 +27,13 @@ from superglue_ros.config import from_flat, leaves
 from superglue_ros.data.message_reading import matches_from_message, pose_from_message
 from superglue_ros.errors import SuperglueError
 from superglue_ros.geometry.camera import Camera
+from superglue_ros.mapping.time_jumps import TimeJumps
 from superglue_ros.msg import Matches, RelativePose
 from superglue_ros.ros import convert, sensor_messages
 from superglue_ros.ros.pair_buffer import PairBuffer
 from superglue_ros.ros.parameters import descriptor
 from superglue_ros.ros.qos import output_profile
 from superglue_ros.ros.signals import ignore_further_signals
-from superglue_ros.ros.synchroniser import JUMP_NS
 from superglue_ros.types import FrameId, MatchKind
 
 NODE_NAME = "bundle_adjuster"
@@ -57,7 +57,7 @@ class BundleAdjusterNode(Node):
         self._back_end = BundleAdjuster(self._config)
         self._pairs = PairBuffer()
         self._camera: Camera | None = None
-        self._newest_ns = -1
+        self._time = TimeJumps()
         profile = output_profile()
         self._path = self.create_publisher(Path, "path", profile)
         self._odometry = self.create_publisher(Odometry, "odometry", profile)
@@ -107,11 +107,9 @@ class BundleAdjusterNode(Node):
             return  # two cameras at one moment: nothing of motion
         if matches.query.camera_index or matches.reference.camera_index:
             return  # its place on the rig is unknown
-        if matches.query.stamp_ns < self._newest_ns - JUMP_NS:
+        if self._time.passed(matches.query.stamp_ns):
             self.get_logger().info("time jumped backwards: the map begins anew")
             self._back_end = BundleAdjuster(self._config)
-            self._newest_ns = matches.query.stamp_ns
-        self._newest_ns = max(self._newest_ns, matches.query.stamp_ns)
         if self._back_end.add(matches, relative, self._camera):
             self._back_end.optimise(self._camera)
             self._publish(matches.query)

@@ -37,13 +37,10 @@ from superglue_ros.types import (
 # -- in ----------------------------------------------------------------------------------------
 
 
-def features_from_message(
-    message: FeaturesMessage, width: int, height: int, max_keypoints: int
-) -> tuple[Features, int]:
-    """Keypoints of an outside front-end (``Features`` message), and how many were cut.
+def features_from_message(message: FeaturesMessage, width: int, height: int) -> Features:
+    """Keypoints of an outside front-end (``Features`` message).
 
-    Of more than ``max_keypoints`` the best by score are kept, in their order. ``width`` and
-    ``height`` are the image's. Raises :class:`FeaturesError`.
+    ``width`` and ``height`` are the image's. Raises :class:`FeaturesError`.
     """
     if (message.width, message.height) not in ((width, height), (0, 0)):
         raise FeaturesError(
@@ -58,47 +55,37 @@ def features_from_message(
     descriptors = _descriptors(message, count)
     scores = columns["scores"]
     scores = np.ones(count, np.float32) if scores is None else scores
-    kept = _best(scores, max_keypoints)
     sigma, tracks = columns["sigma_px"], columns["track_ids"]
     points = np.column_stack((columns["u"], columns["v"])).astype(np.float32)  # type: ignore[arg-type]
-    features = Features(
-        points[kept],
-        scores[kept],
-        width,
-        height,
-        message.detector,
-        None if descriptors is None else descriptors[kept].astype(np.float32),
-        None if sigma is None else sigma[kept],  # type: ignore[arg-type]
-        None if tracks is None else tracks[kept].astype(np.int64),  # type: ignore[arg-type]
+    return Features(
+        keypoints=points,
+        scores=scores,
+        width=width,
+        height=height,
+        detector=message.detector,
+        descriptors=None if descriptors is None else descriptors.astype(np.float32),
+        sigma_px=sigma,  # type: ignore[arg-type]
+        track_ids=None if tracks is None else tracks.astype(np.int64),  # type: ignore[arg-type]
     )
-    return features, count - len(features)
 
 
-def keyframe_from_message(
-    message: FeaturesMessage, max_keypoints: int
-) -> tuple[Keyframe, NDArray[np.intp]]:
-    """Another robot's frame (``Features`` message), and the places of its keypoints in the message.
+def keyframe_from_message(message: FeaturesMessage) -> Keyframe:
+    """Another robot's frame (``Features`` message), not prepared.
 
-    They differ where there are more than ``max_keypoints``. Raises :class:`FeaturesError` and
-    :class:`CalibrationError`.
+    Raises :class:`FeaturesError` and :class:`CalibrationError`.
     """
-    width, height = message.width, message.height
-    features, _ = features_from_message(message, width, height, max_keypoints)
-    count = len(message.u)
-    scores = _column(message, "scores", count, optional=True)
-    kept = _best(np.ones(count, np.float32) if scores is None else scores, max_keypoints)
-    depth = _column(message, "depth", count, optional=True)
-    depth_sigma = _column(message, "depth_sigma", count, optional=True)
-    keyframe = Keyframe(
-        frame_id_from_message(message.frame),
-        features,
-        None,
-        _camera_of(message),
-        None if depth is None else _known(depth[kept]),
+    features = features_from_message(message, message.width, message.height)
+    depth = _column(message, "depth", len(features), optional=True)
+    depth_sigma = _column(message, "depth_sigma", len(features), optional=True)
+    return Keyframe(
+        id=frame_id_from_message(message.frame),
+        features=features,
+        prepared=None,
+        camera=_camera_of(message),
+        depth=None if depth is None else _known(depth),
         rectified=message.rectified,
-        depth_sigma=None if depth_sigma is None else _known(depth_sigma[kept]),
+        depth_sigma=None if depth_sigma is None else _known(depth_sigma),
     )
-    return keyframe, kept
 
 
 # -- out ---------------------------------------------------------------------------------------
@@ -262,11 +249,6 @@ def _column(message: Any, name: str, count: int, optional: bool) -> NDArray[Any]
             f"give one per keypoint" + (", or none" if optional else "")
         )
     return values
-
-
-def _best(scores: NDArray[Any], limit: int) -> NDArray[np.intp]:
-    """Places of the best ``limit`` keypoints, in their order."""
-    return np.sort(np.argsort(-scores, kind="stable")[:limit])
 
 
 def _known(depth: NDArray[Any]) -> FloatArray:

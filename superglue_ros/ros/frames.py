@@ -73,18 +73,26 @@ class FrameMaker:
             depth = sensor_messages.depth_to_metres(bundle.depth, width, height)
         keypoints = self._keypoints(bundle, width, height)
         right = self._right_view(bundle, camera)
-        return Frame(frame_id, image, camera, keypoints, depth, rectified, right)
+        return Frame(
+            id=frame_id,
+            image=image,
+            camera=camera,
+            keypoints=keypoints,
+            depth=depth,
+            rectified=rectified,
+            right=right,
+        )
 
     def _keypoints(self, bundle: Bundle, width: int, height: int) -> Features | None:
         """Those that an outside front-end sent with the image."""
         if bundle.keypoints is None:
             return None
         limit = self.settings.core.front_end.max_keypoints
-        keypoints, cut = convert.features_from_message(bundle.keypoints, width, height, limit)
-        if cut:
+        keypoints = convert.features_from_message(bundle.keypoints, width, height)
+        if len(keypoints) > limit:
             self._announcer.throttled(
                 "keypoints cut",
-                f"{len(keypoints) + cut} keypoints came, the best {len(keypoints)} are used: "
+                f"{len(keypoints)} keypoints came, the best {limit} are used: "
                 f"send fewer or raise front_end.max_keypoints",
             )
         return keypoints

@@ -153,10 +153,6 @@ class CameraInputs:
         """Messages that never found their partners."""
         return self._synchroniser.unsynchronised + self._before_info
 
-    def clear(self) -> None:
-        """Forget what waits for partners: time jumped."""
-        self._synchroniser.clear()
-
     def destroy(self) -> None:
         """End the subscriptions."""
         for item in self._inputs:

@@ -22,8 +22,7 @@ import rclpy
 import torch
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.clock import Clock, ClockType, JumpThreshold, TimeJump
-from rclpy.duration import Duration
+from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -31,6 +30,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from superglue_ros.errors import ConfigError, SuperglueError
 from superglue_ros.pipeline import Pipeline
+from superglue_ros.rig import Rig
 from superglue_ros.ros import parameters
 from superglue_ros.ros.announcer import Announcer, LogBridge
 from superglue_ros.ros.diagnostics import Counter, Counts, Health, diagnostic_array
@@ -78,12 +78,6 @@ class MatcherNode(LifecycleNode):
         # On the steady clock: under sim time a stalled /clock is one of the things to warn about.
         self._watch = self.create_timer(
             _WATCH_SECONDS, self._watch_inputs, clock=Clock(clock_type=ClockType.STEADY_TIME)
-        )
-        self._jump_handle = self.get_clock().create_jump_callback(
-            JumpThreshold(
-                min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False
-            ),
-            post_callback=self._clock_jumped,
         )
 
     def start(self) -> None:
@@ -164,7 +158,6 @@ class MatcherNode(LifecycleNode):
         """Stop the worker, then the node."""
         self._stop_listening()
         self._release()
-        self._jump_handle.unregister()
         logging.getLogger("superglue_ros").removeHandler(self._log_bridge)
         super().destroy_node()
 
@@ -176,18 +169,13 @@ class MatcherNode(LifecycleNode):
                 + ". Set them (ros2 param set) and configure again"
             )
         settings = parameters.read(self)
-        first = Pipeline(settings.core)
+        rig = Rig(settings.core)
         if settings.node.warm_up:
-            warm_up(first, images_together(settings.node))
-        # One map for each camera; the networks and the numbering of landmarks are shared.
-        others = [
-            Pipeline(settings.core, first.front_end, first.matcher, first.tracks)
-            for _ in settings.node.camera_names[1:]
-        ]
+            warm_up(rig, images_together(settings.node))
         self._settings = settings
         self._outputs = Outputs(self)
         self._processor = FrameProcessor(
-            [first, *others],
+            [Pipeline(settings.core, rig) for _ in settings.node.camera_names],
             settings,
             self._outputs,
             self._counter,
@@ -248,23 +236,6 @@ class MatcherNode(LifecycleNode):
         frame = features.message.frame
         dropped = self._worker.put(features, (frame.robot, frame.camera_index))
         self._counter.add(received=1, dropped=dropped)
-
-    def _clock_jumped(self, jump: TimeJump) -> None:
-        if self._worker is None or self._processor is None:
-            return
-        for inputs in self._inputs:
-            inputs.clear()
-        now_ns = self.get_clock().now().nanoseconds
-        processor, jump_ns = self._processor, -jump.delta.nanoseconds
-
-        def reset() -> None:
-            if processor.clock_jumped(now_ns, jump_ns):
-                self._announcer.say(
-                    f"the clock jumped backwards by {jump_ns * 1e-9:.3f} s: all keyframes are "
-                    f"dropped, frame ids go on counting"
-                )
-
-        self._submit(reset)
 
     def _run_on_worker(self, job: Callable[[FrameProcessor], T]) -> Future[T] | None:
         """Run ``job`` before the next frame; None where the node is not configured."""

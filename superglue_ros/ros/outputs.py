@@ -10,8 +10,9 @@ from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import Image
 
 from superglue_ros.drawing.matches import draw_matches
+from superglue_ros.mapping.verification import FramePair
 from superglue_ros.msg import Features, MatcherStatus, Matches, RelativePose
-from superglue_ros.pipeline import FramePair, FrameResult
+from superglue_ros.pipeline import FrameResult
 from superglue_ros.ros import convert, sensor_messages
 from superglue_ros.ros.qos import output_profile, overridable
 from superglue_ros.types import Frame, FrameId

@@ -13,15 +13,15 @@ from sensor_msgs.msg import CameraInfo, Image
 
 from superglue_ros.data.message_reading import frame_id_from_message
 from superglue_ros.errors import ImageError, SuperglueError
+from superglue_ros.mapping.verification import FramePair
 from superglue_ros.msg import MatcherStatus
 from superglue_ros.networks.device import resolve_device
 from superglue_ros.pipeline import (
-    FramePair,
     FrameResult,
     Pipeline,
-    StageSeconds,
     process_together,
 )
+from superglue_ros.rig import Rig
 from superglue_ros.ros import convert
 from superglue_ros.ros.announcer import Announcer
 from superglue_ros.ros.diagnostics import Counter
@@ -31,6 +31,7 @@ from superglue_ros.ros.node_config import NodeConfig
 from superglue_ros.ros.outputs import Outputs
 from superglue_ros.ros.parameters import Settings
 from superglue_ros.srv import MatchPair
+from superglue_ros.stage_clock import StageSeconds
 from superglue_ros.types import Frame, FrameId, MatchStatus, PoseStatus
 
 _NO_SECONDS = StageSeconds(0.0, 0.0, 0.0)
@@ -61,7 +62,6 @@ class FrameProcessor:
         self._announcer = announcer
         self._frames = FrameMaker(settings, numbers, announcer)
         self._unsynchronised = unsynchronised
-        self._newest_ns: dict[int, int] = {}  # stamp of the newest frame of each camera
         self._time_jumps: dict[int, int] = {}  # of each camera's pipeline, as far as announced
         self._device = str(resolve_device(settings.core.device))
 
@@ -86,18 +86,7 @@ class FrameProcessor:
         for pipeline in self.pipelines:
             pipeline.reset()
         self._outputs.forget_images()
-        self._newest_ns.clear()
         self._counter.add(resets=1)
-
-    def clock_jumped(self, now_ns: int, jump_ns: int) -> bool:
-        """The ROS clock went back by ``jump_ns`` to ``now_ns``: reset, unless stamps did before.
-
-        Returns whether it reset.
-        """
-        if max(self._newest_ns.values(), default=0) <= now_ns + jump_ns // 2:
-            return False
-        self.reset()
-        return True
 
     def process(self, arrived: Sequence[Bundle | PeerFeatures]) -> None:
         """Match what is there together and publish what came out; a bad frame is refused.
@@ -115,10 +104,9 @@ class FrameProcessor:
         queue_seconds = time.monotonic() - peer.arrived
         frame_id = frame_id_from_message(message.frame)
         try:
-            limit = settings.core.front_end.max_keypoints
-            frame, kept = convert.keyframe_from_message(message, limit)
+            frame = convert.keyframe_from_message(message)
             pairs = [
-                pair.with_query_indices(kept)
+                pair
                 for pipeline in self.pipelines
                 for pair in pipeline.match_peer(frame, settings.node.inputs.peer_keyframes)
             ]
@@ -159,8 +147,8 @@ class FrameProcessor:
     def _announce_jump(self, pipeline: Pipeline, frame_id: FrameId) -> None:
         """Say that time jumped backwards, whatever becomes of the frame that showed it."""
         known = self._time_jumps.get(frame_id.camera_index, 0)
-        self._time_jumps[frame_id.camera_index] = pipeline.time_jumps
-        if pipeline.time_jumps > known:
+        self._time_jumps[frame_id.camera_index] = pipeline.time.count
+        if pipeline.time.count > known:
             self._outputs.forget_images()
             self._counter.add(resets=1)
             self._announcer.say(
@@ -176,7 +164,7 @@ class FrameProcessor:
         pipeline = self.pipelines[0]
         if image.width or image.height:
             frame_id = self._frames.name(image.header, camera_index=0)
-            newest = self._newest_ns.get(0)
+            newest = pipeline.time.newest_ns()
             if newest is not None and frame_id.stamp_ns < newest:
                 raise ImageError(
                     f"the image's stamp {frame_id.stamp_ns * 1e-9:.3f} lies before the newest "
@@ -228,7 +216,6 @@ class FrameProcessor:
         for stored in maps:
             self._frames.numbers.reserve(stored.last_frame)
         self._outputs.forget_images()
-        self._newest_ns.clear()
         return sum(p.take_map(stored) for p, stored in zip(self.pipelines, maps, strict=True))
 
     def _map_file(self, path: str, camera_index: int) -> Path:
@@ -241,7 +228,6 @@ class FrameProcessor:
     def _publish(self, frame: Frame, result: FrameResult, queue_seconds: float) -> None:
         if result.stereo is not None:
             self._check_rows(result.stereo)
-        self._newest_ns[frame.id.camera_index] = frame.id.stamp_ns
         self._outputs.publish_result(frame, result, self._settings.node.outputs.descriptors)
         self.last_seconds = result.seconds
         self._counter.add(matched=1)
@@ -295,7 +281,7 @@ class FrameProcessor:
                 resets=counts.resets,
                 keyframes=self.keyframes,
                 device=self._device,
-                precision=self.pipelines[0].precision,
+                precision=self.pipelines[0].rig.precision,
                 weights=weights_names(self._settings),
             )
         )
@@ -315,12 +301,10 @@ def images_together(config: NodeConfig) -> int:
     return len(config.camera_names) * (2 if config.inputs.stereo else 1)
 
 
-def warm_up(pipeline: Pipeline, images: int) -> None:
+def warm_up(rig: Rig, images: int) -> None:
     """Run the networks once on noise, so that the first frame is not the slow one."""
     noise = np.random.default_rng(0).integers(0, 256, (480, 640), np.uint8)
-    prepared = [
-        pipeline.matcher.prepare(f) for f in pipeline.front_end.extract_all([noise] * images)
-    ]
-    pipeline.matcher.match_pairs(prepared, prepared)
+    prepared = [rig.matcher.prepare(f) for f in rig.front_end.extract_all([noise] * images)]
+    rig.matcher.match_pairs(prepared, prepared)
     if torch.cuda.is_available():
         torch.cuda.synchronize()

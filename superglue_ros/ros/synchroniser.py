@@ -8,9 +8,9 @@ from typing import Any
 from message_filters import ApproximateTimeSynchronizer, SimpleFilter, TimeSynchronizer
 
 from superglue_ros.data.message_reading import stamp_to_ns
+from superglue_ros.mapping.time_jumps import TimeJumps
 
 OnSet = Callable[[Sequence[Any]], None]
-JUMP_NS = 500_000_000  # a step back in time of this much is a jump, less is disorder
 
 
 class Synchroniser:
@@ -28,7 +28,7 @@ class Synchroniser:
     def __init__(self, inputs: int, on_set: OnSet, *, slop: float | None, queue: int) -> None:
         self._gone = 0
         self._make_pass = lambda: _Pass(inputs, on_set, slop, queue)
-        self._newest: list[int | None] = [None] * inputs
+        self._time = TimeJumps()
         self._passes = [self._make_pass()]
         self._pass_of = [self._passes[0]] * inputs
 
@@ -39,20 +39,18 @@ class Synchroniser:
 
     def newest_ns(self, index: int) -> int | None:
         """Stamp of the last message of an input."""
-        return self._newest[index]
+        return self._time.newest_ns(index)
 
     def add(self, index: int, message: Any) -> None:
         """Take a message of input ``index``; calls ``on_set`` when it completes a set."""
         stamp = stamp_to_ns(message.header.stamp)
-        newest = self._newest[index]
-        if newest is None:
+        if self._time.newest_ns(index) is None:
             self._pass_of[index] = self._passes[-1]
-        elif stamp < newest - JUMP_NS:
+        if self._time.passed(stamp, index):
             following = self._passes.index(self._pass_of[index]) + 1
             if following == len(self._passes):
                 self._passes.append(self._make_pass())
             self._pass_of[index] = self._passes[following]
-        self._newest[index] = stamp
         if self._pass_of[index].add(index, stamp, message):
             # Its queue ran over: who has not followed by now missed the jump and is fetched.
             self._pass_of = [self._passes[-1]] * len(self._pass_of)
@@ -63,9 +61,9 @@ class Synchroniser:
         """Drop all that waits for partners."""
         for one in self._passes:
             self._retire(one)
-        self._newest = [None] * len(self._newest)
+        self._time.forget()
         self._passes = [self._make_pass()]
-        self._pass_of = [self._passes[0]] * len(self._newest)
+        self._pass_of = [self._passes[0]] * len(self._pass_of)
 
     def _retire(self, one: _Pass) -> None:
         self._gone += one.dropped + one.waiting

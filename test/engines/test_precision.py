@@ -15,7 +15,7 @@ from superglue_ros.networks.superglue import (
     initialise_as_optimal_matching,
 )
 from superglue_ros.networks.superpoint import SuperPoint, SuperPointConfig
-from superglue_ros.pipeline import Pipeline
+from superglue_ros.rig import Rig
 
 CPU = torch.device("cpu")
 
@@ -69,8 +69,8 @@ def test_what_is_reported_is_the_precision_in_effect():
         assert matcher.precision == used
         asked = {"device": "cpu", "precision": "bfloat16", "front_end.name": "sift"}
         config = from_flat(Config, {**asked, "matcher.name": "mutual"})
-        assert Pipeline(config).precision == "float32"  # no network, whatever is asked for
-        both = Pipeline(config, matcher=matcher).precision
+        assert Rig(config).precision == "float32"  # no network, whatever is asked for
+        both = Rig(config, matcher=matcher).precision
         assert both == {"bfloat16": "float32, bfloat16", "float32": "float32"}[used]
 
 

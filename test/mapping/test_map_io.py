@@ -16,6 +16,7 @@ from superglue_ros.errors import DataError, DescriptorKindError
 from superglue_ros.mapping import map_io
 from superglue_ros.mapping.keyframes import KeyframeStore
 from superglue_ros.pipeline import Pipeline
+from superglue_ros.rig import Rig
 from superglue_ros.types import MatchKind, PoseStatus
 
 from ..landmark_world import LandmarkWorld, heading
@@ -69,7 +70,7 @@ def test_counting_goes_on_above_all_that_was_given_before_the_map_was_saved(mapp
     """Not only above what the kept keyframes carry."""
     pipeline = mapped[0]
     pipeline.save_map(tmp_path / "map", last_frame=4321)
-    given = pipeline.tracks.next_id
+    given = pipeline.rig.tracks.next_id
     kept = max(int(k.features.track_ids.max()) for k in pipeline.keyframes)
     small = dataclasses.replace(CONFIG.keyframes, max_keyframes=1)
     other = Pipeline(dataclasses.replace(CONFIG, keyframes=small))
@@ -77,7 +78,7 @@ def test_counting_goes_on_above_all_that_was_given_before_the_map_was_saved(mapp
     assert len(other.keyframes) == 0
     assert stored.last_frame == 4321
     assert other.take_map(stored) == 1
-    assert other.tracks.next_id >= given > kept
+    assert other.rig.tracks.next_id >= given > kept
     # Never below the map's own frames, whatever was handed over.
     pipeline.save_map(tmp_path / "map")
     assert map_io.load(tmp_path / "map").last_frame == max(k.id.id for k in pipeline.keyframes)
@@ -104,7 +105,7 @@ def test_another_process_relocalises_in_the_loaded_map(mapped, saved):
     assert set(result.pairs[0].matches.track_ids.tolist()) <= {
         int(i) for k in mapped[0].keyframes for i in k.features.track_ids
     } | {-1}
-    assert other.tracks.next_id >= mapped[0].tracks.next_id
+    assert other.rig.tracks.next_id >= mapped[0].rig.tracks.next_id
 
 
 @pytest.mark.parametrize("kept", [0, 7, 100, 0.5, 0.999])
@@ -180,7 +181,7 @@ class OtherNetwork:
 
 
 def test_features_of_another_network_are_refused(saved):
-    other = Pipeline(CONFIG, matcher=OtherNetwork())
+    other = Pipeline(CONFIG, Rig(CONFIG, matcher=OtherNetwork()))
     with pytest.raises(DescriptorKindError, match="landmark-world"):
         other.load_map(saved)
     assert len(other.keyframes) == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import array
 import time
 
 import numpy as np
@@ -19,7 +18,6 @@ from scipy.spatial.transform import Rotation
 from superglue_ros.data.message_reading import frame_id_from_message, stamp_to_ns
 from superglue_ros.errors import CalibrationError, FeaturesError
 from superglue_ros.geometry.camera import Camera
-from superglue_ros.msg import Features as FeaturesMessage
 from superglue_ros.msg import Matches as MatchesMessage
 from superglue_ros.msg import RelativePose as RelativePoseMessage
 from superglue_ros.ros import convert
@@ -64,8 +62,7 @@ def test_features_there_and_back(descriptors: str, tolerance: float, count: int)
     assert message.rectified
     assert frame_id_from_message(message.frame) == FRAME
     assert stamp_to_ns(message.header.stamp) == FRAME.stamp_ns
-    got, cut = convert.features_from_message(message, 100, 100, 1000)
-    assert cut == 0
+    got = convert.features_from_message(message, 100, 100)
     for name in ("keypoints", "scores", "sigma_px", "track_ids"):
         np.testing.assert_array_equal(getattr(got, name), getattr(sent, name))
     np.testing.assert_allclose(got.descriptors, sent.descriptors, atol=tolerance, rtol=tolerance)
@@ -75,7 +72,7 @@ def test_features_there_and_back(descriptors: str, tolerance: float, count: int)
 def test_features_without_descriptors() -> None:
     message = convert.features_to_message(features(), FRAME, False)
     assert (message.descriptor_dim, len(message.descriptors)) == (0, 0)
-    got, _ = convert.features_from_message(message, 100, 100, 1000)
+    got = convert.features_from_message(message, 100, 100)
     assert got.descriptors is None
 
 
@@ -88,9 +85,8 @@ def test_a_frame_of_another_robot_there_and_back() -> None:
     message = over_the_wire(
         convert.features_to_message(sent, FRAME, False, "float32", camera, depth, sigma)
     )
-    got, kept = convert.keyframe_from_message(message, 1000)
+    got = convert.keyframe_from_message(message)
     assert got.id == FRAME
-    np.testing.assert_array_equal(kept, np.arange(6))
     np.testing.assert_array_equal(got.features.descriptors, sent.descriptors)
     assert got.camera is not None
     assert (got.camera.width, got.camera.height, got.camera.model) == (100, 100, "equidistant")
@@ -98,16 +94,11 @@ def test_a_frame_of_another_robot_there_and_back() -> None:
     np.testing.assert_array_equal(got.camera.distortion, camera.distortion)
     np.testing.assert_array_equal(got.depth, [1.5, 0, 2, 0, 0, 4])
     np.testing.assert_array_equal(got.depth_sigma, np.float32([0.1, 0, 0.2, 0, 0.3, 0]))
-    # Of more keypoints than are taken, depth and places go with the best.
-    few, kept = convert.keyframe_from_message(message, 3)
-    np.testing.assert_array_equal(kept, np.sort(np.argsort(-sent.scores)[:3]))
-    np.testing.assert_array_equal(few.features.keypoints, sent.keypoints[kept])
-    np.testing.assert_array_equal(few.depth, got.depth[kept])
 
 
 def test_a_frame_of_another_robot_without_calibration_and_depth() -> None:
     message = over_the_wire(convert.features_to_message(features(), FRAME, True, "float16"))
-    got, _ = convert.keyframe_from_message(message, 1000)
+    got = convert.keyframe_from_message(message)
     assert (got.camera, got.depth, got.depth_sigma, got.rectified) == (None, None, None, True)
 
 
@@ -126,27 +117,11 @@ def test_any_calibration_and_depth_are_taken_or_refused(
     message.depth, message.d, message.k = depth, d, k
     message.distortion_model, message.width = model, width
     try:
-        got, _ = convert.keyframe_from_message(message, 1000)
+        got = convert.keyframe_from_message(message)
     except (CalibrationError, FeaturesError):
         return
     assert (got.camera is None) == (k[0] == 0)
     assert got.depth is None or (np.isfinite(got.depth).all() and (got.depth >= 0).all())
-
-
-@given(hnp.arrays(np.float32, st.integers(0, 30), elements=st.floats(0, 1, width=32)))
-@settings(deadline=None)
-def test_the_best_keypoints_are_kept_in_their_order(scores: np.ndarray) -> None:
-    count = len(scores)
-    message = FeaturesMessage(width=50, height=50)
-    message.u = array.array("f", np.arange(count, dtype=np.float32).tobytes())
-    message.v = message.u
-    message.scores = array.array("f", scores.tobytes())
-    got, cut = convert.features_from_message(message, 50, 50, 10)
-    assert len(got) == min(count, 10)
-    assert len(got) + cut == count
-    assert (np.diff(got.keypoints[:, 0]) > 0).all()
-    left_out = np.delete(scores, got.keypoints[:, 0].astype(int))
-    assert not len(left_out) or left_out.max() <= got.scores.min()
 
 
 @pytest.mark.parametrize(
@@ -163,7 +138,7 @@ def test_features_that_contradict_themselves(change: dict[str, object], said: st
     for name, value in change.items():
         setattr(message, name, value)
     with pytest.raises(FeaturesError, match=said):
-        convert.features_from_message(message, 100, 100, 1000)
+        convert.features_from_message(message, 100, 100)
 
 
 def matches(count: int) -> Matches:

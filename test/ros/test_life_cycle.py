@@ -66,7 +66,7 @@ def test_autostart_namespace_remapping_and_sim_time(start: Callable[..., Matcher
     matcher.wait_for_log("geometry.treshold_px is unknown and has no effect: did you mean")
     reliability = matcher.get("qos_overrides./rig/front/image_raw.subscription.reliability")
     assert reliability.string_value == "reliable"
-    # The clock goes back though the stamps have not yet.
+    # The clock goes back: the stamps of the images decide when time has jumped.
     clock = matcher.peer.publisher("/clock", Clock)
     diagnostics = matcher.peer.received["/diagnostics"]
 
@@ -78,14 +78,14 @@ def test_autostart_namespace_remapping_and_sim_time(start: Callable[..., Matcher
 
     matcher.peer.wait(lambda: told(at), "the node to have the time")
     matcher.peer.wait(lambda: told(at - 60.0), "the node to have the earlier time")
-    matcher.wait_for_log("the clock jumped backwards by 60.000 s: all keyframes are dropped")
+    assert "time jumped backwards" not in matcher.log
     before = matches.query.id
     matcher.peer.send(at - 59.9)
     after = matcher.peer.output("features", at - 59.9).frame.id
     assert after > before
     matcher.peer.send(at - 59.8)
     assert matcher.peer.output("matches", at - 59.8).reference.id == after
-    assert "time jumped backwards to" not in matcher.log  # one reset, not two
+    assert matcher.log.count("time jumped backwards to") == 1
     assert matcher.stop() == 0, matcher.log
 
 

@@ -19,7 +19,8 @@ from superglue_ros.data.bag_sequences import BagSequence
 from superglue_ros.data.bags import BagReader
 from superglue_ros.data.message_reading import matches_from_message, pose_from_message, stamp_to_ns
 from superglue_ros.errors import DataError, SuperglueError
-from superglue_ros.pipeline import FramePair, Pipeline
+from superglue_ros.mapping.verification import FramePair
+from superglue_ros.pipeline import Pipeline
 from superglue_ros.types import Frame, FrameId, MatchStatus, PoseStatus
 
 FEATURES, MATCHES, POSE, STATUS = "/features", "/matches", "/relative_pose", "/status"

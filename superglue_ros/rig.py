@@ -1,0 +1,132 @@
+"""What the cameras of a robot share: the networks, the landmark ids, and batches.
+
+Frames that were taken together go through each network in one batch:
+
+    rig.encode(frames) -> pipeline.plan, one a camera -> rig.match(plans) -> pipeline.finish
+
+A frame that is refused on the way is carried on as its error and does not affect the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from superglue_ros.config import Config
+from superglue_ros.errors import ConfigError, SuperglueError
+from superglue_ros.frontends.base import FrontEnd, make_front_end
+from superglue_ros.mapping.encoding import Encoded, encode
+from superglue_ros.mapping.keyframes import Candidate, Keyframe
+from superglue_ros.mapping.tracks import Tracks
+from superglue_ros.matchers.base import Matcher, make_matcher
+from superglue_ros.networks.device import resolve_device
+from superglue_ros.registry import MATCHERS
+from superglue_ros.types import Correspondences, Frame
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True, eq=False)
+class Pairing:
+    """A reference to match a query against, and why."""
+
+    candidate: Candidate
+    query: Keyframe
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """An encoded frame and all that it is to be matched against."""
+
+    encoded: Encoded
+    pairings: tuple[Pairing, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Matched:
+    """A plan and the correspondences of each of its pairings."""
+
+    plan: Plan
+    found: tuple[Correspondences, ...]
+
+
+class Rig:
+    """Networks and landmark ids of one robot's cameras. One thread at a time may use it.
+
+    ``front_end`` and ``matcher`` default to those that ``config`` names. Raises
+    :class:`ConfigError` and :class:`WeightsError`.
+    """
+
+    def __init__(
+        self,
+        config: Config | None = None,
+        front_end: FrontEnd | None = None,
+        matcher: Matcher | None = None,
+    ) -> None:
+        self.config = config or Config()
+        if matcher is None and not MATCHERS.choose(self.config.matcher.name).one_to_one:
+            raise ConfigError(
+                f"matcher.name {self.config.matcher.name} gives keypoints several partners, which "
+                f"no track can follow: it is for the evaluation of pairs only"
+            )
+        device = resolve_device(self.config.device)
+        self.front_end = front_end or make_front_end(self.config, device)
+        self.matcher = matcher or make_matcher(self.config, device)
+        self.tracks = Tracks()
+
+    def configure(self, config: Config) -> None:
+        """Take new settings, from the next frame on; the fixed ones must be as they were."""
+        self.config = config
+        self.front_end.configure(config.front_end)
+        self.matcher.configure(config.matcher)
+
+    @property
+    def precision(self) -> str:
+        """The arithmetic in effect; of front-end and matcher, in this order, where they differ."""
+        used = (self.front_end.precision, self.matcher.precision)
+        return used[0] if used[0] == used[1] else ", ".join(used)
+
+    def encode(self, frames: Sequence[Frame]) -> list[Encoded | SuperglueError]:
+        """Features of every frame and the matcher's encoding of them, images in one batch."""
+        limit = self.config.front_end.max_keypoints
+        return encode(frames, self.front_end, self.matcher, limit)
+
+    def match(self, plans: Sequence[Plan | SuperglueError]) -> list[Matched | SuperglueError]:
+        """The correspondences of every plan, all in one batch.
+
+        Where the batch cannot be matched, each plan is tried by itself.
+        """
+        pairings = [p for plan in plans if isinstance(plan, Plan) for p in plan.pairings]
+        try:
+            found = iter(self.match_pairings(pairings))
+        except SuperglueError as error:
+            if len(plans) == 1:
+                return [error]
+            return [outcome for plan in plans for outcome in self.match([plan])]
+        return [
+            Matched(plan, tuple(next(found) for _ in plan.pairings))
+            if isinstance(plan, Plan)
+            else plan
+            for plan in plans
+        ]
+
+    def match_pairings(self, pairings: Sequence[Pairing]) -> list[Correspondences]:
+        """The correspondences of every pairing, in one batch. Raises :class:`SuperglueError`."""
+        if not pairings:
+            return []
+        return self.matcher.match_pairs(
+            [pairing.candidate.keyframe.prepared for pairing in pairings],
+            [pairing.query.prepared for pairing in pairings],
+        )
+
+
+def attempt(step: Callable[[Given], Made], given: Given | SuperglueError) -> Made | SuperglueError:
+    """What ``step`` makes of ``given``; its error, or the one that ``given`` already is."""
+    if isinstance(given, SuperglueError):
+        return given
+    try:
+        return step(given)
+    except SuperglueError as error:
+        return error
