@@ -118,7 +118,7 @@ def pair_row(
     times = paired(contenders, rounds)
 
     prepared = matcher.prepare(reference), matcher.prepare(query)
-    ((_, scores),) = SuperGlueEngine(network, CPU).scores([prepared[0]], prepared[1])
+    ((_, scores),) = SuperGlueEngine(network, CPU).scores([prepared[0]], [prepared[1]])
     dustbin = network.dustbin.data
     parts: dict[str, Callable[[], object]] = {
         "prepare": lambda: matcher.prepare(query),

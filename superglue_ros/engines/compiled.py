@@ -58,18 +58,19 @@ class CompiledSuperGlueEngine(SuperGlueEngine):
             _record(f"SuperGlue, {bucket} keypoints", partial(self._run_once, tokens))
 
     def _run_once(self, tokens: Tensor) -> None:
-        for _ in self.scores([tokens], tokens):
+        for _ in self.scores([tokens], [tokens]):
             pass
 
     @torch.inference_mode()
-    def _scores(
+    def scores(
         self, references: Sequence[Tensor], queries: Sequence[Tensor]
     ) -> Iterator[tuple[int, Tensor]]:
+        """See :meth:`SuperGlueEngine.scores`; sizes in between are padded to the next bucket."""
         for k, (reference, query) in enumerate(zip(references, queries, strict=True)):
             longest = max(len(reference), len(query))
             bucket = next((size for size in self.buckets if size >= longest), 0)
             if not bucket:
-                ((_, scores),) = super()._scores([reference], [query])
+                ((_, scores),) = super().scores([reference], [query])
             else:
                 x = torch.zeros(2, bucket, self.width, device=self.device)
                 mask = torch.zeros(2, bucket, dtype=torch.bool, device=self.device)

@@ -62,22 +62,16 @@ class OnnxSuperGlueEngine:
         arrays["mask"] = np.ones((1, len(scores)), np.bool_)
         return PreparedArrays(arrays)
 
-    def match(
-        self, references: Sequence[PreparedArrays], query: PreparedArrays, iterations: int = 100
-    ) -> Iterator[tuple[int, Tensor]]:
-        """See :meth:`superglue_ros.engines.superglue.SuperGlueEngine.match`; pair by pair.
-
-        Raises :class:`ConfigError` where the graph was exported with other ``iterations``.
-        """
-        return self.match_pairs(references, [query] * len(references), iterations)
-
     def match_pairs(
         self,
         references: Sequence[PreparedArrays],
         queries: Sequence[PreparedArrays],
         iterations: int = 100,
     ) -> Iterator[tuple[int, Tensor]]:
-        """As :meth:`match`, for pairs that have a query each."""
+        """See :meth:`superglue_ros.engines.superglue.SuperGlueEngine.match_pairs`; pair by pair.
+
+        Raises :class:`ConfigError` where the graph was exported with other ``iterations``.
+        """
         if iterations != self.iterations:
             raise ConfigError(
                 f"superglue.onnx makes {self.iterations} Sinkhorn iterations, "

@@ -47,11 +47,6 @@ class MatchesSets(Protocol):
     ) -> Any:
         """As :meth:`SuperGlueEngine.prepare`; what comes out has a length."""
 
-    def match(
-        self, references: Sequence[Any], query: Any, iterations: int = 100
-    ) -> Iterator[tuple[int, Tensor]]:
-        """As :meth:`SuperGlueEngine.match`."""
-
     def match_pairs(
         self, references: Sequence[Any], queries: Sequence[Any], iterations: int = 100
     ) -> Iterator[tuple[int, Tensor]]:
@@ -100,7 +95,7 @@ def matching_outcome(engine: MatchesSets, descriptor_dim: int, iterations: int =
     found: Outcome = {}
     for seed in range(3):
         a, b = (engine.prepare(*made, (640, 480)) for made in _pair(descriptor_dim, seed))
-        ((_, assignment),) = engine.match([a], b, iterations)
+        ((_, assignment),) = engine.match_pairs([a], [b], iterations)
         inner = assignment[0, :-1, :-1].exp()
         best, query = inner.max(dim=1)
         mutual = inner.argmax(dim=0)[query] == torch.arange(len(query), device=query.device)

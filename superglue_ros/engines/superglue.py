@@ -164,31 +164,21 @@ class SuperGlueEngine:
         return x
 
     @torch.inference_mode()
-    def match(
-        self, references: Sequence[Tensor], query: Tensor, iterations: int = 100
-    ) -> Iterator[tuple[int, Tensor]]:
-        """Prepared references (M_k, D) against a prepared query (N, D), none of them empty.
-
-        Yields (k, log assignment (1, M_k + 1, N + 1)) in no particular order.
-        """
-        return self.match_pairs(references, [query] * len(references), iterations)
-
-    @torch.inference_mode()
     def match_pairs(
         self, references: Sequence[Tensor], queries: Sequence[Tensor], iterations: int = 100
     ) -> Iterator[tuple[int, Tensor]]:
-        """As :meth:`match`, for pairs that have a query (N_k, D) each."""
-        for k, scores in self._scores(references, queries):
+        """Prepared references (M_k, D) against the query (N_k, D) beside each, none of them empty.
+
+        Yields (k, log assignment (1, M_k + 1, N_k + 1)) in no particular order.
+        """
+        for k, scores in self.scores(references, queries):
             yield k, sinkhorn(scores, self._dustbin, iterations)
 
-    def scores(self, references: Sequence[Tensor], query: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """As :meth:`match`, but the scores (1, M_k, N) of eq. 7."""
-        return self._scores(references, [query] * len(references))
-
     @torch.inference_mode()
-    def _scores(
+    def scores(
         self, references: Sequence[Tensor], queries: Sequence[Tensor]
     ) -> Iterator[tuple[int, Tensor]]:
+        """As :meth:`match_pairs`, but the scores (1, M_k, N_k) of eq. 7."""
         limit = _CPU_TOKENS if self.device.type == "cpu" else math.inf
         for portion in _portions(references, queries, limit):
             packed = self._packed_scores(

@@ -58,8 +58,8 @@ def test_buckets_double_up_to_the_maximum(most, sizes):
 def test_padding_changes_nothing(network, compiled, sizes):
     plain = SuperGlueEngine(network, DEVICE)
     reference, query = (prepared(plain, n, n) for n in sizes)
-    ((_, expected),) = plain.match([reference], query, 20)
-    ((_, found),) = compiled.match([reference], query, 20)
+    ((_, expected),) = plain.match_pairs([reference], [query], 20)
+    ((_, found),) = compiled.match_pairs([reference], [query], 20)
     assert found.shape == (1, sizes[0] + 1, sizes[1] + 1)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
@@ -67,9 +67,9 @@ def test_padding_changes_nothing(network, compiled, sizes):
 @needs_compiler
 def test_results_outlive_the_next_match(network, compiled):
     a, b, c = (prepared(compiled, 30, seed) for seed in range(3))
-    first = next(compiled.match([a], b, 5))[1]
+    first = next(compiled.match_pairs([a], [b], 5))[1]
     kept = first.clone()
-    next(compiled.match([a], c, 5))
+    next(compiled.match_pairs([a], [c], 5))
     assert torch.equal(first, kept)
 
 

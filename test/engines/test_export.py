@@ -69,7 +69,11 @@ def test_a_window_equals_the_torch_engine(glue):
     ours, theirs = SuperGlueEngine(network, CPU), OnnxSuperGlueEngine(path)
     sets = [random_set(count, seed) for seed, count in enumerate((19, 33, 7))]
     expected, found = (
-        dict(e.match([e.prepare(*s) for s in sets[:2]], e.prepare(*sets[2]), ITERATIONS))
+        dict(
+            e.match_pairs(
+                [e.prepare(*s) for s in sets[:2]], [e.prepare(*sets[2])] * 2, ITERATIONS
+            )
+        )
         for e in (ours, theirs)
     )
     assert found.keys() == expected.keys() == {0, 1}
@@ -81,11 +85,11 @@ def test_padding_masks_of_the_graph(glue):
     network, path = glue
     engine = OnnxSuperGlueEngine(path)
     a, b = engine.prepare(*random_set(12, 1)), engine.prepare(*random_set(9, 2))
-    ((_, alone),) = engine.match(
-        [engine.prepare(*(x[:8] for x in random_set(12, 1)[:3]), SIZE)], b, ITERATIONS
+    ((_, alone),) = engine.match_pairs(
+        [engine.prepare(*(x[:8] for x in random_set(12, 1)[:3]), SIZE)], [b], ITERATIONS
     )
     a.arrays["mask"][0, 8:] = False
-    ((_, padded),) = engine.match([a], b, ITERATIONS)
+    ((_, padded),) = engine.match_pairs([a], [b], ITERATIONS)
     assert (padded[:, :8] - alone[:, :8]).abs().max() < 1e-4
     assert (padded[:, -1] - alone[:, -1]).abs().max() < 1e-4
     assert (padded[:, 8:-1] == -torch.inf).all()
@@ -102,4 +106,4 @@ def test_errors_name_the_file_and_the_mend(glue, point, tmp_path):
     engine = OnnxSuperGlueEngine(glue[1])
     prepared = engine.prepare(*random_set(5, 1))
     with pytest.raises(ConfigError, match=r"makes 12 Sinkhorn iterations.*is 100"):
-        list(engine.match([prepared], prepared, 100))
+        list(engine.match_pairs([prepared], [prepared], 100))

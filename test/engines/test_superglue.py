@@ -60,13 +60,18 @@ def reference(network: SuperGlue, a: dict, b: dict) -> torch.Tensor:
         return network(**sets, size0=size, size1=size)
 
 
+def match(engine, a, b):
+    """Two random sets through the engine, as one pair."""
+    return engine.match_pairs([engine.prepare(**a, size=SIZE)], [engine.prepare(**b, size=SIZE)])
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_equals_the_network(variant):
     network = random_network(VARIANTS[variant])
     engine = SuperGlueEngine(network, CPU)
     dim = network.config.descriptor_dim
     a, b = random_set(23, dim, 1), random_set(17, dim, 2)
-    ((k, result),) = engine.match([engine.prepare(**a, size=SIZE)], engine.prepare(**b, size=SIZE))
+    ((k, result),) = match(engine, a, b)
     assert k == 0
     assert (result - reference(network, a, b)).abs().max() < 1e-4
 
@@ -80,7 +85,8 @@ def test_a_window_gives_what_its_pairs_give(counts):
     prepared = [engine.prepare(**keyframe, size=SIZE) for keyframe in keyframes]
     before = [tokens.clone() for tokens in prepared]
 
-    results = dict(engine.match(prepared, engine.prepare(**frame, size=SIZE)))
+    queries = [engine.prepare(**frame, size=SIZE)] * len(counts)
+    results = dict(engine.match_pairs(prepared, queries))
 
     assert sorted(results) == list(range(len(counts)))
     for k, keyframe in enumerate(keyframes):
@@ -110,15 +116,15 @@ def test_calls_do_not_disturb_each_other():
         [engine.prepare(**random_set(count, 16, seed), size=SIZE) for seed in (1, 2)]
         for count in (9, 31)
     )
-    first = dict(engine.match(small[:1], small[1]))[0]
-    dict(engine.match(large[:1], large[1]))
-    assert torch.equal(dict(engine.match(small[:1], small[1]))[0], first)
+    first = dict(engine.match_pairs(small[:1], small[1:]))[0]
+    dict(engine.match_pairs(large[:1], large[1:]))
+    assert torch.equal(dict(engine.match_pairs(small[:1], small[1:]))[0], first)
 
 
 def test_no_references_give_nothing():
     network = random_network(VARIANTS["full"])
     engine = SuperGlueEngine(network, CPU)
-    assert list(engine.match([], engine.prepare(**random_set(5, 16, 0), size=SIZE))) == []
+    assert list(engine.match_pairs([], [])) == []
     assert engine.prepare(**random_set(0, 16, 0), size=SIZE).shape == (0, 16)
 
 
@@ -127,7 +133,7 @@ def test_optimal_matching_start_is_the_layer_on_raw_descriptors():
     initialise_as_optimal_matching(network, scale=12.0)
     engine = SuperGlueEngine(network, CPU)
     a, b = random_set(12, 16, 3), random_set(10, 16, 4)
-    ((_, result),) = engine.match([engine.prepare(**a, size=SIZE)], engine.prepare(**b, size=SIZE))
+    ((_, result),) = match(engine, a, b)
     cosine = a["descriptors"] @ b["descriptors"].T
     assert (result - log_sinkhorn(12 * cosine[None], network.dustbin)).abs().max() < 1e-4
 
@@ -136,7 +142,7 @@ def test_bfloat16_is_near():
     network = random_network(VARIANTS["full"])
     engine = SuperGlueEngine(network, CPU, torch.bfloat16)
     a, b = random_set(23, 16, 1), random_set(17, 16, 2)
-    ((_, result),) = engine.match([engine.prepare(**a, size=SIZE)], engine.prepare(**b, size=SIZE))
+    ((_, result),) = match(engine, a, b)
     difference = (result.exp() - reference(network, a, b).exp())[:, :-1, :-1].abs().max()
     assert 0 < difference < 0.05
 
@@ -165,9 +171,9 @@ def test_portions_change_no_scores(monkeypatch):
         )
 
     references, query = [features(n) for n in (9, 5, 9, 12)], features(7)
-    whole = dict(engine.scores(references, query))
+    whole = dict(engine.scores(references, [query] * len(references)))
     monkeypatch.setattr("superglue_ros.engines.superglue._CPU_TOKENS", 20)
-    parts = dict(engine.scores(references, query))
+    parts = dict(engine.scores(references, [query] * len(references)))
     assert whole.keys() == parts.keys() == set(range(4))
     for k, scores in whole.items():
         torch.testing.assert_close(parts[k], scores)

@@ -53,7 +53,7 @@ def stage_times(
             marks.append(_now(where))
             other = engine.prepare(*sets[1])
             middle = _now(where)
-            scores = dict(engine.scores([tokens], other))[0]
+            scores = dict(engine.scores([tokens], [other]))[0]
             marks.append(_now(where))
             sinkhorn(scores, network.dustbin.detach().to(where), iterations)
             marks.append(_now(where))
