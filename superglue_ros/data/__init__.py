@@ -1,0 +1,1 @@
+"""What comes from outside: images, sequences, bags, messages, trajectories."""

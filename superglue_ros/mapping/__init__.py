@@ -1,0 +1,1 @@
+"""What is kept of frames: keyframes, landmark tracks, verified pairs, loops, maps on disk."""

@@ -1,0 +1,1 @@
+"""Made images with exact ground truth: homographies of photographs, rendered rooms."""

@@ -1,0 +1,1 @@
+"""Evaluation of recordings, frame by frame, and of trajectories."""

@@ -1,0 +1,1 @@
+"""What an evaluation leaves: result folders, tables, plots, pages, comparisons."""

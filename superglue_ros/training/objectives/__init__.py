@@ -1,0 +1,1 @@
+"""What training minimises: equation 10 and the objective of each network."""
