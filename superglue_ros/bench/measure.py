@@ -34,8 +34,7 @@ from superglue_ros.frontends.base import make_front_end
 from superglue_ros.frontends.superpoint import SuperPointFrontEnd
 from superglue_ros.matchers.base import make_matcher, match_pair
 from superglue_ros.matchers.superglue import SuperGlueMatcher, mutual_assignment
-from superglue_ros.networks.fast_sinkhorn import transport
-from superglue_ros.networks.sinkhorn import log_sinkhorn
+from superglue_ros.networks.sinkhorn import log_sinkhorn, transport
 from superglue_ros.networks.superglue import SuperGlue
 from superglue_ros.networks.weights import load_superglue, load_superpoint
 from superglue_ros.types import Correspondences, Features

@@ -1,9 +1,8 @@
 """The networks as ONNX for other runtimes; batch, image size and keypoints stay dynamic.
 
 SuperPoint gives its dense maps: keypoint selection is sorting, which is better done outside.
-SuperGlue is complete, from features to the log assignment, with padding masks. Its transport
-is that of ``fast_sinkhorn.py`` unrolled: kernels absorbed every few iterations, whatever the drift,
-because a graph has no use for a loop that looks at its data.
+SuperGlue is complete, from features to the log assignment, with padding masks. Its optimal
+transport is unrolled: a graph has no use for a loop that looks at its data.
 """
 
 from __future__ import annotations
@@ -17,13 +16,9 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from superglue_ros.errors import ConfigError
-from superglue_ros.networks.fast_sinkhorn import FLOOR
-from superglue_ros.networks.sinkhorn import augment, marginals
+from superglue_ros.networks.sinkhorn import unrolled_sinkhorn
 from superglue_ros.networks.superglue import SuperGlue
 from superglue_ros.networks.superpoint import SuperPoint, keypoint_probability
-
-ABSORB_EVERY = 5
-"""With dustbins a step is below log(M + N), so five drift by less than 45 up to 4096 keypoints."""
 
 
 class SuperPointMaps(nn.Module):
@@ -70,7 +65,7 @@ class SuperGlueAssignment(nn.Module):
             else:
                 x0, x1 = _update(layer, x0, x0, mask0), _update(layer, x1, x1, mask1)
         scores = network.final(x0) @ network.final(x1).transpose(1, 2) / network.config.width**0.5
-        return _transport(scores, network.dustbin, self.iterations, mask0, mask1)
+        return unrolled_sinkhorn(scores, network.dustbin, self.iterations, mask0, mask1)
 
 
 def _update(layer: Any, x: Tensor, source: Tensor, source_mask: Tensor) -> Tensor:
@@ -80,30 +75,6 @@ def _update(layer: Any, x: Tensor, source: Tensor, source_mask: Tensor) -> Tenso
     message = F.scaled_dot_product_attention(q, k, v, attn_mask=attention_mask)
     message = layer.merge(message.transpose(1, 2).flatten(2))
     return x + layer.mlp(torch.cat([x, message], dim=-1))
-
-
-def _transport(
-    scores: Tensor, dustbin: Tensor, iterations: int, mask0: Tensor, mask1: Tensor
-) -> Tensor:
-    z = augment(scores, dustbin)
-    log_p, log_q = marginals((z.shape[0], z.shape[1] - 1, z.shape[2] - 1), mask0, mask1, z)
-    # Minus infinity times zero is no number: the padding's logarithm is a large negative instead.
-    p, q = log_p.exp().unsqueeze(2), log_q.exp().unsqueeze(2)
-    log_p, log_q = log_p.clamp(min=-1e4), log_q.clamp(min=-1e4)
-    v = torch.where(log_q > -1e3, torch.zeros_like(log_q), log_q)
-    u = log_p - torch.logsumexp(z + v.unsqueeze(1), dim=2)
-    v = log_q - torch.logsumexp(z + u.unsqueeze(2), dim=1)
-    for start in range(1, iterations, ABSORB_EVERY):
-        kernel = (z + u.unsqueeze(2) + v.unsqueeze(1)).clamp(min=FLOOR).exp()
-        b = torch.ones_like(q)
-        for _ in range(min(ABSORB_EVERY, iterations - start)):
-            a = p / (kernel @ b)
-            b = q / (kernel.transpose(1, 2) @ a)
-        u = u + a.squeeze(2).clamp(min=1e-30).log()
-        v = v + b.squeeze(2).clamp(min=1e-30).log()
-    log_assignment = z + u.unsqueeze(2) + v.unsqueeze(1)
-    padding = (log_p < -1e3).unsqueeze(2) | (log_q < -1e3).unsqueeze(1)
-    return torch.where(padding, torch.full_like(log_assignment, -torch.inf), log_assignment)
 
 
 def export_superpoint(network: SuperPoint, kind: str, path: Path) -> None:

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from superglue_ros.networks.fast_sinkhorn import sinkhorn
+from superglue_ros.networks.sinkhorn import sinkhorn
 from superglue_ros.networks.superglue import AttentionalPropagation, SuperGlue, normalise_keypoints
 
 _CPU_TOKENS = 4096  # packed together; more leave the caches and cost more each

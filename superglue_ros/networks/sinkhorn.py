@@ -1,9 +1,47 @@
-"""Optimal matching layer: partial assignment by optimal transport with dustbins (eq. 8-9)."""
+"""Optimal matching layer: partial assignment by optimal transport with dustbins (eq. 8-9).
+
+One iteration, four ways to make it, which all give the iterates of the first:
+
+* :func:`log_sinkhorn`: in the log domain. The reference; slow, exact and differentiable for any
+  scores.
+* :func:`sinkhorn`: for inference. The log domain costs a logarithm and an exponential per matrix
+  entry and iteration. On the kernel K = exp(Z + u + v), with potentials u, v absorbed, the same
+  iteration is two matrix-vector products,
+
+      a = p / (K b),   b = q / (K' a),   u + log a and v + log b are the potentials of eq. 9.
+
+  That is exact as long as a and b stay near 1. The Sinkhorn update does not expand in the maximum
+  norm (log-sum-exp does not), so with step d = max |v_t - v_(t-1)| the next n iterates drift by at
+  most n d: this bounds how long a kernel may be used before it is absorbed anew, and it bounds what
+  the remaining iterations can still change. A step too large for a kernel is taken in the log
+  domain: that is the first one, from nothing; after it a dustbin holds every step below log(M + N).
+* :func:`differentiable_sinkhorn`: for training. Both directions are products of one kernel with
+  vectors, and the gradient of the kernel is a single product of all iterations at the end: an order
+  of magnitude faster on a CPU than the log domain, which passes over the matrix several times per
+  iteration. One kernel holds only scores of a limited spread; the log domain is behind it.
+* :func:`unrolled_sinkhorn`: for exported graphs, which have no use for a loop that looks at its
+  data: kernels are absorbed every few iterations, whatever the drift.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 from torch import Tensor
+
+MAX_DRIFT = 15.0
+"""Largest |log a|, |log b|. A kernel entry is floored at exp(-60): against a row sum of at least
+exp(-15) that is below 1e-12 relative, and no product becomes a (slow) denormal number."""
+FLOOR = -60.0
+CHECK_EVERY = 10
+"""Iterations between two looks at the drift (on a GPU each one waits for the device)."""
+ABSORB_EVERY = 5
+"""Iterations of an unrolled kernel. With dustbins a step is below log(M + N), so five drift by less
+than 45 up to 4096 keypoints."""
+MAX_RANGE = 80.0
+"""Spread of the scores (natural logarithm) that one float32 kernel holds."""
 
 
 def augment(scores: Tensor, dustbin: Tensor) -> Tensor:
@@ -52,3 +90,197 @@ def log_sinkhorn(
         u = log_a - torch.logsumexp(z + v.unsqueeze(1), dim=2)
         v = log_b - torch.logsumexp(z + u.unsqueeze(2), dim=1)
     return z + u.unsqueeze(2) + v.unsqueeze(1)
+
+
+@dataclass(frozen=True, eq=False)
+class Transport:
+    """Result of the optimal transport.
+
+    ``log_assignment`` (B, M+1, N+1), as of :func:`log_sinkhorn`. ``iterations`` made in all, of
+    them ``log_domain`` in the log domain, with ``kernels`` absorptions.
+    """
+
+    log_assignment: Tensor
+    iterations: int
+    log_domain: int
+    kernels: int
+
+
+def sinkhorn(
+    scores: Tensor,
+    dustbin: Tensor,
+    iterations: int = 100,
+    mask0: Tensor | None = None,
+    mask1: Tensor | None = None,
+) -> Tensor:
+    """Log assignment (B, M+1, N+1) by whichever way is fast and exact; see :func:`log_sinkhorn`.
+
+    Within 1e-4 of the log domain for scores up to +-100. Under autograd, where every iteration is
+    recorded, it is :func:`log_sinkhorn` itself; training takes :func:`differentiable_sinkhorn`.
+    """
+    if torch.is_grad_enabled() and (scores.requires_grad or dustbin.requires_grad):
+        return log_sinkhorn(scores, dustbin, iterations, mask0, mask1)
+    return transport(scores, dustbin, iterations, mask0, mask1).log_assignment
+
+
+def transport(
+    scores: Tensor,
+    dustbin: Tensor,
+    iterations: int = 100,
+    mask0: Tensor | None = None,
+    mask1: Tensor | None = None,
+    tolerance: float = 1e-5,
+) -> Transport:
+    """Optimal transport of eq. 9 by stabilised kernel scaling; arguments as :func:`log_sinkhorn`.
+
+    Stops early once all remaining iterations together cannot change a log assignment by more than
+    ``tolerance`` (0 = never).
+    """
+    z = augment(scores, dustbin)
+    log_p, log_q = marginals((len(z), z.shape[1] - 1, z.shape[2] - 1), mask0, mask1, z)
+    p, q = log_p.exp(), log_q.exp()
+    kernel = torch.empty_like(z)
+    u = torch.zeros_like(log_p)
+    v = torch.zeros_like(log_q).masked_fill(log_q == -torch.inf, -torch.inf)
+    a, b = torch.ones_like(u), torch.ones_like(v)
+    step, drift = float("inf"), float("inf")
+    done = log_domain = kernels = 0
+    while done < iterations and step * (iterations - done) > tolerance:
+        if step > MAX_DRIFT:
+            u = log_p - _log_sum_exp(z, v.unsqueeze(1), 2, kernel)
+            new = log_q - _log_sum_exp(z, u.unsqueeze(2), 1, kernel)
+            step, drift, v = _largest(new - v), float("inf"), new
+            done, log_domain = done + 1, log_domain + 1
+            continue
+        if drift + step > MAX_DRIFT:
+            torch.add(z, u.unsqueeze(2), out=kernel)
+            kernel.add_(v.unsqueeze(1)).clamp_(min=FLOOR).exp_()
+            a, b, drift = torch.ones_like(u), torch.ones_like(v), 0.0
+            u0, v0, kernels = u, v, kernels + 1
+        block = min(iterations - done, CHECK_EVERY, int((MAX_DRIFT - drift) / max(step, 1e-6)))
+        previous = b
+        for _ in range(block):
+            previous = b
+            a = p / _product(kernel, b)
+            b = q / _product(kernel.transpose(1, 2), a)
+        log_a, log_b = a.log(), b.log()
+        u, v = u0 + log_a, v0 + log_b
+        step, drift = _largest(log_b - previous.log()), max(_largest(log_a), _largest(log_b))
+        done += block
+    torch.add(z, u.unsqueeze(2), out=kernel)
+    return Transport(kernel.add_(v.unsqueeze(1)), done, log_domain, kernels)
+
+
+def _product(matrix: Tensor, vector: Tensor) -> Tensor:
+    """(B, M, N) times (B, N); pair by pair on the CPU, whose batched product is slow."""
+    if matrix.is_cuda or len(matrix) == 1:
+        return torch.matmul(matrix, vector.unsqueeze(2)).squeeze(2)
+    return torch.stack([torch.mv(m, x) for m, x in zip(matrix, vector, strict=True)])
+
+
+def _log_sum_exp(z: Tensor, offset: Tensor, dim: int, buffer: Tensor) -> Tensor:
+    """``logsumexp(z + offset, dim)`` in the given memory, several times torch's speed on a CPU."""
+    torch.add(z, offset, out=buffer)
+    top = buffer.amax(dim, keepdim=True)
+    return buffer.sub_(top).clamp_(min=FLOOR).exp_().sum(dim).log_().add_(top.squeeze(dim))
+
+
+def _largest(x: Tensor) -> float:
+    """Largest magnitude; padding (-inf, and its differences) does not count."""
+    return float(x.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).abs().amax())
+
+
+def differentiable_sinkhorn(
+    scores: Tensor,
+    dustbin: Tensor,
+    iterations: int,
+    mask0: Tensor | None = None,
+    mask1: Tensor | None = None,
+) -> Tensor:
+    """Log assignment (B, M+1, N+1) as of :func:`log_sinkhorn`, in float32, fast to differentiate.
+
+    Falls back to it where scores spread wider than :data:`MAX_RANGE`.
+    """
+    z = augment(scores.float(), dustbin)
+    log_a, log_b = marginals(scores.shape, mask0, mask1, z)  # type: ignore[arg-type]
+    row_max = z.detach().amax(dim=2, keepdim=True)
+    if bool((row_max.amax() - z.detach().amin()) > MAX_RANGE):
+        return log_sinkhorn(scores.float(), dustbin, iterations, mask0, mask1)
+    u, v = _Scaling.apply((z - row_max).exp(), log_a.exp(), log_b.exp(), iterations)
+    return z - row_max + _log(u).unsqueeze(2) + _log(v).unsqueeze(1)
+
+
+class _Scaling(torch.autograd.Function):
+    """Vectors u, v of the matrix scaling diag(u) K diag(v) with row sums a and column sums b."""
+
+    @staticmethod
+    def forward(ctx: Any, kernel: Tensor, a: Tensor, b: Tensor, iterations: int) -> Any:
+        v = torch.where(b > 0, torch.ones_like(b), torch.zeros_like(b))
+        before, us, vs = [], [], []
+        for _ in range(iterations):
+            before.append(v)
+            u = a / _times(kernel, v)
+            v = b / _times(kernel.transpose(1, 2), u)
+            us.append(u)
+            vs.append(v)
+        ctx.save_for_backward(kernel, a, b, torch.stack(before), torch.stack(us), torch.stack(vs))
+        return us[-1], vs[-1]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        kernel, a, b, before, us, vs = ctx.saved_tensors
+        grad_u, grad_v = gradients
+        left, right = [], []
+        for t in reversed(range(len(us))):
+            # v = b / s with s = K^T u, so ds = -dv v^2 / b; the same for u.
+            grad_s = -grad_v * vs[t] * _ratio(vs[t], b)
+            left.append(us[t])
+            right.append(grad_s)
+            grad_u = grad_u + _times(kernel, grad_s)
+            grad_r = -grad_u * us[t] * _ratio(us[t], a)
+            left.append(grad_r)
+            right.append(before[t])
+            grad_v = _times(kernel.transpose(1, 2), grad_r)
+            grad_u = torch.zeros_like(grad_u)
+        grad_kernel = torch.stack(left, dim=2) @ torch.stack(right, dim=1)
+        return grad_kernel, None, None, None
+
+
+def _log(x: Tensor) -> Tensor:
+    """Logarithm whose gradient stays finite where padding makes it -inf."""
+    positive = x > 0
+    return torch.where(positive, x, torch.ones_like(x)).log().masked_fill(~positive, -torch.inf)
+
+
+def _times(matrix: Tensor, vector: Tensor) -> Tensor:
+    return torch.bmm(matrix, vector.unsqueeze(2)).squeeze(2)
+
+
+def _ratio(x: Tensor, total: Tensor) -> Tensor:
+    """X / total, 0 where there is padding."""
+    return torch.where(total > 0, x / total, torch.zeros_like(x))
+
+
+def unrolled_sinkhorn(
+    scores: Tensor, dustbin: Tensor, iterations: int, mask0: Tensor, mask1: Tensor
+) -> Tensor:
+    """Log assignment (B, M+1, N+1) without branches on data; arguments as :func:`log_sinkhorn`."""
+    z = augment(scores, dustbin)
+    log_p, log_q = marginals((z.shape[0], z.shape[1] - 1, z.shape[2] - 1), mask0, mask1, z)
+    # Minus infinity times zero is no number: the padding's logarithm is a large negative instead.
+    p, q = log_p.exp().unsqueeze(2), log_q.exp().unsqueeze(2)
+    log_p, log_q = log_p.clamp(min=-1e4), log_q.clamp(min=-1e4)
+    v = torch.where(log_q > -1e3, torch.zeros_like(log_q), log_q)
+    u = log_p - torch.logsumexp(z + v.unsqueeze(1), dim=2)
+    v = log_q - torch.logsumexp(z + u.unsqueeze(2), dim=1)
+    for start in range(1, iterations, ABSORB_EVERY):
+        kernel = (z + u.unsqueeze(2) + v.unsqueeze(1)).clamp(min=FLOOR).exp()
+        b = torch.ones_like(q)
+        for _ in range(min(ABSORB_EVERY, iterations - start)):
+            a = p / (kernel @ b)
+            b = q / (kernel.transpose(1, 2) @ a)
+        u = u + a.squeeze(2).clamp(min=1e-30).log()
+        v = v + b.squeeze(2).clamp(min=1e-30).log()
+    log_assignment = z + u.unsqueeze(2) + v.unsqueeze(1)
+    padding = (log_p < -1e3).unsqueeze(2) | (log_q < -1e3).unsqueeze(1)
+    return torch.where(padding, torch.full_like(log_assignment, -torch.inf), log_assignment)

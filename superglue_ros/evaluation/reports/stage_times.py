@@ -15,7 +15,7 @@ from superglue_ros.evaluation.reports import figures
 from superglue_ros.evaluation.reports.report import Picture, Table, number, write_report
 from superglue_ros.evaluation.reports.results import versions, write_json
 from superglue_ros.networks.device import resolve_device
-from superglue_ros.networks.fast_sinkhorn import sinkhorn
+from superglue_ros.networks.sinkhorn import sinkhorn
 from superglue_ros.networks.superglue import SuperGlue, SuperGlueConfig
 from superglue_ros.networks.weights import load_superglue
 

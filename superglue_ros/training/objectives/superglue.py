@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from superglue_ros.errors import ConfigError, DataError
-from superglue_ros.networks.kernel_sinkhorn import sinkhorn
+from superglue_ros.networks.sinkhorn import differentiable_sinkhorn
 from superglue_ros.networks.superglue import SuperGlue, initialise_as_optimal_matching
 from superglue_ros.networks.weights import load_superglue
 from superglue_ros.training.data.batches import PairBatch, PairSampler, collate, read_pair
@@ -152,7 +152,9 @@ class SuperGlueObjective:
             f0, f1 = network.propagate(x0, x1, mask0, mask1).float().chunk(2)
         # The score matrix needs float32: bfloat16 has steps of 0.1 at scores of 20.
         scores = f0[:, :m] @ f1[:, :n].transpose(1, 2) / network.config.width**0.5
-        return sinkhorn(scores, network.dustbin, iterations, batch.mask0, batch.mask1)
+        return differentiable_sinkhorn(
+            scores, network.dustbin, iterations, batch.mask0, batch.mask1
+        )
 
     def _sampler(self, index: int) -> PairSampler:
         if index not in self._samplers:
