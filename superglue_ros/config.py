@@ -1,48 +1,11 @@
-"""One typed, frozen tree of settings; YAML and ROS parameters fill the same tree.
-
-Every leaf carries its description, and its range or choices. Unknown keys, wrong types and values
-out of range raise :class:`ConfigError` naming the key, so a typing mistake never passes silently.
-"""
+"""The tree of settings of the pipeline; YAML, ROS parameters and command lines fill it."""
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
-from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from dataclasses import dataclass, field
 
-import yaml
-
-from superglue_ros.errors import ConfigError
 from superglue_ros.registry import FRONT_ENDS, MATCHERS
-
-T = TypeVar("T")
-
-
-def setting(
-    default: Any,
-    description: str,
-    *,
-    low: float | None = None,
-    high: float | None = None,
-    choices: Iterable[str] = (),
-    fixed: bool = False,
-) -> Any:
-    """A leaf of the tree: inclusive range ``low`` to ``high``, or ``choices``.
-
-    ``fixed`` settings shape the networks or the wiring: they can only change while the node is
-    unconfigured. All others take effect on the next frame.
-    """
-    metadata = {
-        "description": description,
-        "low": low,
-        "high": high,
-        "choices": choices,
-        "fixed": fixed,
-    }
-    return field(default=default, metadata=metadata)
+from superglue_ros.settings import setting
 
 
 @dataclass(frozen=True)
@@ -273,84 +236,3 @@ class Config:
     matcher: MatcherConfig = field(default_factory=MatcherConfig)
     geometry: GeometryConfig = field(default_factory=GeometryConfig)
     keyframes: KeyframesConfig = field(default_factory=KeyframesConfig)
-
-
-def leaves(cls: type, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field[Any], type]]:
-    """All settings of a configuration class as (dotted name, field, type)."""
-    hints = get_type_hints(cls)
-    for item in fields(cls):
-        kind = hints[item.name]
-        if is_dataclass(kind):
-            yield from leaves(kind, f"{prefix}{item.name}.")  # type: ignore[arg-type]
-        else:
-            yield prefix + item.name, item, kind
-
-
-def from_mapping(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
-    """Build ``cls`` from nested mappings; absent keys keep their defaults.
-
-    Raises :class:`ConfigError` on unknown keys, wrong types and values out of range.
-    """
-    if not isinstance(values, Mapping):
-        raise ConfigError(f"{prefix.rstrip('.') or 'configuration'} must be a mapping of settings")
-    hints = get_type_hints(cls)
-    known = {item.name: item for item in fields(cls)}  # type: ignore[arg-type]
-    for key in values:
-        if key not in known:
-            raise ConfigError(
-                f"unknown setting {prefix}{key}: known are {', '.join(sorted(known))}"
-            )
-    arguments: dict[str, Any] = {}
-    for name, value in values.items():
-        kind = hints[name]
-        if isinstance(kind, type) and is_dataclass(kind):
-            arguments[name] = from_mapping(kind, value, f"{prefix}{name}.")
-        else:
-            arguments[name] = checked(prefix + name, known[name], kind, value)
-    return cls(**arguments)
-
-
-def checked(name: str, item: dataclasses.Field[Any], kind: type, value: Any) -> Any:
-    """One value, converted to its type and checked against its range or choices."""
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if type(value) is not kind:
-        raise ConfigError(f"{name} must be {kind.__name__}, not {value!r}")
-    choices = tuple(item.metadata.get("choices") or ())
-    if choices and value not in choices:
-        raise ConfigError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
-    low, high = item.metadata.get("low"), item.metadata.get("high")
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        outside = (low is not None and value < low) or (high is not None and value > high)
-        if outside or not math.isfinite(value):
-            raise ConfigError(f"{name} must be from {low} to {high}, not {value!r}")
-    return value
-
-
-def from_flat(cls: type[T], values: Mapping[str, Any]) -> T:
-    """Build ``cls`` from dotted names, as ROS parameters and command lines give them."""
-    nested: dict[str, Any] = {}
-    for name, value in values.items():
-        *path, last = name.split(".")
-        node = nested
-        for part in path:
-            node = node.setdefault(part, {})
-        node[last] = value
-    return from_mapping(cls, nested)
-
-
-def load(path: str | Path, cls: type[T] = Config) -> T:  # type: ignore[assignment]
-    """Read a YAML file; raises :class:`ConfigError` naming the file and the key."""
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot read configuration {path}: {error}") from error
-    try:
-        return from_mapping(cls, values or {})
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
-
-
-def to_mapping(config: Any) -> dict[str, Any]:
-    """Nested plain mappings of a configuration, for YAML and JSON."""
-    return dataclasses.asdict(config)

@@ -7,9 +7,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from superglue_ros.config import Config, from_flat
+from superglue_ros.config import Config
 from superglue_ros.errors import ImageError
 from superglue_ros.pipeline import Pipeline
+from superglue_ros.settings import from_flat
 from superglue_ros.types import NO_TRACK, FrameId, MatchKind, PoseStatus
 
 from .landmark_world import LandmarkWorld, heading

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import skimage.data
 
-from superglue_ros.config import Config, from_flat
+from superglue_ros.config import Config
 from superglue_ros.errors import DescriptorKindError
 from superglue_ros.geometry.camera import Camera
 from superglue_ros.pipeline import FrameResult, Pipeline, process_together
 from superglue_ros.rig import Rig
+from superglue_ros.settings import from_flat
 from superglue_ros.types import Features, Frame, FrameId
 
 SIZES = [(192, 144), (192, 144), (160, 120)]

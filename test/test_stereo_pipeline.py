@@ -7,10 +7,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from superglue_ros.config import Config, from_flat
+from superglue_ros.config import Config
 from superglue_ros.errors import CalibrationError, ImageError
 from superglue_ros.geometry.camera import Camera
 from superglue_ros.pipeline import FrameResult, Pipeline
+from superglue_ros.settings import from_flat
 from superglue_ros.types import NO_TRACK, MatchKind, PoseMethod, PoseStatus, RightView
 
 from .stereo_room import BASELINE, CAMERA, HEIGHT, MATRIX, WIDTH, motion, view

@@ -10,18 +10,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from superglue_ros.config import Config, from_flat
+from superglue_ros.config import Config
 from superglue_ros.data.sequences import ImageSequence, open_sequence
 from superglue_ros.errors import ConfigError
+from superglue_ros.registry import MATCHERS
+from superglue_ros.settings import add_set_option, build, override
 
 log = logging.getLogger(__name__)
-
-MATCHERS = ("superglue", "mutual", "ratio", "nn", "distance")
 
 
 def add_subcommands(subparsers: argparse._SubParsersAction) -> None:
@@ -36,7 +35,12 @@ def add_subcommands(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("sequence", nargs="?", metavar="SEQUENCE", help="image folder")
     parser.add_argument("--output", default="slam_output", metavar="FOLDER")
-    parser.add_argument("--matcher", action="append", choices=MATCHERS, help="may be repeated")
+    parser.add_argument(
+        "--matcher",
+        action="append",
+        choices=[m for m in MATCHERS if MATCHERS[m].one_to_one],
+        help="may be repeated",
+    )
     parser.add_argument("--depth", action="store_true", help="use the depth: metric scale")
     parser.add_argument(
         "--depth-unit", type=float, metavar="METRES", help="one unit of the depth images"
@@ -44,13 +48,7 @@ def add_subcommands(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--frames", type=int, metavar="N", help="only the first N frames")
     parser.add_argument("--stride", type=int, default=1, metavar="N", help="every Nth frame only")
     parser.add_argument("--no-loops", action="store_true", help="close no loops")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="setting of the matcher, for example keyframes.window=3; may be repeated",
-    )
+    add_set_option(parser, "keyframes.window=3", "setting of the matcher")
     parser.set_defaults(run=run_slam)
 
 
@@ -101,15 +99,9 @@ def _sequence(args: argparse.Namespace) -> ImageSequence:
 
 
 def _config(args: argparse.Namespace, matcher: str) -> Config:
-    values: dict[str, Any] = {"matcher.name": matcher, "keyframes.relocalise_budget_s": 0.0}
-    if args.no_loops:
-        values["keyframes.loop_candidates"] = 0
-    for word in args.set:
-        name, sign, value = word.partition("=")
-        if not sign:
-            raise ConfigError(f"--set {word!r}: write NAME=VALUE, e.g. keyframes.window=3")
-        values[name] = yaml.safe_load(value)
-    return from_flat(Config, values)
+    usual = [f"matcher.name={matcher}", "keyframes.relocalise_budget_s=0"]
+    loops = ["keyframes.loop_candidates=0"] if args.no_loops else []
+    return build(Config, override({}, [*usual, *loops, *args.set]))
 
 
 def _run(sequence: ImageSequence, config: Config, args: argparse.Namespace) -> Any:

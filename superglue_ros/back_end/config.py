@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from superglue_ros.config import setting
+from superglue_ros.settings import setting
 
 
 @dataclass(frozen=True)

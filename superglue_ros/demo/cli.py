@@ -14,6 +14,7 @@ from superglue_ros.data.bag_sequences import BagSequence, SequenceTopics, write_
 from superglue_ros.data.bags import STORAGES
 from superglue_ros.data.sequences import FolderSequence, open_sequence
 from superglue_ros.errors import ConfigError
+from superglue_ros.settings import add_set_option, split_word
 
 # What a laptop without a GPU matches in about a second a frame.
 _PARAMETERS = {"front_end.max_keypoints": "512"}
@@ -46,13 +47,7 @@ def _add_demo(subparsers: argparse._SubParsersAction) -> None:
         "--depth-unit", type=float, metavar="METRES", help="SEQUENCE: one unit of its depth images"
     )
     parser.add_argument("--domain-id", type=int, help="ROS domain (default: any of 1 to 100)")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="parameter of the node, for example matcher.name=mutual; may be repeated",
-    )
+    add_set_option(parser, "matcher.name=mutual", "parameter of the node")
     topics = parser.add_argument_group("topics of BAG (default: the only one that fits)")
     topics.add_argument("--image-topic", default="", help="raw or compressed images")
     topics.add_argument("--camera-info-topic", default="")
@@ -95,11 +90,11 @@ def run_demo(args: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console()
     options = LiveOptions(
-        Path(args.output),
-        args.rate,
-        args.depth,
-        args.domain_id,
-        {**_PARAMETERS, **_parameters(args.set)},
+        output=Path(args.output),
+        rate=args.rate,
+        use_depth=args.depth,
+        domain_id=args.domain_id,
+        parameters={**_PARAMETERS, **dict(split_word(word) for word in args.set)},
     )
     if args.bag:
         if args.frames or args.every != 1:
@@ -139,16 +134,6 @@ def _source(args: argparse.Namespace) -> Any:
     from superglue_ros.synthetic.demo_room import RoomSequence
 
     return RoomSequence()
-
-
-def _parameters(words: list[str]) -> dict[str, str]:
-    parameters = {}
-    for word in words:
-        name, sign, value = word.partition("=")
-        if not sign or not name:
-            raise ConfigError(f"--set {word!r}: write NAME=VALUE, for example matcher.name=mutual")
-        parameters[name] = value
-    return parameters
 
 
 class _Part:

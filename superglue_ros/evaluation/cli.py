@@ -10,6 +10,7 @@ from superglue_ros.evaluation.bag.trajectories import FORMATS
 from superglue_ros.evaluation.estimators import POSE_ESTIMATORS
 from superglue_ros.evaluation.pairs.ablation import VARIANTS
 from superglue_ros.registry import FRONT_ENDS, MATCHERS
+from superglue_ros.settings import add_set_option
 from superglue_ros.synthetic.homographies import HomographyRecipe
 
 
@@ -229,6 +230,7 @@ def _add_method_options(parser: argparse.ArgumentParser, usual_keypoints: int) -
     settings.add_argument("--max-distance", type=float, help="of the distance matcher")
     settings.add_argument("--device", help="auto, cpu, cuda:0")
     settings.add_argument("--precision", help="float32, bfloat16, float16 or auto")
+    add_set_option(settings, "front_end.subpixel=false")
     results = parser.add_argument_group("results")
     results.add_argument("--output", type=Path, required=True, help="result folder")
     results.add_argument("--label", default="", help="name in tables and legends")

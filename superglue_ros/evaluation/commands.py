@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from superglue_ros.config import Config, from_mapping, load, to_mapping
+from superglue_ros.config import Config
 from superglue_ros.data.sequences import open_sequence
 from superglue_ros.data.trajectories import Trajectory, pose_from_quaternion
 from superglue_ros.errors import ConfigError
@@ -33,46 +33,43 @@ from superglue_ros.evaluation.reports.pictures import report_homography, report_
 from superglue_ros.evaluation.reports.report import number
 from superglue_ros.evaluation.reports.results import Results
 from superglue_ros.evaluation.reports.stage_times import timing_report
+from superglue_ros.settings import build, load, override, read_yaml, shorthands
 from superglue_ros.synthetic.homographies import HomographyRecipe
 from superglue_ros.synthetic.photometric import PhotometricRecipe
 
+SHORTHANDS = {
+    "front_end": "front_end.name",
+    "superpoint": "front_end.weights",
+    "max_keypoints": "front_end.max_keypoints",
+    "max_size": "front_end.max_size",
+    "nms": "front_end.nms_radius",
+    "detection_threshold": "front_end.threshold",
+    "matcher": "matcher.name",
+    "superglue": "matcher.weights",
+    "match_threshold": "matcher.threshold",
+    "sinkhorn_iterations": "matcher.sinkhorn_iterations",
+    "ratio": "matcher.ratio",
+    "max_distance": "matcher.max_distance",
+    "device": "device",
+    "precision": "precision",
+}
+"""Options of the commands, and the settings that they are short for."""
+
 
 def method_spec(args: argparse.Namespace) -> MethodSpec:
-    """The method that the options describe: the YAML file, overruled by single options.
+    """The method that the options describe: --set over single options over the YAML file.
 
     Without a file the number of keypoints is the paper's for the data at hand.
     """
-    base = to_mapping(load(args.config) if args.config else Config())
-    if not args.config:
-        base["front_end"]["max_keypoints"] = args.usual_keypoints
-    overrides: dict[str, tuple[str, Any]] = {
-        "max_keypoints": ("front_end", args.max_keypoints),
-        "max_size": ("front_end", args.max_size),
-        "nms_radius": ("front_end", args.nms),
-        "threshold": ("front_end", args.detection_threshold),
-        "sinkhorn_iterations": ("matcher", args.sinkhorn_iterations),
-        "ratio": ("matcher", args.ratio),
-        "max_distance": ("matcher", args.max_distance),
-    }
-    for name, (section, value) in overrides.items():
-        if value is not None:
-            base[section][name] = value
-    for section, name, value in (
-        ("front_end", "weights", args.superpoint),
-        ("matcher", "weights", args.superglue),
-        ("matcher", "threshold", args.match_threshold),
-    ):
-        if value is not None:
-            base[section][name] = value
-    for name in ("device", "precision"):
-        if getattr(args, name) is not None:
-            base[name] = getattr(args, name)
-    base["matcher"]["name"] = args.matcher or base["matcher"]["name"]
-    if args.front_end:
-        base["front_end"]["name"] = args.front_end
-    elif base["matcher"]["name"] == "lightglue":
-        base["front_end"]["name"] = "aliked"
-    return MethodSpec(from_mapping(Config, base), args.keypoints)
+    values: dict[str, Any] = {"front_end": {"max_keypoints": args.usual_keypoints}}
+    if args.config:
+        load(args.config, Config)  # its own mistakes are reported with its name
+        values = read_yaml(args.config)
+    values = override(values, [*shorthands(args, SHORTHANDS), *args.set])
+    front_end = values.setdefault("front_end", {})
+    if values.get("matcher", {}).get("name") == "lightglue" and "name" not in front_end:
+        front_end["name"] = "aliked"
+    return MethodSpec(build(Config, values), args.keypoints)
 
 
 def homography_command(args: argparse.Namespace) -> int:

@@ -23,7 +23,6 @@ from sensor_msgs.msg import CameraInfo, PointCloud2, PointField
 
 from superglue_ros.back_end.bundle_adjuster import BundleAdjuster
 from superglue_ros.back_end.config import BackEndConfig
-from superglue_ros.config import from_flat, leaves
 from superglue_ros.data.message_reading import matches_from_message, pose_from_message
 from superglue_ros.errors import SuperglueError
 from superglue_ros.geometry.camera import Camera
@@ -34,6 +33,7 @@ from superglue_ros.ros.pair_buffer import PairBuffer
 from superglue_ros.ros.parameters import descriptor
 from superglue_ros.ros.qos import output_profile
 from superglue_ros.ros.signals import ignore_further_signals
+from superglue_ros.settings import from_flat, leaves
 from superglue_ros.types import FrameId, MatchKind
 
 NODE_NAME = "bundle_adjuster"

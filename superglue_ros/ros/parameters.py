@@ -22,9 +22,10 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from superglue_ros.config import Config, from_flat, leaves
+from superglue_ros.config import Config
 from superglue_ros.errors import ConfigError
 from superglue_ros.ros.node_config import NodeConfig
+from superglue_ros.settings import from_flat, leaves
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from superglue_ros.errors import DataError
+from superglue_ros.settings import add_set_option, load
 
 
 def add_subcommands(subparsers: Any) -> None:
@@ -27,19 +28,21 @@ def add_subcommands(subparsers: Any) -> None:
     corpus.add_argument("--licence", default="the user's", help="licence of --folder's images")
     corpus.set_defaults(run=_corpus)
 
-    for name, run, text in (
-        ("labels", _labels, "detector labels for crops of the corpus"),
-        ("superpoint", _superpoint, "train SuperPoint"),
-        ("cache", _cache, "extract features and labels that SuperGlue trains on"),
-        ("superglue", _superglue, "train SuperGlue on cached features"),
-        ("end-to-end", _end_to_end, "train SuperGlue and the descriptors together"),
+    for name, run, text, example in (
+        ("labels", _labels, "detector labels for crops of the corpus", "crops=100"),
+        ("superpoint", _superpoint, "train SuperPoint", "steps=1000"),
+        ("cache", _cache, "extract features and labels that SuperGlue trains on", "sets=100"),
+        ("superglue", _superglue, "train SuperGlue on cached features", "stages.0.steps=1000"),
+        ("end-to-end", _end_to_end, "train SuperGlue and the descriptors together", "steps=500"),
     ):
         action = actions.add_parser(name, help=text)
         action.add_argument("recipe", type=Path, help="YAML recipe, see config/train/")
+        add_set_option(action, example, "setting of the recipe")
         action.set_defaults(run=run)
 
     export = actions.add_parser("export", help="write the weights of a run as safetensors")
     export.add_argument("recipe", type=Path, help="the recipe the run was made with")
+    add_set_option(export, "output=runs/mine", "setting of the recipe, as the run was given it")
     export.add_argument("output", type=Path, help=".safetensors")
     export.add_argument("--provenance", default="trained with superglue-ros train")
     export.add_argument("--kind", default="", help="name of the descriptors (SuperPoint only)")
@@ -87,46 +90,44 @@ def _packages(path: Path | None) -> list[tuple[str, str]]:
 
 def _labels(args: argparse.Namespace) -> int:
     from superglue_ros.training.data.detector_labels import LabelRecipe, make_labels
-    from superglue_ros.training.settings import load
 
-    print(make_labels(load(args.recipe, LabelRecipe)))
+    print(make_labels(load(args.recipe, LabelRecipe, args.set)))
     return 0
 
 
 def _cache(args: argparse.Namespace) -> int:
     from superglue_ros.training.data.cache_builder import build_cache
     from superglue_ros.training.recipes import CacheRecipe
-    from superglue_ros.training.settings import load
 
     logging.getLogger("superglue_ros.training").setLevel(logging.INFO)
-    print(build_cache(load(args.recipe, CacheRecipe)))
+    print(build_cache(load(args.recipe, CacheRecipe, args.set)))
     return 0
 
 
 def _superpoint(args: argparse.Namespace) -> int:
     from superglue_ros.training.runs import superpoint_trainer
 
-    superpoint_trainer(args.recipe).run()
+    superpoint_trainer(args.recipe, args.set).run()
     return 0
 
 
 def _superglue(args: argparse.Namespace) -> int:
     from superglue_ros.training.runs import superglue_trainer
 
-    superglue_trainer(args.recipe).run()
+    superglue_trainer(args.recipe, args.set).run()
     return 0
 
 
 def _end_to_end(args: argparse.Namespace) -> int:
     from superglue_ros.training.runs import end_to_end_trainer
 
-    end_to_end_trainer(args.recipe).run()
+    end_to_end_trainer(args.recipe, args.set).run()
     return 0
 
 
 def _export(args: argparse.Namespace) -> int:
     from superglue_ros.training.runs import export
 
-    export(args.recipe, args.output, args.provenance, args.kind)
+    export(args.recipe, args.output, args.provenance, args.kind, args.set)
     print(args.output)
     return 0

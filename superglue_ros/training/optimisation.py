@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from superglue_ros.config import setting
 from superglue_ros.errors import ConfigError
+from superglue_ros.settings import setting
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from superglue_ros.config import setting
 from superglue_ros.networks.superglue import SuperGlueConfig
 from superglue_ros.networks.superpoint import SuperPointConfig
+from superglue_ros.settings import setting
 from superglue_ros.synthetic.homographies import HomographyRecipe
 from superglue_ros.synthetic.photometric import PhotometricRecipe
 from superglue_ros.training.data.batches import SamplingConfig

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from superglue_ros.errors import ConfigError, DataError
 from superglue_ros.networks.weights import save
-from superglue_ros.training import settings
+from superglue_ros.settings import load, override, read_yaml
 from superglue_ros.training.objectives.end_to_end import EndToEndObjective
 from superglue_ros.training.objectives.superglue import SuperGlueObjective
 from superglue_ros.training.objectives.superpoint import SuperPointObjective
@@ -17,48 +16,54 @@ from superglue_ros.training.recipes import EndToEndRecipe, SuperGlueRecipe, Supe
 from superglue_ros.training.trainer import CHECKPOINT, Trainer
 
 
-def superglue_trainer(recipe_path: str | Path) -> Trainer:
+def superglue_trainer(recipe_path: str | Path, overrides: Sequence[str] = ()) -> Trainer:
     """The trainer of a SuperGlue recipe, resumed where its output has a checkpoint."""
-    recipe = settings.load(recipe_path, SuperGlueRecipe)
+    recipe = load(recipe_path, SuperGlueRecipe, overrides)
     objective = SuperGlueObjective(recipe)
     return _trainer(objective, objective.steps, recipe)
 
 
-def superpoint_trainer(recipe_path: str | Path) -> Trainer:
+def superpoint_trainer(recipe_path: str | Path, overrides: Sequence[str] = ()) -> Trainer:
     """The trainer of a SuperPoint recipe, resumed where its output has a checkpoint."""
-    recipe = settings.load(recipe_path, SuperPointRecipe)
+    recipe = load(recipe_path, SuperPointRecipe, overrides)
     return _trainer(SuperPointObjective(recipe), recipe.steps, recipe)
 
 
-def end_to_end_trainer(recipe_path: str | Path) -> Trainer:
+def end_to_end_trainer(recipe_path: str | Path, overrides: Sequence[str] = ()) -> Trainer:
     """The trainer of an end-to-end recipe, resumed where its output has a checkpoint."""
-    recipe = settings.load(recipe_path, EndToEndRecipe)
+    recipe = load(recipe_path, EndToEndRecipe, overrides)
     return _trainer(EndToEndObjective(recipe), recipe.steps, recipe)
 
 
-def export(recipe_path: str | Path, output: Path, provenance: str, kind: str = "") -> None:
+def export(
+    recipe_path: str | Path,
+    output: Path,
+    provenance: str,
+    kind: str = "",
+    overrides: Sequence[str] = (),
+) -> None:
     """Write the weights of a recipe's run, float16. ``kind`` names a SuperPoint's descriptors.
 
     An end-to-end run gives two files: ``output`` is the SuperPoint, ``superglue.safetensors``
     beside it the matcher. Raises :class:`DataError` where the run has no checkpoint.
     """
-    values = _peek(recipe_path)
+    values = override(read_yaml(recipe_path), overrides)
     checkpoint = Path(str(values.get("output", ""))) / CHECKPOINT
     if not checkpoint.is_file():
         raise DataError(f"{checkpoint} does not exist: train with {recipe_path} first")
     if "stages" in values:
-        trainer = superglue_trainer(recipe_path)
+        trainer = superglue_trainer(recipe_path, overrides)
         objective = trainer.objective
         kind = objective.descriptor_kind  # type: ignore[attr-defined]
     elif not kind:
         raise ConfigError("a SuperPoint's descriptors need a name: give --kind")
     elif "views" in values:
-        both: Any = end_to_end_trainer(recipe_path).exported
+        both: Any = end_to_end_trainer(recipe_path, overrides).exported
         save(both.describe, output, kind, provenance, half=True)
         save(both.match, output.with_name("superglue.safetensors"), kind, provenance, half=True)
         return
     else:
-        trainer = superpoint_trainer(recipe_path)
+        trainer = superpoint_trainer(recipe_path, overrides)
     save(trainer.exported, output, kind, provenance, half=True)  # type: ignore[arg-type]
 
 
@@ -66,13 +71,3 @@ def _trainer(objective: Any, steps: int, recipe: Any) -> Trainer:
     return Trainer(
         objective, steps, recipe.loop, recipe.optimiser, recipe.schedule, Path(recipe.output)
     )
-
-
-def _peek(path: str | Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot read recipe {path}: {error}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} is not a recipe")
-    return values

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from superglue_ros.config import setting
 from superglue_ros.errors import SuperglueError
+from superglue_ros.settings import setting
 from superglue_ros.training.checkpoint import load_checkpoint, save_checkpoint
 from superglue_ros.training.data.loading import batches
 from superglue_ros.training.distributed import (

@@ -16,8 +16,9 @@ from superglue_ros.back_end.offline import Recording, run
 from superglue_ros.back_end.optimiser import adjust
 from superglue_ros.back_end.placement import resect
 from superglue_ros.back_end.scene import Edge, Observation, Scene, in_camera, inverse, pose_of
-from superglue_ros.config import Config, from_flat
+from superglue_ros.config import Config
 from superglue_ros.pipeline import Pipeline
+from superglue_ros.settings import from_flat
 from superglue_ros.types import FrameId
 
 from ..landmark_world import CAMERA, LandmarkWorld, heading

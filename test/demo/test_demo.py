@@ -145,7 +145,7 @@ def test_to_bag(quiet_bag: Path, folder: Path, capsys: pytest.CaptureFixture[str
     [
         (["demo", "--sequence", "/nowhere"], "sequence folder /nowhere does not exist"),
         (["demo", "--bag", "/nowhere"], "bag /nowhere does not exist"),
-        (["demo", "--set", "nonsense"], "write NAME=VALUE"),
+        (["demo", "--set", "nonsense"], "is not of the form NAME=VALUE"),
         (["demo", "--frames", "0"], "must be 1 or more"),
         (["to-bag", "/nowhere", "/tmp/bag", "--jpeg", "0"], "--jpeg 0 is out of range"),
     ],

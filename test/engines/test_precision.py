@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from superglue_ros.config import Config, MatcherConfig, from_flat
+from superglue_ros.config import Config, MatcherConfig
 from superglue_ros.engines.precision import difference, superglue_dtype, superpoint_dtype
 from superglue_ros.engines.superglue import SuperGlueEngine
 from superglue_ros.matchers.superglue import SuperGlueMatcher
@@ -16,6 +16,7 @@ from superglue_ros.networks.superglue import (
 )
 from superglue_ros.networks.superpoint import SuperPoint, SuperPointConfig
 from superglue_ros.rig import Rig
+from superglue_ros.settings import from_flat
 
 CPU = torch.device("cpu")
 

@@ -11,12 +11,13 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from superglue_ros.config import Config, from_flat
+from superglue_ros.config import Config
 from superglue_ros.errors import DataError, DescriptorKindError
 from superglue_ros.mapping import map_io
 from superglue_ros.mapping.keyframes import KeyframeStore
 from superglue_ros.pipeline import Pipeline
 from superglue_ros.rig import Rig
+from superglue_ros.settings import from_flat
 from superglue_ros.types import MatchKind, PoseStatus
 
 from ..landmark_world import LandmarkWorld, heading

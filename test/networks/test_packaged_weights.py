@@ -8,10 +8,11 @@ import pytest
 import skimage
 import torch
 
-from superglue_ros.config import Config, from_flat
+from superglue_ros.config import Config
 from superglue_ros.frontends.base import make_front_end
 from superglue_ros.geometry.ground_truth import HOMOGRAPHY, label_matches, project_homography
 from superglue_ros.matchers.base import make_matcher, match_pair
+from superglue_ros.settings import from_flat
 from superglue_ros.synthetic.homographies import HomographyRecipe, sample_pair
 from superglue_ros.synthetic.photometric import PhotometricRecipe, distort
 from superglue_ros.types import Correspondences, Features

@@ -20,11 +20,12 @@ from nav_msgs.msg import Odometry, Path
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, PointCloud2
 
-from superglue_ros.config import Config, from_flat
+from superglue_ros.config import Config
 from superglue_ros.msg import Matches, RelativePose
 from superglue_ros.pipeline import Pipeline
 from superglue_ros.ros.convert import matches_to_message, pose_to_message
 from superglue_ros.ros.qos import output_profile
+from superglue_ros.settings import from_flat
 
 from ..landmark_world import CAMERA, HEIGHT, WIDTH, LandmarkWorld, heading
 

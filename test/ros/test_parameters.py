@@ -12,10 +12,11 @@ rclpy = pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 from matcher_process import Matcher  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 
-from superglue_ros.config import Config, leaves  # noqa: E402
+from superglue_ros.config import Config  # noqa: E402
 from superglue_ros.msg import Matches  # noqa: E402
 from superglue_ros.ros import parameters  # noqa: E402
 from superglue_ros.ros.node_config import NodeConfig  # noqa: E402
+from superglue_ros.settings import leaves  # noqa: E402
 
 pytestmark = pytest.mark.ros
 

@@ -11,13 +11,14 @@ import yaml
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
-from superglue_ros.config import Config, leaves
+from superglue_ros.config import Config
 from superglue_ros.msg import MatcherStatus, Matches, RelativePose
 from superglue_ros.ros import reference
 from superglue_ros.ros.inputs import input_names
 from superglue_ros.ros.node_config import InputsConfig, NodeConfig
 from superglue_ros.ros.outputs import TOPICS
 from superglue_ros.ros.parameters import settings_from_flat
+from superglue_ros.settings import leaves
 
 ROOT = Path(__file__).resolve().parents[2]
 AGAIN = "run: scripts/run python -m superglue_ros.ros.reference"

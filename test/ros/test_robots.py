@@ -15,10 +15,11 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 from matcher_process import PATIENCE, Matcher, image_message, picture, stamp
 from sensor_msgs.msg import CameraInfo
 
-from superglue_ros.config import Config, from_flat
+from superglue_ros.config import Config
 from superglue_ros.msg import Features, Matches, RelativePose
 from superglue_ros.pipeline import Pipeline
 from superglue_ros.ros import convert
+from superglue_ros.settings import from_flat
 
 from ..stereo_room import CAMERA, HEIGHT, MATRIX, WIDTH, motion, view
 

@@ -120,8 +120,8 @@ def test_superpoint_from_shapes_to_weights(workplace):
     [
         (["corpus", "--folder", "nowhere"], "nowhere is not a folder"),
         (["corpus", "--packages", "none.tsv"], "none.tsv cannot be read"),
-        (["superglue", "none.yaml"], "cannot read recipe none.yaml"),
-        (["export", "none.yaml", "x.safetensors"], "cannot read recipe none.yaml"),
+        (["superglue", "none.yaml"], "cannot read settings none.yaml"),
+        (["export", "none.yaml", "x.safetensors"], "cannot read settings none.yaml"),
     ],
 )
 def test_bad_input_is_named(workplace, capsys, words, message):

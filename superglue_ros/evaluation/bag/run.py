@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from superglue_ros.config import Config, to_mapping
+from superglue_ros.config import Config
 from superglue_ros.data.bag_sequences import BagSequence
 from superglue_ros.data.trajectories import Trajectory
 from superglue_ros.drawing.matches import draw_correspondences, write_text
@@ -47,6 +47,7 @@ from superglue_ros.evaluation.reports.results import (
     write_json,
     write_records,
 )
+from superglue_ros.settings import to_mapping
 
 
 @dataclass(frozen=True)

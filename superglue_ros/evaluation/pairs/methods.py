@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from superglue_ros.config import Config, to_mapping
+from superglue_ros.config import Config
 from superglue_ros.evaluation.pairs.keypoint_files import KeypointFiles
 from superglue_ros.evaluation.pairs.predictions import FeatureCache
 from superglue_ros.frontends.base import GreyImage, make_front_end
@@ -15,6 +15,7 @@ from superglue_ros.matchers.base import make_matcher, match_pair
 from superglue_ros.networks.device import resolve_device
 from superglue_ros.networks.weights import PACKAGED
 from superglue_ros.registry import FRONT_ENDS, MATCHERS
+from superglue_ros.settings import to_mapping
 from superglue_ros.types import Correspondences, Features
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from superglue_ros.config import setting
 from superglue_ros.errors import DataError
 from superglue_ros.geometry.ground_truth import MatchLabels, subset
+from superglue_ros.settings import setting
 from superglue_ros.training.data.cache import Shard
 
 

@@ -23,7 +23,6 @@ from rich.progress import track
 from safetensors.torch import save
 from torch import Tensor
 
-from superglue_ros.config import setting
 from superglue_ros.errors import DataError
 from superglue_ros.networks.device import resolve_device
 from superglue_ros.networks.superpoint import (
@@ -33,6 +32,7 @@ from superglue_ros.networks.superpoint import (
     select_keypoints,
 )
 from superglue_ros.networks.weights import load_superpoint
+from superglue_ros.settings import setting
 from superglue_ros.synthetic.homographies import HomographyRecipe, sample_homography
 from superglue_ros.training.checkpoint import write_atomically
 from superglue_ros.training.data.corpus import CorpusImage, read_grey, read_manifest

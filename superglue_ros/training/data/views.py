@@ -14,7 +14,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from superglue_ros.config import setting
 from superglue_ros.errors import DataError
 from superglue_ros.geometry.depth_overlap import overlap, project_depth
 from superglue_ros.geometry.ground_truth import (
@@ -24,6 +23,7 @@ from superglue_ros.geometry.ground_truth import (
     Projection,
     project_homography,
 )
+from superglue_ros.settings import setting
 from superglue_ros.synthetic import rooms
 from superglue_ros.synthetic.homographies import HomographyRecipe, sample_homography, warp
 from superglue_ros.synthetic.photometric import PhotometricRecipe, distort

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from superglue_ros.config import setting
+from superglue_ros.settings import setting
 
 
 @dataclass(frozen=True)
