@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from superglue_ros.registry import FRONT_ENDS, MATCHERS
+from superglue_ros.registry import ESTIMATORS, FRONT_ENDS, MATCHERS
 from superglue_ros.settings import setting
 
 
@@ -75,7 +75,7 @@ class GeometryConfig:
     estimator: str = setting(
         "poselib",
         "Robust estimator of the essential matrix.",
-        choices=("poselib", "usac-magsac", "opencv-ransac"),
+        choices=ESTIMATORS,
     )
     threshold_px: float = setting(1.0, "Inlier threshold [px].", low=0.05, high=20.0)
     confidence: float = setting(

@@ -146,3 +146,14 @@ MATCHERS.register(
     "lightglue", f"{_room}.lightglue:make", "LightGlue",
     "LightGlue (Lindenberger et al., 2023) on ALIKED or DISK, from the LightGlue package.",
 )  # fmt: skip
+
+# Factories take nothing and give a geometry.estimators.Estimator.
+ESTIMATORS = Registry("estimator")
+_room = "superglue_ros.geometry.estimators"
+ESTIMATORS.register("poselib", f"{_room}:PoseLib", "PoseLib", "PoseLib's LO-RANSAC.")
+ESTIMATORS.register(
+    "usac-magsac", f"{_room}:UsacMagsac", "MAGSAC++", "OpenCV's USAC with MAGSAC++ scores."
+)
+ESTIMATORS.register(
+    "opencv-ransac", f"{_room}:OpenCvRansac", "OpenCV RANSAC", "OpenCV's classical RANSAC."
+)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import hypothesis.extra.numpy as hnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from superglue_ros.errors import FeaturesError
 from superglue_ros.mapping.keyframes import Keyframe
 from superglue_ros.types import Features, FrameId
 
@@ -54,3 +58,12 @@ def test_depth_goes_with_the_best_features_of_a_frame() -> None:
     np.testing.assert_array_equal(best.depth, [2, 4])
     np.testing.assert_allclose(best.depth_sigma, [0.2, 0.4])
     assert best.prepared is None
+
+
+@pytest.mark.parametrize("name", ["keypoints", "scores", "descriptors"])
+def test_what_is_not_finite_is_refused_with_a_count(name: str) -> None:
+    good = features(np.linspace(0, 1, 5, dtype=np.float32))
+    values = getattr(good, name).copy()
+    values.flat[3] = np.nan
+    with pytest.raises(FeaturesError, match=f"{name} of 1 of 5 keypoints are NaN"):
+        dataclasses.replace(good, **{name: values})

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from superglue_ros.evaluation import commands
 from superglue_ros.evaluation.bag.trajectories import FORMATS
-from superglue_ros.evaluation.estimators import POSE_ESTIMATORS
 from superglue_ros.evaluation.pairs.ablation import VARIANTS
-from superglue_ros.registry import FRONT_ENDS, MATCHERS
+from superglue_ros.registry import ESTIMATORS, FRONT_ENDS, MATCHERS
 from superglue_ros.settings import add_set_option
 from superglue_ros.synthetic.homographies import HomographyRecipe
 
@@ -123,7 +122,7 @@ def _add_pose_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pairs", type=Path, required=True, help="*_pairs_with_gt.txt")
     parser.add_argument("--images", type=Path, required=True, help="folder the names start from")
     parser.add_argument(
-        "--estimator", choices=POSE_ESTIMATORS, default="opencv-ransac", help="default: %(default)s"
+        "--estimator", choices=ESTIMATORS, default="opencv-ransac", help="default: %(default)s"
     )
     parser.add_argument("--estimator-threshold", type=float, default=1.0, help="[px] (paper: 1)")
     parser.add_argument("--estimator-confidence", type=float, default=0.99999)

@@ -14,7 +14,6 @@ from superglue_ros.data.sequences import open_sequence
 from superglue_ros.data.trajectories import Trajectory, pose_from_quaternion
 from superglue_ros.errors import ConfigError
 from superglue_ros.evaluation.bag.trajectories import read_ground_truth, trajectory_errors
-from superglue_ros.evaluation.estimators import PoseEstimatorConfig
 from superglue_ros.evaluation.pairs import homography, pose
 from superglue_ros.evaluation.pairs.ablation import trained_files, variant, write_knock_outs
 from superglue_ros.evaluation.pairs.images import listed_images
@@ -140,7 +139,7 @@ def pose_command(args: argparse.Namespace) -> int:
 
 def _evaluate_pose(args: argparse.Namespace, spec: MethodSpec) -> Results:
     cases = pose.pose_cases(read_pairs(args.pairs), args.images)
-    estimator = PoseEstimatorConfig(
+    estimator = pose.PoseEstimatorConfig(
         args.estimator,
         args.estimator_threshold,
         args.estimator_confidence,

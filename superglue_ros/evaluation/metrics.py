@@ -202,12 +202,6 @@ def squared_epipolar_distance(rays0: NDArray, rays1: NDArray, essential: NDArray
     return algebraic**2 * (1 / np.maximum(norm1, 1e-300) + 1 / np.maximum(norm0, 1e-300))
 
 
-def normalise(points: NDArray, intrinsics: NDArray) -> Floats:
-    """Pixels (N, 2) to normalised image coordinates by 3x3 intrinsics (skew allowed)."""
-    points = np.asarray(points, np.float64).reshape(-1, 2)
-    return (np.c_[points, np.ones(len(points))] @ np.linalg.inv(intrinsics).T)[:, :2]
-
-
 # --- Precision over the number of matches ------------------------------------------------------
 
 

@@ -29,8 +29,16 @@ def lightglue_package() -> ModuleType:
     )
 
 
+_LEAST_SIDE = 32
+"""Smaller images are padded: the networks shrink theirs by this much."""
+
+
 class PackageFrontEnd(FrontEnd):
-    """A network of the LightGlue package on the image shrunk to ``max_size``."""
+    """A network of the LightGlue package on the image shrunk to ``max_size``.
+
+    A subclass says how to create it, what its scores are as probabilities, and how it describes
+    given pixels.
+    """
 
     descriptor_dim = 128
     precision = "float32"
@@ -38,18 +46,22 @@ class PackageFrontEnd(FrontEnd):
     def __init__(self, config: FrontEndConfig, device: torch.device) -> None:
         self._device = device
         self._network: Any = None
+        self._config = config
         self.configure(config)
 
     def configure(self, config: FrontEndConfig) -> None:
         """See :class:`~superglue_ros.frontends.base.FrontEnd`."""
-        self._config = config
-        if self._network is None:
+        before, self._config = self._config, config
+        if self._network is None or config.max_keypoints != before.max_keypoints:
             self._network = self._create(config.max_keypoints).eval().to(self._device)
-        self._network.conf.max_num_keypoints = config.max_keypoints
 
     def _create(self, max_keypoints: int) -> Any:
         """The network, made to give the best ``max_keypoints``."""
         raise NotImplementedError
+
+    def _probability(self, scores: torch.Tensor) -> torch.Tensor:
+        """The network's scores (N,) as values in [0, 1] of the same order."""
+        return scores
 
     def _sample(self, image: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
         """Descriptors (N, 128) of a (1, 3, H, W) image in [0, 1] at ``pixels`` (N, 2) of it."""
@@ -58,17 +70,21 @@ class PackageFrontEnd(FrontEnd):
     @torch.inference_mode()
     def extract(self, image: GreyImage) -> Features:
         """See :class:`~superglue_ros.frontends.base.FrontEnd`."""
+        height, width = image.shape
         resized = resize(image, self._config.max_size)
         found = self._network.extract(self._colour(resized), resize=None)
-        points = resized.to_original(found["keypoints"][0].float().cpu().numpy())
-        height, width = image.shape
+        pixels, scores = found["keypoints"][0], self._probability(found["keypoint_scores"][0])
+        limits = pixels.new_tensor(resized.image.shape[::-1]) - 1
+        order = scores.argsort(descending=True, stable=True)
+        order = order[(pixels[order] <= limits).all(dim=1)]  # not in the padding
+        points = resized.to_original(pixels[order].float().cpu().numpy())
         return Features(
             keypoints=inside(points, width, height),
-            scores=found["keypoint_scores"][0].float().cpu().numpy(),
+            scores=scores[order].float().clamp(0, 1).cpu().numpy(),
             width=width,
             height=height,
             detector=self.detector,
-            descriptors=found["descriptors"][0].float().cpu().numpy(),
+            descriptors=found["descriptors"][0][order].float().cpu().numpy(),
         )
 
     @torch.inference_mode()
@@ -89,5 +105,9 @@ class PackageFrontEnd(FrontEnd):
         )
 
     def _colour(self, resized: Resized) -> torch.Tensor:
-        grey = torch.from_numpy(np.ascontiguousarray(resized.image)).float()[None, None] / 255
+        """The grey image as (1, 3, H, W) in [0, 1], at least as large as the networks take."""
+        height, width = resized.image.shape
+        padding = [(0, max(0, _LEAST_SIDE - height)), (0, max(0, _LEAST_SIDE - width))]
+        padded = np.pad(resized.image, padding, mode="edge")
+        grey = torch.from_numpy(padded).float()[None, None] / 255
         return grey.expand(1, 3, -1, -1).to(self._device)

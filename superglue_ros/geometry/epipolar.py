@@ -111,3 +111,9 @@ def decompose_essential(
         for sign in (1.0, -1.0)
     ]
     return max(candidates, key=lambda pose: int(in_front(rays_ref, rays_query, *pose).sum()))
+
+
+def normalise(points: NDArray, intrinsics: NDArray) -> Array:
+    """Pixels (N, 2) to normalised image coordinates by 3x3 intrinsics (skew allowed)."""
+    points = np.asarray(points, np.float64).reshape(-1, 2)
+    return (np.c_[points, np.ones(len(points))] @ np.linalg.inv(intrinsics).T)[:, :2]

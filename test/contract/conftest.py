@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
 import skimage.data
+import torch
 
+from superglue_ros.config import Config
 from superglue_ros.data.image import to_grey
+from superglue_ros.errors import ConfigError
+
+CPU = torch.device("cpu")
+
+
+def made_or_skipped(make: Callable[..., Any], config: Config) -> Any:
+    """What ``make`` makes of ``config``; where its package is missing, the test is skipped."""
+    try:
+        return make(config, CPU)
+    except ConfigError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")

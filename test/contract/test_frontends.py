@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from superglue_ros.config import Config, FrontEndConfig
 from superglue_ros.frontends.base import FrontEnd, make_front_end
+from superglue_ros.registry import FRONT_ENDS
 from superglue_ros.types import Features
+
+from .conftest import CPU, made_or_skipped
 
 LIMIT = 150
 
 
-@pytest.fixture(scope="module", params=["superpoint", "sift", "orb"])
+@pytest.fixture(scope="module", params=list(FRONT_ENDS))
 def front_end(request: pytest.FixtureRequest) -> FrontEnd:
     config = Config(front_end=FrontEndConfig(name=request.param, max_keypoints=LIMIT))
-    return make_front_end(config, torch.device("cpu"))
+    return made_or_skipped(make_front_end, config)
 
 
 def assert_well_formed(features: Features, image: np.ndarray, front_end: FrontEnd) -> None:
@@ -94,21 +98,30 @@ def test_describes_no_and_one_pixel(front_end, photograph, count):
     assert len(features) == count
 
 
-def test_keypoints_are_pixels_of_the_original_image(front_end, photograph):
+def test_takes_other_settings(photograph, front_end, request):
+    usual = FrontEndConfig(name=request.node.callspec.params["front_end"], max_keypoints=LIMIT)
+    many = front_end.extract(photograph)
+    front_end.configure(dataclasses.replace(usual, max_keypoints=20))
+    few = front_end.extract(photograph)
+    front_end.configure(usual)
+    assert 15 <= len(few) <= 20
+    assert few.scores.min() <= many.scores[19] + 1e-6
+    np.testing.assert_array_equal(front_end.extract(photograph).keypoints, many.keypoints)
+
+
+def test_keypoints_are_pixels_of_the_original_image(front_end, photograph, request):
     """Shrinking for the network does not move the keypoints."""
     large = cv2.resize(photograph, None, None, 3, 3, cv2.INTER_CUBIC)
     height, width = photograph.shape
     config = Config(
         front_end=FrontEndConfig(
-            name={"superpoint": "superpoint", "sift-root": "sift", "orb": "orb"}.get(
-                front_end.detector, "superpoint"
-            ),
+            name=request.node.callspec.params["front_end"],
             max_keypoints=LIMIT,
             max_size=width,
         )
     )
     small = front_end.extract(photograph).keypoints
-    found = make_front_end(config, torch.device("cpu")).extract(large).keypoints
+    found = make_front_end(config, CPU).extract(large).keypoints
     expected = (small + 0.5) * 3 - 0.5
     distance = np.linalg.norm(found[:, None] - expected[None], axis=2).min(axis=1)
     assert np.median(distance) < 1.5

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from superglue_ros.evaluation import metrics
-from superglue_ros.evaluation.estimators import dlt_homography
 from superglue_ros.geometry import angle_errors
+from superglue_ros.geometry.dlt import dlt_homography
 from superglue_ros.synthetic.homographies import sample_homography
 
 errors = st.lists(

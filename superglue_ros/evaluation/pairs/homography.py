@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from superglue_ros.errors import DataError
 from superglue_ros.evaluation import metrics
 from superglue_ros.evaluation.bootstrap import interval
-from superglue_ros.evaluation.estimators import dlt_homography, ransac_homography
 from superglue_ros.evaluation.pairs.images import list_images, read_grey
 from superglue_ros.evaluation.pairs.predictions import Missing, PairCase, Prediction, digest
+from superglue_ros.geometry.dlt import dlt_homography
+from superglue_ros.geometry.estimators import OpenCvRansac, RansacOptions
 from superglue_ros.synthetic.homographies import HomographyPair, HomographyRecipe, sample_pair
 from superglue_ros.synthetic.photometric import PhotometricRecipe, distort
 
@@ -43,6 +44,11 @@ class HomographyProtocol:
     ransac_px: float = 3.0
     ransac_iterations: int = 3000
     confidence_threshold: float = 0.0
+
+    @property
+    def ransac(self) -> RansacOptions:
+        """For the robust estimator; OpenCV's own confidence."""
+        return RansacOptions(self.ransac_px, 0.995, self.ransac_iterations)
 
     def mapping(self) -> dict[str, Any]:
         """For result files."""
@@ -193,7 +199,7 @@ def judge(
         len(kept.keypoints0),
         distances[np.isfinite(distances)],
     )
-    ransac = ransac_homography(points0, points1, protocol.ransac_px, protocol.ransac_iterations)
+    ransac = OpenCvRansac().homography(points0, points1, protocol.ransac)
     dlt = dlt_homography(points0, points1)
     return {
         "name0": case.keys[0],

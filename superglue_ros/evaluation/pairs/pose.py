@@ -12,15 +12,50 @@ from numpy.typing import NDArray
 
 from superglue_ros.evaluation import metrics
 from superglue_ros.evaluation.bootstrap import interval
-from superglue_ros.evaluation.estimators import PoseEstimatorConfig, estimate_pose
 from superglue_ros.evaluation.pairs.images import read_grey
 from superglue_ros.evaluation.pairs.pairs_file import PosePair, upright_intrinsics, upright_pose
 from superglue_ros.evaluation.pairs.predictions import Missing, Prediction, digest
 from superglue_ros.geometry import angle_errors
+from superglue_ros.geometry.epipolar import normalise
+from superglue_ros.geometry.estimators import RansacOptions, make_estimator
+from superglue_ros.registry import ESTIMATORS
 
 Floats = NDArray[np.float64]
 
 AUC_THRESHOLDS_DEG = (5.0, 10.0, 20.0)
+
+
+@dataclass(frozen=True)
+class PoseEstimatorConfig:
+    """Estimator of the relative pose; ``threshold_px`` holds at the size of the protocol.
+
+    ``opencv-ransac`` at 1 px is the paper's (appendix E). ``max_iterations`` 0 takes 1000 for it
+    (OpenCV's default) and 10000 for the others. OpenCV's RANSAC starts from a fixed
+    state and ignores ``seed``.
+    """
+
+    name: str = "opencv-ransac"
+    threshold_px: float = 1.0
+    confidence: float = 0.99999
+    max_iterations: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        ESTIMATORS.choose(self.name)
+
+    @property
+    def iterations(self) -> int:
+        """Most iterations, with the estimator's default filled in."""
+        return self.max_iterations or (1000 if self.name == "opencv-ransac" else 10000)
+
+    @property
+    def options(self) -> RansacOptions:
+        """For the estimator."""
+        return RansacOptions(self.threshold_px, self.confidence, self.iterations, self.seed)
+
+    def mapping(self) -> dict[str, object]:
+        """For result files."""
+        return {**asdict(self), "max_iterations": self.iterations}
 
 
 @dataclass(frozen=True)
@@ -109,8 +144,8 @@ def upright_truth(case: PoseCase, prediction: Prediction) -> UprightTruth:
 def epipolar_errors(prediction: Prediction, truth: UprightTruth) -> Floats:
     """Squared symmetric epipolar distance (K,) of every match under the true pose."""
     return metrics.squared_epipolar_distance(
-        metrics.normalise(prediction.points0, truth.intrinsics0),
-        metrics.normalise(prediction.points1, truth.intrinsics1),
+        normalise(prediction.points0, truth.intrinsics0),
+        normalise(prediction.points1, truth.intrinsics1),
         truth.essential,
     )
 
@@ -123,7 +158,8 @@ def judge(case: PoseCase, prediction: Prediction, protocol: PoseProtocol) -> dic
     correct = errors < protocol.epipolar
     points0, k0 = _at_size(kept.points0, truth.intrinsics0, kept.size0, protocol.max_size)
     points1, k1 = _at_size(kept.points1, truth.intrinsics1, kept.size1, protocol.max_size)
-    estimate = estimate_pose(points0, points1, k0, k1, protocol.estimator)
+    estimator = make_estimator(protocol.estimator.name)
+    estimate = estimator.relative_pose(points0, points1, k0, k1, protocol.estimator.options)
     rotation_deg = direction_deg = signed_deg = float("inf")
     if estimate is not None:
         rotation_deg = angle_errors.rotation_error_deg(estimate.rotation, truth.rotation)
