@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from superglue_ros.errors import ConfigError
 from superglue_ros.networks.superglue import SuperGlueConfig
 from superglue_ros.networks.superpoint import SuperPointConfig
 from superglue_ros.settings import setting
@@ -35,19 +36,15 @@ class SequenceSource:
 
 
 @dataclass(frozen=True)
-class CacheRecipe:
-    """View sets to extract features of, once."""
+class ViewRecipe:
+    """Which view sets are drawn, and how many keypoints each view gets."""
 
     source: str = setting(
         "homography", "Kind of view sets.", choices=("homography", "rooms", "sequences")
     )
     corpus: str = ""
     sequences: tuple[SequenceSource, ...] = ()
-    detector: str = ""  # SuperPoint weights; empty takes the package's own
-    output: str = "cache"
-    sets: int = setting(1000, "View sets.", low=1)
-    views: int = setting(3, "Views per set.", low=2)
-    sets_per_shard: int = setting(32, "View sets per file.", low=1)
+    views: int = setting(2, "Views per set.", low=2)
     width: int = setting(640, "Width of a view, a multiple of 8.", low=64)
     height: int = setting(480, "Height of a view, a multiple of 8.", low=64)
     keypoints: int = setting(512, "Keypoints per view.", low=8)
@@ -57,10 +54,6 @@ class CacheRecipe:
         low=0.0, high=1.0,
     )  # fmt: skip
     min_overlap: float = setting(0.1, "Sequences: smallest overlap of a pair.", low=0.0)
-    seed: int = setting(0, "Seed of everything random.", low=0)
-    precision: str = setting("auto", "Format.", choices=("auto", "float32", "bfloat16"))
-    device: str = setting("auto", "auto: the GPU where there is one; else a torch device's name.")
-    processes: int = setting(1, "Processes that make shards.", low=1)
     homography: HomographyRecipe = field(
         default_factory=lambda: HomographyRecipe(min_overlap=0.25, rotation_deg=45.0, min_crop=0.3)
     )
@@ -69,27 +62,61 @@ class CacheRecipe:
 
 
 @dataclass(frozen=True)
+class CacheRecipe(ViewRecipe):
+    """View sets to extract features of, once."""
+
+    detector: str = ""  # SuperPoint weights; empty takes the package's own
+    output: str = "cache"
+    sets: int = setting(1000, "View sets.", low=1)
+    views: int = setting(3, "Views per set.", low=2)
+    sets_per_shard: int = setting(32, "View sets per file.", low=1)
+    seed: int = setting(0, "Seed of everything random.", low=0)
+    precision: str = setting("auto", "Format.", choices=("auto", "float32", "bfloat16"))
+    device: str = setting("auto", "auto: the GPU where there is one; else a torch device's name.")
+    processes: int = setting(1, "Processes that make shards.", low=1)
+
+
+@dataclass(frozen=True)
 class Stage:
-    """A part of the curriculum: ``caches`` maps folders to how often they are drawn from."""
+    """A part of the curriculum, on stored features or on pairs that are drawn at every step.
+
+    ``caches`` maps folders to how often they are drawn from; ``views`` says what pairs are drawn,
+    of which none is used twice. A stage has one of both: raises :class:`ConfigError` otherwise.
+    """
 
     name: str
     steps: int
-    caches: dict[str, float]
+    caches: dict[str, float] = field(default_factory=dict)
+    views: ViewRecipe | None = None
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+
+    def __post_init__(self) -> None:
+        if bool(self.caches) == (self.views is not None):
+            raise ConfigError(
+                f"stage {self.name}: give caches (stored features) or views (pairs drawn at every "
+                f"step), and not both"
+            )
+        if self.views is not None and self.views.views != 2:
+            raise ConfigError(
+                f"stage {self.name}: views.views must be 2, not {self.views.views}: pairs are drawn"
+            )
 
 
 @dataclass(frozen=True)
 class SuperGlueRecipe:
-    """Training of SuperGlue on cached features.
+    """Training of SuperGlue.
 
     ``start``: ``matching`` begins as the optimal-matching layer on the raw descriptors, ``random``
-    as PyTorch initialises, any other value is a weights file; a network of more layers or width
-    than the file's begins as what the file holds (see :mod:`superglue_ros.training.growth`).
+    as PyTorch initialises, any other value is a weights file, and an empty one the package's own; a
+    network of more layers or width than the file's begins as what the file holds (see
+    :mod:`superglue_ros.training.growth`). ``detector``: SuperPoint weights for stages with
+    ``views``, empty takes the package's own; a cache names the detector it was made with.
     """
 
     output: str
     stages: tuple[Stage, ...]
     network: SuperGlueConfig = field(default_factory=SuperGlueConfig)
+    detector: str = ""
     start: str = "matching"
     start_scale: float = setting(20.0, "Scale of the cosine where training starts.", low=0.1)
     sinkhorn_iterations: int = setting(20, "Sinkhorn iterations in training.", low=1)
@@ -103,12 +130,20 @@ class SuperGlueRecipe:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
 
+    def __post_init__(self) -> None:
+        if self.detector and all(stage.views is None for stage in self.stages):
+            raise ConfigError(
+                "detector is for stages with views; features in caches are of the detector that "
+                "made them: leave it out"
+            )
+
 
 @dataclass(frozen=True)
 class SuperPointRecipe:
     """Training of SuperPoint on homographies of crops with detector labels.
 
-    ``start``: a weights file, or ``random``; ``frozen_blocks`` of the encoder keep their weights.
+    ``start``: a weights file, empty for the package's own, or ``random``; ``frozen_blocks`` of the
+    encoder keep their weights.
     """
 
     output: str
@@ -162,9 +197,13 @@ class EndToEndRecipe:
     superpoint: str = ""
     superglue: str = ""
     pairs: int = setting(2, "Pairs per step and process.", low=1)
-    views: CacheRecipe = field(default_factory=lambda: CacheRecipe(views=2))
+    views: ViewRecipe = field(default_factory=ViewRecipe)
     sinkhorn_iterations: int = setting(20, "Sinkhorn iterations in training.", low=1)
     loss: LossConfig = field(default_factory=LossConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
+
+    def __post_init__(self) -> None:
+        if self.views.views != 2:
+            raise ConfigError(f"views.views must be 2, not {self.views.views}: pairs are drawn")

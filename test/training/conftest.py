@@ -9,6 +9,7 @@ import torch
 
 from superglue_ros.geometry.ground_truth import HOMOGRAPHY, label_matches, project_homography
 from superglue_ros.training.data.cache import Shard, write_shard
+from superglue_ros.training.data.corpus import Source, collect
 
 
 def textured(seed: int, width: int, height: int) -> np.ndarray:
@@ -78,3 +79,13 @@ def cache(tmp_path: Path) -> Path:
         path = folder / f"shard_{i:05d}.safetensors"
         write_shard(synthetic_shard(i), path, "test-kind", '"recipe"')
     return folder
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three photographs, all of which train, whatever their hash."""
+    folder = tmp_path_factory.mktemp("photographs")
+    for seed in range(3):
+        cv2.imwrite(str(folder / f"{seed}.png"), textured(seed, 640, 520))
+    collect([Source("ours", folder, "CC0", "training-photographs")], folder / "corpus")
+    return folder / "corpus"

@@ -28,7 +28,7 @@ def recipe_for(cache: Path, output: Path, steps: int = 50, **changes) -> SuperGl
     sampling = SamplingConfig(keypoints=16, pairs=3)
     recipe = SuperGlueRecipe(
         output=str(output),
-        stages=(Stage("only", steps, {str(cache): 1.0}, sampling),),
+        stages=(Stage(name="only", steps=steps, caches={str(cache): 1.0}, sampling=sampling),),
         network=NETWORK,
         sinkhorn_iterations=5,
         optimiser=OptimiserConfig("adamw", 3e-3, 1e-4, clip=1.0, ema=0.9),
@@ -99,9 +99,12 @@ def test_resumed_equals_in_one_go(cache, tmp_path, name):
 
 
 def test_batches_drawn_ahead_by_workers_give_the_same_run(cache, tmp_path):
-    stages = (
-        Stage("first", 4, {str(cache): 1.0}, SamplingConfig(keypoints=24, pairs=4)),
-        Stage("second", 4, {str(cache): 1.0}, SamplingConfig(keypoints=32, pairs=2)),
+    stages = tuple(
+        Stage(name=name, steps=4, caches={str(cache): 1.0}, sampling=sampling)
+        for name, sampling in (
+            ("first", SamplingConfig(keypoints=24, pairs=4)),
+            ("second", SamplingConfig(keypoints=32, pairs=2)),
+        )
     )
     for name, workers in (("alone", 0), ("helped", 2)):
         loop = LoopConfig(precision="float32", report_every=1, workers=workers, device="cpu")
@@ -184,7 +187,8 @@ def test_gradient_checkpointing_gives_the_same_gradients(cache, tmp_path):
 
 
 def test_stages_follow_one_another(cache, tmp_path):
-    stages = tuple(Stage(name, 3, {str(cache): 1.0}) for name in ("easy", "hard"))
+    caches = {str(cache): 1.0}
+    stages = tuple(Stage(name=name, steps=3, caches=caches) for name in ("easy", "hard"))
     objective = SuperGlueObjective(recipe_for(cache, tmp_path / "run", stages=stages))
     assert objective.steps == 6
     assert [objective.stage(step) for step in (0, 2, 3, 5)] == ["easy", "easy", "hard", "hard"]

@@ -22,7 +22,7 @@ class SamplingConfig:
     keypoints: int = setting(512, "Keypoints per image; a random subset of larger sets.", low=2)
     pairs: int = setting(16, "Pairs per batch and process.", low=1)
     bucket: int = setting(
-        128, "Step of the keypoint count: a batch holds pairs of one step.", low=1
+        128, "Step of the keypoint count: a batch of cached pairs holds pairs of one step.", low=1
     )
     drop: float = setting(0.1, "Part of the keypoints left out at random.", low=0.0, high=0.9)
     best_first: float = setting(
@@ -86,7 +86,8 @@ class PairSampler:
         """One batch of pairs of similar size."""
         bucket = self._buckets[rng.choice(len(self._buckets), p=self._probability)]
         chosen = rng.integers(len(bucket), size=self.config.pairs)
-        return collate([_sample(bucket[i][0], bucket[i][1], rng, self.config) for i in chosen])
+        pairs = [read_pair(*bucket[i]) for i in chosen]
+        return collate([augment(pair, rng, self.config) for pair in pairs])
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,10 +129,8 @@ def read_pair(shard: Shard, index: int) -> PairSample:
     return PairSample((_side(shard, i, slice(m)), _side(shard, j, slice(n))), labels)
 
 
-def _sample(
-    shard: Shard, index: int, rng: np.random.Generator, config: SamplingConfig
-) -> PairSample:
-    whole = read_pair(shard, index)
+def augment(whole: PairSample, rng: np.random.Generator, config: SamplingConfig) -> PairSample:
+    """A training sample of a pair: a random order of its images, a random part of its keypoints."""
     if rng.random() < 0.5:
         whole = PairSample(
             (whole.sides[1], whole.sides[0]),

@@ -21,14 +21,13 @@ from torch import Tensor
 
 from superglue_ros.engines.superpoint import SuperPointEngine
 from superglue_ros.errors import DataError
-from superglue_ros.geometry.ground_truth import label_matches
 from superglue_ros.networks.superpoint import (
     non_maximum_suppression,
     sample_descriptors,
     select_keypoints,
 )
 from superglue_ros.training.checkpoint import write_atomically
-from superglue_ros.training.data.views import ViewSet
+from superglue_ros.training.data.views import ViewSet, label_views
 
 NMS_RADIUS = 4  # the paper's
 _FORMAT = "superglue_ros_features_1"
@@ -113,13 +112,7 @@ def make_shard(
         points = [view.keypoints.double().cpu().numpy() for view in views[first:]]
         for j in range(len(points)):
             for i in range(j):
-                found = label_matches(
-                    points[i],
-                    points[j],
-                    view_set.project(points[i], i, j),
-                    view_set.project(points[j], j, i),
-                    view_set.thresholds,
-                )
+                found = label_views(view_set, i, j, (points[i], points[j]))
                 if (found.matches0 >= 0).sum() >= min_matches:
                     pairs.append((first + i, first + j))
                     labels.append(found)

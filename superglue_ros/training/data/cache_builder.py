@@ -26,7 +26,7 @@ from superglue_ros.training.data.corpus import CorpusImage, read_grey, read_mani
 from superglue_ros.training.data.rgbd import READERS, RgbdSequence
 from superglue_ros.training.data.views import ViewSet, homography_views, room_views
 from superglue_ros.training.precision import resolve_dtype
-from superglue_ros.training.recipes import CacheRecipe, SequenceSource
+from superglue_ros.training.recipes import CacheRecipe, SequenceSource, ViewRecipe
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ def _config(recipe: CacheRecipe) -> str:
     return json.dumps(values, sort_keys=True)
 
 
-def view_drawer(recipe: CacheRecipe, split: str) -> Callable[[], Draw]:
+def view_drawer(recipe: ViewRecipe, split: str) -> Callable[[], Draw]:
     """What makes drawers of view sets; each starts afresh, without what another has kept."""
     if recipe.source == "sequences":
         sequences = [_read_sequence(source) for source in recipe.sequences]
@@ -133,7 +133,7 @@ def view_drawer(recipe: CacheRecipe, split: str) -> Callable[[], Draw]:
 
 
 def _photograph_views(
-    recipe: CacheRecipe, images: Sequence[CorpusImage], rng: np.random.Generator
+    recipe: ViewRecipe, images: Sequence[CorpusImage], rng: np.random.Generator
 ) -> ViewSet:
     grey = _trimmed(read_grey(_pick(images, rng, recipe.photograph_share).path), _PHOTOGRAPH_SIDE)
     size = replace(recipe.homography, width=recipe.width, height=recipe.height)
@@ -143,7 +143,7 @@ def _photograph_views(
 class _RoomDrawer:
     """Rooms from a shelf of textures that is filled anew from time to time: making them is slow."""
 
-    def __init__(self, recipe: CacheRecipe, images: Sequence[CorpusImage]) -> None:
+    def __init__(self, recipe: ViewRecipe, images: Sequence[CorpusImage]) -> None:
         self._recipe, self._images = recipe, images
         self._shelf: list[Texture] = []
 
@@ -189,7 +189,7 @@ def _read_sequence(source: SequenceSource) -> tuple[RgbdSequence, SequenceSource
 
 
 def _sequence_views(
-    recipe: CacheRecipe,
+    recipe: ViewRecipe,
     sequences: Sequence[tuple[RgbdSequence, SequenceSource]],
     rng: np.random.Generator,
 ) -> ViewSet:

@@ -20,7 +20,9 @@ from superglue_ros.geometry.ground_truth import (
     HOMOGRAPHY,
     INDOOR,
     LabelThresholds,
+    MatchLabels,
     Projection,
+    label_matches,
     project_homography,
 )
 from superglue_ros.settings import setting
@@ -95,6 +97,15 @@ class PosedViews:
         there = overlap(self.depths[i], self.depths[j], self.matrices[i], self.matrices[j], T_j_i)
         back = overlap(self.depths[j], self.depths[i], self.matrices[j], self.matrices[i], T_i_j)
         return (there + back) / 2
+
+
+def label_views(
+    views: ViewSet, i: int, j: int, keypoints: tuple[NDArray[np.floating], NDArray[np.floating]]
+) -> MatchLabels:
+    """Ground-truth matches of ``keypoints`` (M, 2) of view ``i`` and (N, 2) of view ``j``."""
+    first, second = keypoints
+    there, back = views.project(first, i, j), views.project(second, j, i)
+    return label_matches(first, second, there, back, views.thresholds)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ descriptor head learns, so that the result is one SuperPoint that detects what i
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -16,17 +17,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from superglue_ros.engines.superpoint import SuperPointEngine
-from superglue_ros.errors import ConfigError
-from superglue_ros.geometry.ground_truth import MatchLabels, label_matches
 from superglue_ros.networks.sinkhorn import differentiable_sinkhorn
 from superglue_ros.networks.superglue import SuperGlue
 from superglue_ros.networks.superpoint import SuperPoint, sample_descriptors
 from superglue_ros.networks.weights import load_superglue, load_superpoint
-from superglue_ros.training.data.cache import ViewFeatures, extract
-from superglue_ros.training.data.cache_builder import Draw, view_drawer
-from superglue_ros.training.data.views import ViewSet
+from superglue_ros.training.data.cache import ViewFeatures
+from superglue_ros.training.data.drawn_pairs import DrawnPairs, PairSource, describe
 from superglue_ros.training.distributed import training_device
-from superglue_ros.training.objectives.loss import match_quality, matching_loss
+from superglue_ros.training.objectives.loss import match_quality, pair_losses, regularised
 from superglue_ros.training.precision import autocast, channels_last, resolve_dtype
 from superglue_ros.training.recipes import EndToEndRecipe
 
@@ -40,33 +38,23 @@ class DescriptorAndMatcher(nn.Module):
         self.match = match
 
 
-@dataclass(frozen=True, eq=False)
-class DrawnPairs:
-    """Pairs of views, and the generator that the random choices about their keypoints come from."""
-
-    sets: list[ViewSet]
-    rng: np.random.Generator
-
-
 class EndToEndObjective:
     """SuperGlue and the descriptors it reads, on pairs drawn on the fly."""
 
     def __init__(self, recipe: EndToEndRecipe) -> None:
-        if recipe.views.views != 2:
-            raise ConfigError("end-to-end training draws pairs: views.views must be 2")
         self.recipe = recipe
         torch.manual_seed(recipe.loop.seed)
-        describe = channels_last(load_superpoint(recipe.superpoint).network)
+        superpoint = channels_last(load_superpoint(recipe.superpoint).network)
         matcher = load_superglue(recipe.superglue)
         self.device = training_device(recipe.loop.device)
-        self.network = DescriptorAndMatcher(describe, matcher.network).to(self.device)
-        for part in (describe.descriptor, matcher.network):
+        self.network = DescriptorAndMatcher(superpoint, matcher.network).to(self.device)
+        for part in (superpoint.descriptor, matcher.network):
             part.requires_grad_(True)
         # The statistics of batch norm stay: a few images per step are too few for new ones.
         self.network.eval()
         matcher.network.train()
         self._dtype = resolve_dtype(recipe.loop.precision, self.device)
-        self._draw: Draw = view_drawer(recipe.views, "train")()
+        self._source = PairSource(recipe.views, recipe.pairs)
 
     def architecture(self) -> dict[str, Any]:
         """See :class:`superglue_ros.training.trainer.Objective`."""
@@ -86,32 +74,29 @@ class EndToEndObjective:
 
     def draw(self, step: int, rng: np.random.Generator) -> DrawnPairs:
         """Pairs drawn with ``rng``, and the generator for their random keypoints."""
-        return DrawnPairs([self._draw(rng) for _ in range(self.recipe.pairs)], rng)
+        return self._source.draw(rng)
 
     def loss(self, batch: DrawnPairs) -> tuple[Tensor, dict[str, float]]:
         """Mean loss of the pairs."""
-        sets, rng = batch.sets, batch.rng
-        images = [image for view_set in sets for image in view_set.images]
-        filler = rng if self.recipe.views.random_keypoints else None
+        views, config = self.recipe.views, self.recipe.loss
+        images = [image for view_set in batch.sets for image in view_set.images]
         # Made anew at every step: the descriptor head has changed.
         engine = SuperPointEngine(self.network.describe, self.device, self._dtype)
-        found = extract(engine, images, self.recipe.views.keypoints, filler)
+        pairs = describe(engine, batch, views.keypoints, views.random_keypoints)
         maps = self._describe(images)
         terms, precisions, recalls = [], [], []
-        for k, view_set in enumerate(sets):
-            pair = found[2 * k : 2 * k + 2]
-            labels = _label(view_set, pair)
-            assignment = self._match(pair, maps[2 * k : 2 * k + 2], images[2 * k].shape)
+        for k, pair in enumerate(pairs):
+            assignment = self._match(pair.views, maps[2 * k : 2 * k + 2], images[2 * k].shape)
             matches0, matches1 = (
                 torch.from_numpy(part).long()[None].to(self.device)
-                for part in (labels.matches0, labels.matches1)
+                for part in (pair.labels.matches0, pair.labels.matches1)
             )
-            terms.append(matching_loss(assignment, matches0, matches1, self.recipe.loss.form))
+            terms.append(pair_losses(config, assignment, matches0, matches1))
             precision, recall = match_quality(assignment, matches0)
             precisions.append(float(precision))
             recalls.append(float(recall))
         numbers = {"P": 100 * float(np.mean(precisions)), "R": 100 * float(np.mean(recalls))}
-        return torch.cat(terms).mean(), numbers
+        return regularised(config, torch.cat(terms).mean(), self.parameters()), numbers
 
     def validate(self, network: nn.Module) -> dict[str, float]:
         """Nothing is held out here: evaluate the exported weights."""
@@ -125,7 +110,7 @@ class EndToEndObjective:
             maps = self.network.describe.descriptor(features)
         return F.normalize(maps.float(), dim=1)
 
-    def _match(self, pair: list[ViewFeatures], maps: Tensor, shape: tuple[int, ...]) -> Tensor:
+    def _match(self, pair: Sequence[ViewFeatures], maps: Tensor, shape: tuple[int, ...]) -> Tensor:
         matcher = self.network.match
         size = torch.tensor([[float(shape[1]), float(shape[0])]], device=self.device)
         exact = self.network.describe.config.exact_sampling
@@ -142,14 +127,3 @@ class EndToEndObjective:
         f0, f1 = f0[:, : masks[0].shape[1]], f1[:, : masks[1].shape[1]]
         scores = f0 @ f1.transpose(1, 2) / matcher.config.width**0.5
         return differentiable_sinkhorn(scores, matcher.dustbin, self.recipe.sinkhorn_iterations)
-
-
-def _label(view_set: ViewSet, pair: list[ViewFeatures]) -> MatchLabels:
-    first, second = (view.keypoints.double().cpu().numpy() for view in pair)
-    return label_matches(
-        first,
-        second,
-        view_set.project(first, 0, 1),
-        view_set.project(second, 1, 0),
-        view_set.thresholds,
-    )

@@ -2,31 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from superglue_ros.settings import setting
 
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Which form of the matching loss; the defaults are equation 10 as printed."""
+    """The loss of a pair; a batch's is the mean over its pairs.
+
+    The defaults are the paper's equation 10. ``confidence`` and ``regularisation`` are the two
+    terms that the technical report adds: L = L_match + confidence L_conf + regularisation ||p||^2.
+    """
 
     form: str = setting(
         "sum",
-        "sum: eq. 10, the sum over matches and unmatched keypoints of a pair; "
-        "mean: the same divided by their number; balanced: the mean over matches plus the mean "
-        "over unmatched keypoints, halved.",
+        "sum: equation 10, the sum over matches and unmatched keypoints of a pair; mean: that sum "
+        "divided by the number of its terms, so that pairs of many keypoints weigh no more than "
+        "others; balanced: the mean over matches plus the mean over unmatched keypoints, halved.",
         choices=("sum", "mean", "balanced"),
     )
     confidence: float = setting(
-        0.0, "Weight of the report's confidence term, the entropy -max P log max P.", low=0.0
-    )
+        0.0, "Weight of the report's confidence term: -max P log max P, summed over the rows.",
+        low=0.0,
+    )  # fmt: skip
     regularisation: float = setting(
-        0.0, "Weight of the report's squared norm of the parameters.", low=0.0
+        0.0, "Weight of the report's squared norm of the trained parameters.", low=0.0
     )
+
+
+def pair_losses(
+    config: LossConfig,
+    log_assignment: Tensor,
+    matches0: Tensor,
+    matches1: Tensor,
+    valid0: Tensor | None = None,
+) -> Tensor:
+    """Matching and confidence terms, one value per pair (P,).
+
+    ``valid0`` (P, M): which rows are keypoints, None where all are; else as :func:`matching_loss`.
+    """
+    losses = matching_loss(log_assignment, matches0, matches1, config.form)
+    if config.confidence:
+        valid = torch.ones_like(matches0, dtype=torch.bool) if valid0 is None else valid0
+        losses = losses + config.confidence * confidence_loss(log_assignment, valid)
+    return losses
+
+
+def regularised(config: LossConfig, loss: Tensor, parameters: Iterable[nn.Parameter]) -> Tensor:
+    """``loss`` (a scalar) plus the weighted squared norm of all ``parameters`` together."""
+    if not config.regularisation:
+        return loss
+    squares = torch.stack([p.square().sum() for p in parameters])
+    return loss + config.regularisation * squares.sum()
 
 
 def matching_loss(
@@ -55,7 +87,8 @@ def matching_loss(
 def confidence_loss(log_assignment: Tensor, valid0: Tensor) -> Tensor:
     """The report's confidence term, -sum_i max_j P_ij log max_j P_ij per pair (P,).
 
-    ``valid0`` (P, M): which rows are keypoints.
+    The sum runs over the keypoints of image 0; a row's largest entry may be its dustbin, as the
+    report's P includes the dustbins. ``valid0`` (P, M): which rows are keypoints.
     """
     best = log_assignment[:, :-1].amax(dim=2).masked_fill(~valid0, 0.0)
     return -_masked_sum(best.exp() * best, valid0)

@@ -1,38 +1,62 @@
-"""What SuperGlue minimises: the likelihood of the labels of cached pairs (paper, eq. 10)."""
+"""What SuperGlue minimises: the negative log likelihood of the labels of pairs (paper, eq. 10)."""
 
 from __future__ import annotations
 
 import functools
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from superglue_ros.engines.superpoint import SuperPointEngine
 from superglue_ros.errors import ConfigError, DataError
 from superglue_ros.networks.sinkhorn import differentiable_sinkhorn
 from superglue_ros.networks.superglue import SuperGlue, initialise_as_optimal_matching
-from superglue_ros.networks.weights import load_superglue
-from superglue_ros.training.data.batches import PairBatch, PairSampler, collate, read_pair
-from superglue_ros.training.data.cache import Shard, read_cache
+from superglue_ros.networks.weights import load_superglue, load_superpoint
+from superglue_ros.training.data.batches import (
+    PairBatch,
+    PairSample,
+    PairSampler,
+    augment,
+    collate,
+    read_pair,
+)
+from superglue_ros.training.data.cache import Shard, ViewFeatures, make_shard, read_cache
+from superglue_ros.training.data.drawn_pairs import DrawnPairs, PairSource, describe
 from superglue_ros.training.data.loading import to_device
 from superglue_ros.training.distributed import training_device
 from superglue_ros.training.growth import grow
-from superglue_ros.training.objectives.loss import confidence_loss, match_quality, matching_loss
+from superglue_ros.training.objectives.loss import (
+    match_quality,
+    matching_loss,
+    pair_losses,
+    regularised,
+)
 from superglue_ros.training.precision import autocast, resolve_dtype
-from superglue_ros.training.recipes import SuperGlueRecipe
+from superglue_ros.training.recipes import Stage, SuperGlueRecipe
 
 _VALIDATION_PAIRS = 96
 _VALIDATION_ITERATIONS = 50
+_START_PAIRS = 8  # that scale, dustbin and projection of the start are chosen by
 _START_FACTORS = (0.5, 1.0, 2.0, 3.0)  # of the recipe's scale
 _START_COSINES = (0.3, 0.5, 0.6, 0.7, 0.8)  # where a match becomes likelier than none
 
 
+@dataclass(frozen=True, eq=False)
+class StagePairs:
+    """Pairs drawn for a step, and the stage that says what is made of them."""
+
+    pairs: DrawnPairs
+    stage: Stage
+
+
 class SuperGlueObjective:
-    """SuperGlue on cached features, through the stages of a recipe."""
+    """SuperGlue on cached features or on pairs drawn at every step, by the stages of a recipe."""
 
     def __init__(self, recipe: SuperGlueRecipe) -> None:
         if not recipe.stages:
@@ -41,10 +65,15 @@ class SuperGlueObjective:
         torch.manual_seed(recipe.loop.seed)
         self.descriptor_kind = ""
         self._ends = np.cumsum([stage.steps for stage in recipe.stages])
-        self._samplers: dict[int, PairSampler] = {}
+        self._sources: dict[int, PairSampler | PairSource] = {}
         self.device = training_device(recipe.loop.device)
         self._dtype = resolve_dtype(recipe.loop.precision, self.device)
-        first = self._read(next(iter(recipe.stages[0].caches)))
+        self._engine: SuperPointEngine | None = None
+        if any(stage.views is not None for stage in recipe.stages):
+            detector = load_superpoint(recipe.detector)
+            self.descriptor_kind = detector.kind
+            self._engine = SuperPointEngine(detector.network, self.device, self._dtype)
+        first = self._first_shards()
         self.network = _start(recipe, first).to(self.device)
         if recipe.start == "matching":
             self._calibrate(first)
@@ -77,27 +106,26 @@ class SuperGlueObjective:
     def stage_end(self, step: int) -> int | None:
         """See :class:`superglue_ros.training.trainer.Objective`."""
         index = self._stage_index(step)
-        self._sampler(index)  # read here, once, and not by every process that draws
+        self._source(index)  # read here, once, and not by every process that draws
         return int(self._ends[index]) if index + 1 < len(self._ends) else None
 
-    def draw(self, step: int, rng: np.random.Generator) -> PairBatch:
-        """A batch of the stage's caches."""
-        return self._sampler(self._stage_index(step)).draw(rng)
+    def draw(self, step: int, rng: np.random.Generator) -> PairBatch | StagePairs:
+        """A batch of the stage's caches, or pairs of views drawn with ``rng``."""
+        index = self._stage_index(step)
+        drawn = self._source(index).draw(rng)
+        if isinstance(drawn, DrawnPairs):
+            return StagePairs(drawn, self.recipe.stages[index])
+        return drawn
 
-    def loss(self, batch: PairBatch) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: PairBatch | StagePairs) -> tuple[Tensor, dict[str, float]]:
         """Mean loss of one batch; reports precision and recall in per cent."""
+        if isinstance(batch, StagePairs):
+            batch = self._describe(batch)
         batch = to_device(batch, self.device)
         assignment = self._forward(self.network, batch, self.recipe.sinkhorn_iterations)
         config = self.recipe.loss
-        per_pair = matching_loss(assignment, batch.matches0, batch.matches1, config.form)
-        if config.confidence:
-            valid = torch.ones_like(batch.scores0, dtype=torch.bool)
-            valid = valid if batch.mask0 is None else batch.mask0
-            per_pair = per_pair + config.confidence * confidence_loss(assignment, valid)
-        loss = per_pair.mean()
-        if config.regularisation:
-            squares = sum(p.square().sum() for p in self.network.parameters())
-            loss = loss + config.regularisation * squares
+        per_pair = pair_losses(config, assignment, batch.matches0, batch.matches1, batch.mask0)
+        loss = regularised(config, per_pair.mean(), self.network.parameters())
         return loss, _percentages(assignment, batch)
 
     @torch.no_grad()
@@ -121,9 +149,13 @@ class SuperGlueObjective:
         Adam moves the dustbin by no more than the learning rate per step: it would never get from
         1 to where scores of tens need it.
         """
-        pairs = [(shard, i) for shard in shards for i in range(len(shard.pairs))][:8]
+        pairs = [(shard, i) for shard in shards for i in range(len(shard.pairs))]
+        pairs = pairs[:_START_PAIRS]
         if not pairs:
-            raise DataError("the first cache has no pair with enough matches: make it again")
+            raise DataError(
+                "the first stage has no pair with enough matches: make its cache again, or draw "
+                "views that share more"
+            )
         batch = to_device(collate([read_pair(shard, i) for shard, i in pairs]), self.device)
         self.network.eval()
         final, dustbin = self.network.final, self.network.dustbin
@@ -156,12 +188,40 @@ class SuperGlueObjective:
             scores, network.dustbin, iterations, batch.mask0, batch.mask1
         )
 
-    def _sampler(self, index: int) -> PairSampler:
-        if index not in self._samplers:
+    def _source(self, index: int) -> PairSampler | PairSource:
+        if index not in self._sources:
             stage = self.recipe.stages[index]
-            caches = {name: self._read(name) for name in stage.caches}
-            self._samplers = {index: PairSampler(caches, stage.caches, stage.sampling)}
-        return self._samplers[index]
+            if stage.views is None:
+                caches = {name: self._read(name) for name in stage.caches}
+                self._sources = {index: PairSampler(caches, stage.caches, stage.sampling)}
+            else:
+                self._sources = {index: PairSource(stage.views, stage.sampling.pairs)}
+        return self._sources[index]
+
+    def _first_shards(self) -> list[Shard]:
+        """Features to start by: the first cache, or a few pairs of the kind that are drawn."""
+        stage = self.recipe.stages[0]
+        if stage.views is None:
+            return self._read(next(iter(stage.caches)))
+        assert self._engine is not None
+        rng = np.random.default_rng(self.recipe.loop.seed)
+        pairs = PairSource(stage.views, _START_PAIRS).draw(rng)
+        filler = rng if stage.views.random_keypoints else None
+        return [make_shard(self._engine, pairs.sets, stage.views.keypoints, filler)]
+
+    def _describe(self, batch: StagePairs) -> PairBatch:
+        """The features of pairs of views as a batch, in main memory."""
+        views, sampling = batch.stage.views, batch.stage.sampling
+        assert views is not None
+        assert self._engine is not None
+        found = describe(self._engine, batch.pairs, views.keypoints, views.random_keypoints)
+        samples = [
+            PairSample((_side(pair.views[0], image0), _side(pair.views[1], image1)), pair.labels)
+            for pair, (image0, image1) in zip(
+                found, (view_set.images for view_set in batch.pairs.sets), strict=True
+            )
+        ]
+        return collate([augment(sample, batch.pairs.rng, sampling) for sample in samples])
 
     def _stage_index(self, step: int) -> int:
         index = int(np.searchsorted(self._ends, step, side="right"))
@@ -228,6 +288,11 @@ def _project_on_principal_components(network: SuperGlue, shards: list[Shard]) ->
             projection.weight.copy_(width**0.5 * vectors.flip(1)[:, :width].T)
             nn.init.zeros_(projection.bias)
             network.final.weight.div_(width**0.5)
+
+
+def _side(view: ViewFeatures, image: NDArray[np.uint8]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    size = torch.tensor([float(image.shape[1]), float(image.shape[0])])
+    return view.keypoints.cpu(), view.scores.cpu(), view.descriptors.float().cpu(), size
 
 
 def _full(mask: Tensor | None, like: Tensor) -> Tensor:

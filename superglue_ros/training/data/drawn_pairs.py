@@ -1,0 +1,73 @@
+"""Pairs drawn at every step: an image pair is never seen twice (paper, section 5.1).
+
+Views are drawn in main memory, by the processes that draw ahead where a run has some; SuperPoint
+finds their keypoints in the process that trains (paper, section 4, "Training details").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from superglue_ros.engines.superpoint import SuperPointEngine
+from superglue_ros.geometry.ground_truth import MatchLabels
+from superglue_ros.training.data.cache import ViewFeatures, extract
+from superglue_ros.training.data.cache_builder import view_drawer
+from superglue_ros.training.data.views import ViewSet, label_views
+from superglue_ros.training.recipes import ViewRecipe
+
+_IMAGES_AT_ONCE = 8  # SuperPoint's first maps of 64 images of 640x480 would take 5 GB
+
+
+@dataclass(frozen=True, eq=False)
+class DrawnPairs:
+    """Pairs of views, and the generator that the random choices about their keypoints come from."""
+
+    sets: Sequence[ViewSet]
+    rng: np.random.Generator
+
+
+@dataclass(frozen=True, eq=False)
+class DescribedPair:
+    """Features of both views of a pair, and their ground-truth matches."""
+
+    views: tuple[ViewFeatures, ViewFeatures]
+    labels: MatchLabels
+
+
+class PairSource:
+    """Draws ``pairs`` pairs of training views a step; they depend on the generator alone."""
+
+    def __init__(self, recipe: ViewRecipe, pairs: int) -> None:
+        self._pairs = pairs
+        self._make_drawer = view_drawer(recipe, "train")
+
+    def draw(self, rng: np.random.Generator) -> DrawnPairs:
+        """The pairs of one step, and ``rng`` as they leave it."""
+        # A drawer of its own for every step: a resumed run has nothing from steps before.
+        draw = self._make_drawer()
+        return DrawnPairs([draw(rng) for _ in range(self._pairs)], rng)
+
+
+def describe(
+    engine: SuperPointEngine, drawn: DrawnPairs, keypoints: int, random_keypoints: bool
+) -> list[DescribedPair]:
+    """Features of ``drawn`` pairs by ``engine``, on its device, and their labels.
+
+    Every view has up to ``keypoints``, or just as many with ``random_keypoints``.
+    """
+    images = [image for views in drawn.sets for image in views.images]
+    filler = drawn.rng if random_keypoints else None
+    found: list[ViewFeatures] = []
+    for start in range(0, len(images), _IMAGES_AT_ONCE):
+        found += extract(engine, images[start : start + _IMAGES_AT_ONCE], keypoints, filler)
+    points = [view.keypoints.double().cpu().numpy() for view in found]
+    return [
+        DescribedPair(
+            (found[2 * k], found[2 * k + 1]),
+            label_views(views, 0, 1, (points[2 * k], points[2 * k + 1])),
+        )
+        for k, views in enumerate(drawn.sets)
+    ]
