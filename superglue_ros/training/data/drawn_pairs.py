@@ -7,6 +7,7 @@ finds their keypoints in the process that trains (paper, section 4, "Training de
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,10 +65,10 @@ def describe(
     for start in range(0, len(images), _IMAGES_AT_ONCE):
         found += extract(engine, images[start : start + _IMAGES_AT_ONCE], keypoints, filler)
     points = [view.keypoints.double().cpu().numpy() for view in found]
-    return [
-        DescribedPair(
-            (found[2 * k], found[2 * k + 1]),
-            label_views(views, 0, 1, (points[2 * k], points[2 * k + 1])),
-        )
-        for k, views in enumerate(drawn.sets)
-    ]
+    with ThreadPoolExecutor() as pool:  # NumPy works without the interpreter's lock
+        sides = zip(points[0::2], points[1::2], strict=True)
+        labels = pool.map(lambda views, pair: label_views(views, 0, 1, pair), drawn.sets, sides)
+        return [
+            DescribedPair((first, second), truth)
+            for first, second, truth in zip(found[0::2], found[1::2], labels, strict=True)
+        ]
