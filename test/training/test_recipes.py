@@ -10,6 +10,7 @@ import pytest
 
 from superglue_ros.networks.superglue import SuperGlue
 from superglue_ros.networks.weights import load_superglue, load_superpoint
+from superglue_ros.settings import load
 from superglue_ros.training.data.detector_labels import LabelRecipe
 from superglue_ros.training.recipes import (
     CacheRecipe,
@@ -17,7 +18,6 @@ from superglue_ros.training.recipes import (
     SuperGlueRecipe,
     SuperPointRecipe,
 )
-from superglue_ros.training.settings import load
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "config" / "train"
