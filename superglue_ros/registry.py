@@ -157,3 +157,22 @@ ESTIMATORS.register(
 ESTIMATORS.register(
     "opencv-ransac", f"{_room}:OpenCvRansac", "OpenCV RANSAC", "OpenCV's classical RANSAC."
 )
+
+# Factories take nothing and give a data.sequences.base.Layout; the first that recognises a folder
+# opens it.
+SEQUENCES = Registry("sequence layout")
+_room = "superglue_ros.data.sequences"
+SEQUENCES.register(
+    "plain", f"{_room}.plain:PlainLayout", "plain",
+    "images.txt (timestamp colour depth), intrinsics.txt, groundtruth.tum",
+)  # fmt: skip
+SEQUENCES.register(
+    "tum", f"{_room}.tum:TumLayout", "TUM RGB-D", "rgb.txt, depth.txt, groundtruth.txt"
+)
+SEQUENCES.register(
+    "scannet", f"{_room}.scannet:ScanNetLayout", "ScanNet", "color/, depth/, pose/, intrinsic/"
+)
+SEQUENCES.register(
+    "megadepth", f"{_room}.megadepth:MegaDepthLayout", "MegaDepth",
+    "a scene file, scene_info/NNNN.npz",
+)  # fmt: skip

@@ -15,7 +15,7 @@ from rich.progress import track
 from rich.table import Table
 
 from superglue_ros.config import Config
-from superglue_ros.data.sequences import ImageSequence, open_sequence
+from superglue_ros.data.sequences.base import ImageSequence, open_sequence
 from superglue_ros.errors import ConfigError
 from superglue_ros.registry import MATCHERS
 from superglue_ros.settings import add_set_option, build, override

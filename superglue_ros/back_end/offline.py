@@ -13,7 +13,7 @@ from superglue_ros.back_end.bundle_adjuster import BundleAdjuster
 from superglue_ros.back_end.placement import USABLE
 from superglue_ros.back_end.scene import Array, pose_of
 from superglue_ros.data.image import to_grey
-from superglue_ros.data.sequences import ImageSequence
+from superglue_ros.data.sequences.base import ImageSequence
 from superglue_ros.data.trajectories import write_placed
 from superglue_ros.errors import DataError
 from superglue_ros.geometry.camera import Camera

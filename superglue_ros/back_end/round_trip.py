@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from superglue_ros.back_end.scene import Array
-from superglue_ros.data.sequences import SequenceItem
+from superglue_ros.data.sequences.base import SequenceItem
 from superglue_ros.synthetic.demo_room import START_NS, built_in_camera, demo_room
 from superglue_ros.synthetic.rendering import render
 from superglue_ros.synthetic.rooms import look_at

@@ -22,7 +22,7 @@ from superglue_ros.data.message_reading import (
     stamp_to_ns,
     transform_from_message,
 )
-from superglue_ros.data.sequences import ImageSequence, SequenceItem
+from superglue_ros.data.sequences.base import ImageSequence, SequenceItem
 from superglue_ros.data.trajectories import Trajectory, quaternion_of
 from superglue_ros.errors import DataError
 from superglue_ros.geometry.camera import Camera

@@ -12,7 +12,7 @@ from rich.progress import track
 
 from superglue_ros.data.bag_sequences import BagSequence, SequenceTopics, write_bag
 from superglue_ros.data.bags import STORAGES
-from superglue_ros.data.sequences import FolderSequence, open_sequence
+from superglue_ros.data.sequences.base import FolderSequence, open_sequence
 from superglue_ros.errors import ConfigError
 from superglue_ros.settings import add_set_option, split_word
 

@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from superglue_ros.data.bag_sequences import BagSequence, SequenceTopics, write_bag
-from superglue_ros.data.sequences import ImageSequence
+from superglue_ros.data.sequences.base import ImageSequence
 from superglue_ros.demo.pictures import draw_results
 from superglue_ros.demo.report import print_summary
 from superglue_ros.demo.results import TOPICS, read_results, summarise

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from superglue_ros.config import Config
-from superglue_ros.data.sequences import open_sequence
+from superglue_ros.data.sequences.base import open_sequence
 from superglue_ros.data.trajectories import Trajectory, pose_from_quaternion
 from superglue_ros.errors import ConfigError
 from superglue_ros.evaluation.bag.trajectories import read_ground_truth, trajectory_errors

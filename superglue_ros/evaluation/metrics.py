@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from superglue_ros.geometry.ground_truth import LabelThresholds, Projection, label_matches
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -75,15 +77,14 @@ def ground_truth_matches(
     Entries of the reprojection matrix (image 0 into image 1) that are the minimum of their row and
     column and below the threshold (appendix E).
     """
-    if len(points0) == 0 or len(points1) == 0:
-        return np.zeros((0, 2), np.int64)
-    offsets = project(homography, points0)[:, None] - np.asarray(points1, np.float64)[None]
-    distance = np.nan_to_num(np.linalg.norm(offsets, axis=2), nan=np.inf)
-    best1 = distance.argmin(axis=1)
-    best0 = distance.argmin(axis=0)
-    index0 = np.arange(len(points0))
-    mutual = (best0[best1] == index0) & (distance[index0, best1] < threshold_px)
-    return np.stack([index0[mutual], best1[mutual]], axis=1)
+    visible = project(homography, points0)
+    nowhere = np.asarray(np.isnan(visible).any(axis=1))
+    there = Projection(visible, nowhere, np.zeros(len(visible), bool))
+    none = np.zeros(len(points1), bool)
+    back = Projection(np.full((len(points1), 2), np.nan), none, ~none)  # not used by the paper
+    labels = label_matches(points0, points1, there, back, LabelThresholds(threshold_px))
+    index0 = np.flatnonzero(labels.matches0 >= 0)
+    return np.stack([index0, labels.matches0[index0]], axis=1).astype(np.int64)
 
 
 @dataclass(frozen=True)

@@ -80,3 +80,13 @@ def overlap(
     projection = project_depth(grid, depth0, depth1, matrix0, matrix1, T_1_0)
     known = ~projection.unknown
     return float((known & ~projection.hidden).sum() / max(known.sum(), 1))
+
+
+def mutual_overlap(
+    depth0: Depth, depth1: Depth, matrix0: Array, matrix1: Array, T_1_0: Array
+) -> float:
+    """The overlap score of appendix E: the mean share of either view that the other sees."""
+    T_0_1: Array = np.asarray(np.linalg.inv(T_1_0), np.float64)
+    there = overlap(depth0, depth1, matrix0, matrix1, T_1_0)
+    back = overlap(depth1, depth0, matrix1, matrix0, T_0_1)
+    return (there + back) / 2

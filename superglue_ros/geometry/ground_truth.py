@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from superglue_ros.settings import setting
+
 Array = NDArray[np.float64]
 Labels = NDArray[np.int32]
 Mask = NDArray[np.bool_]
@@ -23,16 +25,38 @@ IGNORED = -2
 class LabelThresholds:
     """Reprojection errors in pixels: a match below ``match``, no partner above ``unmatched``.
 
-    The paper: 3 and 3 for homographies, 5 and 15 indoors, 3 and 5 outdoors.
+    ``unmatched`` None: whoever is in no match has no partner. The paper: 3 and None for
+    homographies, 5 and 15 indoors, 3 and 5 outdoors.
     """
 
     match: float = 3.0
-    unmatched: float = 3.0
+    unmatched: float | None = None
 
 
-HOMOGRAPHY = LabelThresholds(3.0, 3.0)
+HOMOGRAPHY = LabelThresholds(3.0, None)
 INDOOR = LabelThresholds(5.0, 15.0)
 OUTDOOR = LabelThresholds(3.0, 5.0)
+
+
+@dataclass(frozen=True)
+class LabelRule:
+    """What the paper leaves open, or this package can do in another way; the paper's by default."""
+
+    error: str = setting(
+        "forward",
+        "Reprojection error of a pair: forward, of image 0 in image 1; mean, of both directions "
+        "where both are known, else the one that is.",
+        choices=("forward", "mean"),
+    )
+    ambiguous: str = setting(
+        "unmatched",
+        "Keypoints of homographies that are near another's match but in none: unmatched, or "
+        "ignored by the loss.",
+        choices=("unmatched", "ignored"),
+    )
+
+
+PAPER = LabelRule()
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,17 +86,20 @@ def label_matches(
     projection01: Projection,
     projection10: Projection,
     thresholds: LabelThresholds,
+    rule: LabelRule = PAPER,
 ) -> MatchLabels:
     """Labels of (M, 2) and (N, 2) keypoints, given where each appears in the other image.
 
-    A pair's error is the mean of both directions where both are known. Matches are the entries of
-    the error matrix that are the minimum of their row and column and below ``thresholds.match``;
-    keypoints whose smallest error is above ``thresholds.unmatched``, and hidden ones, have no
-    partner; all others are ignored.
+    Matches are the entries of the (M, N) matrix of reprojection errors that are the minimum of
+    their row and column and below ``thresholds.match``. Of the others, hidden keypoints and those
+    whose smallest error is above ``thresholds.unmatched`` have no partner, and the rest is ignored.
     """
-    errors = _errors(keypoints0, keypoints1, projection01, projection10)
-    matches0 = _without_partner(errors, projection01, thresholds.unmatched)
-    matches1 = _without_partner(errors.T, projection10, thresholds.unmatched)
+    errors = _errors(keypoints0, keypoints1, projection01, projection10, rule.error == "mean")
+    far = thresholds.unmatched
+    if far is None:
+        far = thresholds.match if rule.ambiguous == "ignored" else -np.inf
+    matches0 = _without_partner(errors, projection01, far)
+    matches1 = _without_partner(errors.T, projection10, far)
     if errors.size:
         best1 = errors.argmin(axis=1)
         rows = np.arange(len(errors))
@@ -125,9 +152,12 @@ def _errors(
     keypoints1: NDArray[np.floating],
     projection01: Projection,
     projection10: Projection,
+    both_ways: bool,
 ) -> Array:
-    """Mean reprojection error (M, N) of both directions, one where only one is known, else inf."""
+    """Reprojection errors (M, N), infinite where unknown; see :class:`LabelRule`."""
     forward = _distances(projection01, keypoints1)
+    if not both_ways:
+        return forward
     backward = _distances(projection10, keypoints0).T
     both = np.isfinite(forward) & np.isfinite(backward)
     return np.where(both, (forward + backward) / 2, np.fmin(forward, backward))

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from superglue_ros.data.sequences import SequenceItem
+from superglue_ros.data.sequences.base import SequenceItem
 from superglue_ros.errors import DataError
 from superglue_ros.geometry.camera import Camera
 from superglue_ros.synthetic.rendering import Plane, Scene, Texture, render

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from superglue_ros.errors import ConfigError
+from superglue_ros.geometry.ground_truth import LabelRule
 from superglue_ros.networks.superglue import SuperGlueConfig
 from superglue_ros.networks.superpoint import SuperPointConfig
+from superglue_ros.registry import SEQUENCES
 from superglue_ros.settings import setting
 from superglue_ros.synthetic.homographies import HomographyRecipe
 from superglue_ros.synthetic.photometric import PhotometricRecipe
@@ -19,20 +21,18 @@ from superglue_ros.training.trainer import LoopConfig
 
 @dataclass(frozen=True)
 class SequenceSource:
-    """An RGB-D sequence: ``reader`` is one of plain, tum, scannet, megadepth.
+    """A sequence with depth and poses; frames without either are left out.
 
-    ``folder``: the sequence (MegaDepth: the scene file, with ``root`` for its images). Frames
-    ``first`` to ``last`` (exclusive, 0 = the end) are used, with ``gap`` frames (low, high)
-    between neighbouring views of a set; ``depth_unit`` for the plain layout.
+    ``folder``: the sequence (MegaDepth: the scene file, with ``root`` for its images).
     """
 
     folder: str
-    reader: str = setting("plain", "Layout.", choices=("plain", "tum", "scannet", "megadepth"))
+    layout: str = setting("", "Layout; empty: the one its files show.", choices=("", *SEQUENCES))
     root: str = ""
-    first: int = 0
-    last: int = 0
-    gap: tuple[int, int] = (1, 8)
-    depth_unit: float = 0.001
+    first: int = setting(0, "First frame that is used; negative: from the end.")
+    last: int = setting(0, "End of the frames that are used; 0: all.")
+    gap: tuple[int, int] = (1, 8)  # frames between neighbouring views of a set; (0, 0): any two
+    depth_unit: float = setting(0.0, "Metres of one unit of depth; 0: the layout's own.", low=0.0)
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ class ViewRecipe:
         0.8, "Part of the images drawn that are photographs; the rest are textures.",
         low=0.0, high=1.0,
     )  # fmt: skip
-    min_overlap: float = setting(0.1, "Sequences: smallest overlap of a pair.", low=0.0)
+    labels: LabelRule = field(default_factory=LabelRule)
+    overlap: tuple[float, float] = (0.1, 1.0)  # sequences: of neighbouring views, low and high
     homography: HomographyRecipe = field(
         default_factory=lambda: HomographyRecipe(min_overlap=0.25, rotation_deg=45.0, min_crop=0.3)
     )

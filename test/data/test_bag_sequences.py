@@ -19,7 +19,7 @@ from superglue_ros.data.bag_sequences import (
     write_bag,
 )
 from superglue_ros.data.bags import BagReader, BagWriter, typestore
-from superglue_ros.data.sequences import SequenceItem
+from superglue_ros.data.sequences.base import SequenceItem
 from superglue_ros.errors import DataError
 from superglue_ros.geometry.camera import Camera
 

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from superglue_ros.data.sequences import open_sequence
-from superglue_ros.errors import DataError
+from superglue_ros.data.sequences.base import open_sequence
+from superglue_ros.errors import ConfigError, DataError
 
 CALIBRATION = "# width height fx fy cx cy k1 k2 p1 p2\n8 6 10 11 3.5 2.5 0.1 0 0 0\n"
 TRUTH = "0 0 0 0 0 0 0 1\n0.1 1 0 0 0 0 0 1\n0.2 2 0 0 0 0 0 1\n"
@@ -133,5 +133,68 @@ def test_bad_images_are_named_when_read(plain: Path) -> None:
 def test_what_is_no_sequence(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
         open_sequence(tmp_path / "nowhere")
-    with pytest.raises(DataError, match=r"neither images\.txt"):
+    with pytest.raises(DataError, match=r"no sequence of a known layout\. plain: images\.txt"):
         open_sequence(tmp_path)
+
+
+def write_scannet(folder: Path) -> Path:
+    for part in ("color", "depth", "pose", "intrinsic"):
+        (folder / part).mkdir(parents=True)
+    for i in (0, 2, 10):
+        cv2.imwrite(str(folder / f"color/{i}.jpg"), image(i))
+        cv2.imwrite(str(folder / f"depth/{i}.png"), np.full((3, 4), 1500, np.uint16))
+        np.savetxt(folder / f"pose/{i}.txt", np.eye(4) if i != 2 else np.full((4, 4), -np.inf))
+    np.savetxt(folder / "intrinsic/intrinsic_color.txt", np.diag([50.0, 51, 1, 1]))
+    return folder
+
+
+def test_scannet_leaves_out_lost_frames_and_enlarges_depth(tmp_path: Path) -> None:
+    sequence = open_sequence(write_scannet(tmp_path / "scene0000_00"))
+    assert [path.stem for path in sequence.image_paths] == ["0", "10"]
+    item = sequence[1]
+    assert item.depth is not None
+    assert item.depth.shape == (6, 8)  # the sensor has half the resolution
+    np.testing.assert_allclose(item.depth, 1.5)
+    np.testing.assert_array_equal(item.T_world_camera, np.eye(4))
+    assert item.camera is not None
+    assert (item.camera.width, item.camera.matrix[1, 1]) == (8, 51)
+
+
+def test_scannet_without_any_pose_is_refused(tmp_path: Path) -> None:
+    folder = write_scannet(tmp_path / "s")
+    for file in (folder / "pose").iterdir():
+        np.savetxt(file, np.full((4, 4), np.nan))
+    with pytest.raises(DataError, match="no frame with a pose"):
+        open_sequence(folder)
+    (folder / "pose" / "0.txt").write_text("1 2\n3 x")
+    with pytest.raises(DataError, match=r"0\.txt cannot be read as a matrix"):
+        open_sequence(folder)
+
+
+def test_megadepth_turns_poses_round_and_leaves_out_missing_images(tmp_path: Path) -> None:
+    T_camera_world = np.eye(4)
+    T_camera_world[0, 3] = 5.0
+    (tmp_path / "scene_info").mkdir()
+    scene = tmp_path / "scene_info" / "0001.npz"
+    np.savez(
+        scene,
+        image_paths=np.array([None, "a.jpg"], object),
+        depth_paths=np.array(["b.h5", "a.h5"], object),
+        intrinsics=np.array([None, np.diag([30.0, 31, 1])], object),
+        poses=np.array([None, T_camera_world], object),
+    )
+    sequence = open_sequence(scene)
+    assert (len(sequence), sequence.outdoor, sequence.name) == (1, True, "0001")
+    assert sequence.image_paths == [tmp_path / "a.jpg"]
+    assert sequence.pose(0)[0, 3] == -5
+    assert sequence.intrinsics(0)[1, 1] == 31
+    assert sequence.camera is None  # photographs of many cameras
+    assert open_sequence(scene, root=tmp_path / "x").image_paths == [tmp_path / "x" / "a.jpg"]
+    np.savez(scene, image_paths=np.array(["a.jpg"], object))
+    with pytest.raises(DataError, match="no MegaDepth scene file: it has no depth_paths"):
+        open_sequence(scene)
+
+
+def test_an_unknown_layout_is_named_with_those_there_are(plain: Path) -> None:
+    with pytest.raises(ConfigError, match=r"unknown sequence layout 'colmap'.*plain, tum"):
+        open_sequence(plain, layout="colmap")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from superglue_ros.data.bag_sequences import BagSequence, write_bag
-from superglue_ros.data.sequences import SequenceItem
+from superglue_ros.data.sequences.base import SequenceItem
 from superglue_ros.demo import pictures
 from superglue_ros.demo.pictures import draw_results
 from superglue_ros.demo.results import PairResult, Results

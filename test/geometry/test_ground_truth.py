@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 from superglue_ros.geometry.ground_truth import (
     HOMOGRAPHY,
     INDOOR,
+    PAPER,
+    LabelRule,
     LabelThresholds,
     Projection,
     inside,
@@ -22,9 +24,12 @@ def known(points: np.ndarray) -> Projection:
     return Projection(np.asarray(points, float), none, none)
 
 
-def labels_of(points0, points1, thresholds=HOMOGRAPHY):
+OURS = LabelRule(error="mean", ambiguous="ignored")
+
+
+def labels_of(points0, points1, thresholds=HOMOGRAPHY, rule=PAPER):
     points0, points1 = np.array(points0, float), np.array(points1, float)
-    return label_matches(points0, points1, known(points0), known(points1), thresholds)
+    return label_matches(points0, points1, known(points0), known(points1), thresholds, rule)
 
 
 def test_nearest_under_the_threshold_match():
@@ -33,10 +38,12 @@ def test_nearest_under_the_threshold_match():
     assert labels.matches1.tolist() == [1, 0, -1]
 
 
-def test_the_threshold_is_exclusive():
-    assert labels_of([[0, 0]], [[3, 0]]).matches0.tolist() == [-2]
-    assert labels_of([[0, 0]], [[2.99, 0]]).matches0.tolist() == [0]
-    assert labels_of([[0, 0]], [[3.01, 0]]).matches0.tolist() == [-1]
+@pytest.mark.parametrize(
+    ("distance", "papers", "ours"), [(2.99, 0, 0), (3, -1, -2), (3.01, -1, -1)]
+)
+def test_the_threshold_of_homographies_is_exclusive(distance, papers, ours):
+    assert labels_of([[0, 0]], [[distance, 0]]).matches0.tolist() == [papers]
+    assert labels_of([[0, 0]], [[distance, 0]], rule=OURS).matches0.tolist() == [ours]
 
 
 def test_between_the_thresholds_a_keypoint_is_ignored():
@@ -45,10 +52,13 @@ def test_between_the_thresholds_a_keypoint_is_ignored():
     assert labels_of([[0, 0]], [[15.1, 0]], INDOOR).matches0.tolist() == [-1]
 
 
-def test_who_is_not_the_nearest_of_its_nearest_is_ignored_when_close():
-    labels = labels_of([[0, 0], [1, 0]], [[0.8, 0]])
-    assert labels.matches0.tolist() == [-2, 0]
-    assert labels.matches1.tolist() == [1]
+def test_who_is_near_a_match_but_in_none_is_unmatched_as_in_the_paper_or_ignored():
+    """Appendix E: unmatched keypoints are simply the ones that do not appear in M."""
+    near, match = [[0, 0], [1, 0]], [[0.8, 0]]
+    assert labels_of(near, match).matches0.tolist() == [-1, 0]
+    assert labels_of(near, match, rule=OURS).matches0.tolist() == [-2, 0]
+    # Indoors both leave it out: its smallest error is not above 15 px.
+    assert labels_of(near, match, INDOOR).matches0.tolist() == [-2, 0]
 
 
 def test_hidden_is_unmatched_and_unknown_is_ignored():
@@ -101,8 +111,9 @@ def test_labels_are_one_to_one_and_symmetric(seed, m, n):
     assert swapped.matches0.tolist() == labels.matches1.tolist()
 
 
-def test_the_error_is_the_mean_of_both_directions():
-    # Scale 2: an offset of 1 px in image 0 is 2 px in image 1.
+@pytest.mark.parametrize(("error", "expected"), [("forward", -1), ("mean", 0)])
+def test_the_error_is_that_in_image_1_or_the_mean_of_both_directions(error, expected):
+    # Scale 2: 3.9 px in image 1 are 1.95 px in image 0, 2.925 px in the mean.
     homography = np.diag([2.0, 2.0, 1.0])
     points0, points1 = np.array([[10.0, 10.0]]), np.array([[23.9, 20.0]])
     labels = label_matches(
@@ -110,7 +121,17 @@ def test_the_error_is_the_mean_of_both_directions():
         points1,
         project_homography(points0, homography, 100, 100),
         project_homography(points1, np.linalg.inv(homography), 100, 100),
-        LabelThresholds(3.0, 3.0),
+        LabelThresholds(3.0),
+        LabelRule(error=error),
     )
-    assert labels.matches0.tolist() == [0]  # (3.9 + 1.95) / 2 < 3
-    assert pytest.approx(2.925) == (3.9 + 1.95) / 2
+    assert labels.matches0.tolist() == [expected]
+
+
+def test_the_mean_takes_the_direction_that_is_known():
+    points0, points1 = np.array([[10.0, 10.0]]), np.array([[12.0, 10.0]])
+    unknown = Projection(points0, np.array([False]), np.array([True]))
+    labels = [
+        label_matches(points0, points1, unknown, known(points1), INDOOR, LabelRule(error=error))
+        for error in ("forward", "mean")
+    ]
+    assert [label.matches0.tolist() for label in labels] == [[-2], [0]]

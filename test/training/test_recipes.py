@@ -109,7 +109,10 @@ FACTS: dict[str, dict[str, Any]] = {
     "paper_indoor": {
         **PAPER,
         "stages.0.views.source": "sequences",
-        "stages.0.views.sequences.0.reader": "scannet",
+        "stages.0.views.sequences.0.layout": "scannet",
+        "stages.0.views.overlap": (0.4, 0.8),
+        "stages.0.views.labels.error": "forward",
+        "stages.0.views.labels.ambiguous": "unmatched",
         "stages.0.views.width": 640,
         "stages.0.views.height": 480,
         "stages.0.sampling.pairs": 64,
@@ -122,7 +125,8 @@ FACTS: dict[str, dict[str, Any]] = {
     "paper_outdoor": {
         **PAPER,
         "stages.0.views.source": "sequences",
-        "stages.0.views.sequences.0.reader": "megadepth",
+        "stages.0.views.sequences.0.layout": "megadepth",
+        "stages.0.views.overlap": (0.1, 0.7),
         "stages.0.sampling.pairs": 16,
         "stages.0.sampling.keypoints": 1024,
         "stages.0.views.keypoints": 1024,

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from superglue_ros.data.image import to_grey
-from superglue_ros.data.sequences import FolderSequence, open_sequence
+from superglue_ros.data.rectify import Rectification
+from superglue_ros.data.sequences.base import FolderSequence, open_sequence
 from superglue_ros.data.trajectories import format_stamp, write_trajectory
 from superglue_ros.errors import DataError
 from superglue_ros.evaluation.pairs.pairs_file import PosePair
 from superglue_ros.evaluation.progress import track
-from superglue_ros.geometry.camera import Camera
-from superglue_ros.geometry.depth_overlap import overlap
+from superglue_ros.geometry.depth_overlap import mutual_overlap
 
 Floats = NDArray[np.float64]
 
@@ -45,11 +45,11 @@ def pairs_by_gap(
     Frames without ground truth are left out. Raises :class:`DataError` where nothing is left, or
     where the images are distorted (rectify them first).
     """
-    camera = _undistorted_camera(sequence)
+    _require_undistorted(sequence)
     chosen = set(frames.indices(len(sequence)))
     end = max(chosen, default=-1) + max(1, frames.stride)
     pairs = [
-        _pair(sequence, i, i + gap, camera, images)
+        _pair(sequence, i, i + gap, images)
         for i in sorted(chosen)
         if i + gap < min(end, len(sequence)) and _poses(sequence, i, i + gap) is not None
     ]
@@ -72,7 +72,7 @@ def pairs_by_overlap(
     The overlap score of appendix E: the mean share of pixels of either image seen in the other,
     after occlusion by depth. Raises :class:`DataError` without depth or ground truth.
     """
-    camera = _undistorted_camera(sequence)
+    _require_undistorted(sequence)
     indices = [i for i in frames.indices(len(sequence)) if _poses(sequence, i, i) is not None]
     candidates = [(i, j) for a, i in enumerate(indices) for j in indices[a + 1 :]]
     np.random.default_rng(seed).shuffle(candidates)
@@ -85,13 +85,10 @@ def pairs_by_overlap(
                 if depth is None:
                     raise DataError(f"sequence {sequence.name} has no depth: use --gap instead")
                 depths[k] = depth
-        pair = _pair(sequence, i, j, camera, images)
-        matrix = camera.matrix
-        back: Floats = np.asarray(np.linalg.inv(pair.transform), np.float64)
-        share = (
-            overlap(depths[i], depths[j], matrix, matrix, pair.transform)
-            + overlap(depths[j], depths[i], matrix, matrix, back)
-        ) / 2
+        pair = _pair(sequence, i, j, images)
+        share = mutual_overlap(
+            depths[i], depths[j], pair.intrinsics0, pair.intrinsics1, pair.transform
+        )
         if low <= share <= high:
             pairs.append(pair)
             if len(pairs) == count:
@@ -105,60 +102,58 @@ def rectify(sequence: FolderSequence, folder: Path, frames: FrameRange) -> Folde
     """Write a sequence without lens distortion, with the same intrinsics, to ``folder``."""
     camera = sequence.camera
     if camera is None:
-        raise DataError(f"sequence {sequence.name} has no calibration")
-    size = (camera.width, camera.height)
+        raise DataError(f"sequence {sequence.name} has no calibration that all its images share")
+    rectification = Rectification.of(camera)
     ideal = camera.matrix
-    grid = np.stack(np.meshgrid(np.arange(size[0]), np.arange(size[1])), axis=-1).reshape(-1, 2)
-    rays = (np.c_[grid, np.ones(len(grid))] @ np.linalg.inv(ideal).T)[:, :2]
-    sources = camera.distort(rays).reshape(size[1], size[0], 2).astype(np.float32)
-    map_x, map_y = sources[..., 0], sources[..., 1]
     folder.mkdir(parents=True, exist_ok=True)
     lines = ["# timestamp[s] color depth\n"]
     indices = frames.indices(len(sequence))
     for i in track(indices, len(indices), "rectify"):
         item = sequence[i]
         names = [f"{sequence.image_paths[i].stem}.png"]
-        image = cv2.remap(to_grey(item.image), map_x, map_y, cv2.INTER_LINEAR)
-        cv2.imwrite(str(folder / names[0]), image)
+        cv2.imwrite(str(folder / names[0]), rectification.image(to_grey(item.image)))
         if item.depth is not None:
             names.append(f"{sequence.image_paths[i].stem}.depth.png")
-            depth = cv2.remap(item.depth, map_x, map_y, cv2.INTER_NEAREST)
+            depth = rectification.depth(item.depth)
             millimetres = np.rint(np.nan_to_num(depth) * 1000).clip(0, 65535).astype(np.uint16)
             cv2.imwrite(str(folder / names[1]), millimetres)
         lines.append(f"{format_stamp(item.stamp_ns)} {' '.join(names)}\n")
     (folder / "images.txt").write_text("".join(lines), encoding="utf-8")
     numbers = f"{ideal[0, 0]} {ideal[1, 1]} {ideal[0, 2]} {ideal[1, 2]}"
-    (folder / "intrinsics.txt").write_text(f"{size[0]} {size[1]} {numbers}\n", encoding="utf-8")
+    (folder / "intrinsics.txt").write_text(
+        f"{camera.width} {camera.height} {numbers}\n", encoding="utf-8"
+    )
     if sequence.trajectory is not None:
         write_trajectory(folder / "groundtruth.tum", sequence.trajectory)
     return open_sequence(folder)
 
 
-def _undistorted_camera(sequence: FolderSequence) -> Camera:
-    camera = sequence.camera
-    if camera is None:
-        raise DataError(f"sequence {sequence.name} has no calibration")
-    if camera.distorted:
+def _require_undistorted(sequence: FolderSequence) -> None:
+    if sequence.distorted:
         raise DataError(
             f"the images of {sequence.name} are distorted, and the pairs format has no place for "
             f"that: give --rectified FOLDER to write rectified ones"
         )
-    return camera
 
 
 def _poses(sequence: FolderSequence, i: int, j: int) -> tuple[Floats, Floats] | None:
-    trajectory = sequence.trajectory
-    if trajectory is None:
+    if sequence.trajectory is None:
         raise DataError(f"sequence {sequence.name} has no ground truth")
-    stamps = sequence.stamps_ns
-    pose_i, pose_j = trajectory.at(int(stamps[i])), trajectory.at(int(stamps[j]))
+    pose_i, pose_j = sequence.pose(i), sequence.pose(j)
     return None if pose_i is None or pose_j is None else (pose_i, pose_j)
 
 
-def _pair(sequence: FolderSequence, i: int, j: int, camera: Camera, images: Path) -> PosePair:
+def _pair(sequence: FolderSequence, i: int, j: int, images: Path) -> PosePair:
     poses = _poses(sequence, i, j)
     assert poses is not None
     T_world_0, T_world_1 = poses
     names = [Path(os.path.relpath(sequence.image_paths[k], images)).as_posix() for k in (i, j)]
-    transform = np.linalg.inv(T_world_1) @ T_world_0
-    return PosePair(names[0], names[1], 0, 0, camera.matrix, camera.matrix, transform)
+    return PosePair(
+        name0=names[0],
+        name1=names[1],
+        rot0=0,
+        rot1=0,
+        intrinsics0=sequence.intrinsics(i),
+        intrinsics1=sequence.intrinsics(j),
+        transform=np.linalg.inv(T_world_1) @ T_world_0,
+    )

@@ -25,7 +25,7 @@ from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CameraInfo, Image
 
 from superglue_ros.data.image import to_grey
-from superglue_ros.data.sequences import SequenceItem
+from superglue_ros.data.sequences.base import SequenceItem
 from superglue_ros.msg import MatcherStatus, Matches
 from superglue_ros.ros.qos import output_profile
 from superglue_ros.synthetic.demo_room import RoomSequence

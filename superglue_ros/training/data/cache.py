@@ -21,6 +21,7 @@ from torch import Tensor
 
 from superglue_ros.engines.superpoint import SuperPointEngine
 from superglue_ros.errors import DataError
+from superglue_ros.geometry.ground_truth import PAPER, LabelRule
 from superglue_ros.networks.superpoint import (
     non_maximum_suppression,
     sample_descriptors,
@@ -100,6 +101,7 @@ def make_shard(
     view_sets: Sequence[ViewSet],
     max_keypoints: int,
     rng: np.random.Generator | None,
+    rule: LabelRule = PAPER,
     min_matches: int = 10,
 ) -> Shard:
     """Features and labels of all pairs of ``view_sets``; pairs of fewer matches are left out."""
@@ -112,7 +114,7 @@ def make_shard(
         points = [view.keypoints.double().cpu().numpy() for view in views[first:]]
         for j in range(len(points)):
             for i in range(j):
-                found = label_views(view_set, i, j, (points[i], points[j]))
+                found = label_views(view_set, i, j, (points[i], points[j]), rule)
                 if (found.matches0 >= 0).sum() >= min_matches:
                     pairs.append((first + i, first + j))
                     labels.append(found)

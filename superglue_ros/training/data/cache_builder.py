@@ -23,10 +23,10 @@ from superglue_ros.networks.weights import load_superpoint
 from superglue_ros.synthetic.rendering import Texture
 from superglue_ros.training.data.cache import cached_config, make_shard, write_shard
 from superglue_ros.training.data.corpus import CorpusImage, read_grey, read_manifest
-from superglue_ros.training.data.rgbd import READERS, RgbdSequence
+from superglue_ros.training.data.sequence_views import SequenceDrawer
 from superglue_ros.training.data.views import ViewSet, homography_views, room_views
 from superglue_ros.training.precision import resolve_dtype
-from superglue_ros.training.recipes import CacheRecipe, SequenceSource, ViewRecipe
+from superglue_ros.training.recipes import CacheRecipe, ViewRecipe
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,6 @@ Draw = Callable[[np.random.Generator], ViewSet]
 _TEXTURES = 24  # pictures per rendered room: enough for variety, few enough to keep in memory
 _TEXTURE_SIDE = 1024
 _PHOTOGRAPH_SIDE = 2560
-_TRIES = 200
 
 
 def build_cache(recipe: CacheRecipe, split: str = "train") -> Path:
@@ -85,7 +84,7 @@ class _ShardMaker:
         draw = self._make_drawer()  # nothing is carried over from one shard to the next
         sets = [draw(rng) for _ in range(count)]
         filler = rng if recipe.random_keypoints else None
-        shard = make_shard(self._engine, sets, recipe.keypoints, filler)
+        shard = make_shard(self._engine, sets, recipe.keypoints, filler, recipe.labels)
         path = _shard_path(recipe, index)
         write_shard(shard, path, self._detector.kind, json.dumps(_config(recipe)))
         log.info("%s: %d pairs of %d views", path, len(shard.pairs), len(shard.counts))
@@ -122,10 +121,8 @@ def _config(recipe: CacheRecipe) -> str:
 def view_drawer(recipe: ViewRecipe, split: str) -> Callable[[], Draw]:
     """What makes drawers of view sets; each starts afresh, without what another has kept."""
     if recipe.source == "sequences":
-        sequences = [_read_sequence(source) for source in recipe.sequences]
-        if not sequences:
-            raise DataError("the recipe names no sequences: give at least one")
-        return lambda: lambda rng: _sequence_views(recipe, sequences, rng)
+        draw = SequenceDrawer(recipe)
+        return lambda: draw
     images = read_manifest(recipe.corpus, split)
     if recipe.source == "homography":
         return lambda: lambda rng: _photograph_views(recipe, images, rng)
@@ -175,35 +172,3 @@ def _trimmed(image: NDArray[np.uint8], longest: int = _TEXTURE_SIDE) -> NDArray[
         return image
     size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def _read_sequence(source: SequenceSource) -> tuple[RgbdSequence, SequenceSource]:
-    if source.reader == "plain":
-        sequence = READERS["plain"](source.folder, source.depth_unit)
-    elif source.reader == "megadepth":
-        sequence = READERS["megadepth"](source.folder, source.root)
-    else:
-        sequence = READERS[source.reader](source.folder)
-    last = source.last or len(sequence.frames)
-    return replace(sequence, frames=sequence.frames[source.first : last]), source
-
-
-def _sequence_views(
-    recipe: ViewRecipe,
-    sequences: Sequence[tuple[RgbdSequence, SequenceSource]],
-    rng: np.random.Generator,
-) -> ViewSet:
-    for _ in range(_TRIES):
-        sequence, source = sequences[int(rng.integers(len(sequences)))]
-        gaps = rng.integers(source.gap[0], source.gap[1] + 1, recipe.views - 1)
-        first = int(rng.integers(max(len(sequence.frames) - int(gaps.sum()), 1)))
-        indices = first + np.concatenate([[0], np.cumsum(gaps)])
-        if indices[-1] >= len(sequence.frames):
-            continue
-        views = sequence.views([int(i) for i in indices], (recipe.width, recipe.height))
-        if min(views.overlap(i - 1, i) for i in range(1, recipe.views)) >= recipe.min_overlap:
-            return views
-    raise DataError(
-        f"no {recipe.views} frames of the sequences share {recipe.min_overlap} of their area: "
-        f"lower min_overlap or the gaps"
-    )

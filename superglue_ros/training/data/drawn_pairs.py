@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from superglue_ros.engines.superpoint import SuperPointEngine
-from superglue_ros.geometry.ground_truth import MatchLabels
+from superglue_ros.geometry.ground_truth import LabelRule, MatchLabels
 from superglue_ros.training.data.cache import ViewFeatures, extract
 from superglue_ros.training.data.cache_builder import view_drawer
 from superglue_ros.training.data.views import ViewSet, label_views
@@ -53,22 +55,30 @@ class PairSource:
 
 
 def describe(
-    engine: SuperPointEngine, drawn: DrawnPairs, keypoints: int, random_keypoints: bool
+    engine: SuperPointEngine, drawn: DrawnPairs, recipe: ViewRecipe
 ) -> list[DescribedPair]:
     """Features of ``drawn`` pairs by ``engine``, on its device, and their labels.
 
-    Every view has up to ``keypoints``, or just as many with ``random_keypoints``.
+    Every view has up to ``recipe.keypoints``, or just as many with ``recipe.random_keypoints``.
     """
     images = [image for views in drawn.sets for image in views.images]
-    filler = drawn.rng if random_keypoints else None
+    filler = drawn.rng if recipe.random_keypoints else None
     found: list[ViewFeatures] = []
     for start in range(0, len(images), _IMAGES_AT_ONCE):
-        found += extract(engine, images[start : start + _IMAGES_AT_ONCE], keypoints, filler)
+        batch = images[start : start + _IMAGES_AT_ONCE]
+        found += extract(engine, batch, recipe.keypoints, filler)
     points = [view.keypoints.double().cpu().numpy() for view in found]
     with ThreadPoolExecutor() as pool:  # NumPy works without the interpreter's lock
         sides = zip(points[0::2], points[1::2], strict=True)
-        labels = pool.map(lambda views, pair: label_views(views, 0, 1, pair), drawn.sets, sides)
+        label = partial(_label, rule=recipe.labels)
+        labels = pool.map(label, drawn.sets, sides)
         return [
             DescribedPair((first, second), truth)
             for first, second, truth in zip(found[0::2], found[1::2], labels, strict=True)
         ]
+
+
+def _label(
+    views: ViewSet, points: tuple[NDArray[np.floating], NDArray[np.floating]], rule: LabelRule
+) -> MatchLabels:
+    return label_views(views, 0, 1, points, rule)

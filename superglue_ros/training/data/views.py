@@ -15,10 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from superglue_ros.errors import DataError
-from superglue_ros.geometry.depth_overlap import overlap, project_depth
+from superglue_ros.geometry.depth_overlap import mutual_overlap, project_depth
 from superglue_ros.geometry.ground_truth import (
     HOMOGRAPHY,
     INDOOR,
+    PAPER,
+    LabelRule,
     LabelThresholds,
     MatchLabels,
     Projection,
@@ -93,19 +95,22 @@ class PosedViews:
     def overlap(self, i: int, j: int) -> float:
         """Mean share of one view that the other sees (appendix E)."""
         T_j_i = np.linalg.inv(self.poses[j]) @ self.poses[i]
-        T_i_j = np.asarray(np.linalg.inv(T_j_i), np.float64)
-        there = overlap(self.depths[i], self.depths[j], self.matrices[i], self.matrices[j], T_j_i)
-        back = overlap(self.depths[j], self.depths[i], self.matrices[j], self.matrices[i], T_i_j)
-        return (there + back) / 2
+        return mutual_overlap(
+            self.depths[i], self.depths[j], self.matrices[i], self.matrices[j], T_j_i
+        )
 
 
 def label_views(
-    views: ViewSet, i: int, j: int, keypoints: tuple[NDArray[np.floating], NDArray[np.floating]]
+    views: ViewSet,
+    i: int,
+    j: int,
+    keypoints: tuple[NDArray[np.floating], NDArray[np.floating]],
+    rule: LabelRule = PAPER,
 ) -> MatchLabels:
     """Ground-truth matches of ``keypoints`` (M, 2) of view ``i`` and (N, 2) of view ``j``."""
     first, second = keypoints
     there, back = views.project(first, i, j), views.project(second, j, i)
-    return label_matches(first, second, there, back, views.thresholds)
+    return label_matches(first, second, there, back, views.thresholds, rule)
 
 
 @dataclass(frozen=True)

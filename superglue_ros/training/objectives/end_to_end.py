@@ -82,7 +82,7 @@ class EndToEndObjective:
         images = [image for view_set in batch.sets for image in view_set.images]
         # Made anew at every step: the descriptor head has changed.
         engine = SuperPointEngine(self.network.describe, self.device, self._dtype)
-        pairs = describe(engine, batch, views.keypoints, views.random_keypoints)
+        pairs = describe(engine, batch, views)
         maps = self._describe(images)
         terms, precisions, recalls = [], [], []
         for k, pair in enumerate(pairs):

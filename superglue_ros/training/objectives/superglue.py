@@ -207,14 +207,16 @@ class SuperGlueObjective:
         rng = np.random.default_rng(self.recipe.loop.seed)
         pairs = PairSource(stage.views, _START_PAIRS).draw(rng)
         filler = rng if stage.views.random_keypoints else None
-        return [make_shard(self._engine, pairs.sets, stage.views.keypoints, filler)]
+        return [
+            make_shard(self._engine, pairs.sets, stage.views.keypoints, filler, stage.views.labels)
+        ]
 
     def _describe(self, batch: StagePairs) -> PairBatch:
         """The features of pairs of views as a batch, in main memory."""
         views, sampling = batch.stage.views, batch.stage.sampling
         assert views is not None
         assert self._engine is not None
-        found = describe(self._engine, batch.pairs, views.keypoints, views.random_keypoints)
+        found = describe(self._engine, batch.pairs, views)
         samples = [
             PairSample((_side(pair.views[0], image0), _side(pair.views[1], image1)), pair.labels)
             for pair, (image0, image1) in zip(

@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from superglue_ros.cli import main
 from superglue_ros.config import Config, FrontEndConfig, KeyframesConfig, MatcherConfig
 from superglue_ros.data.bag_sequences import BagSequence, SequenceTopics, write_bag
-from superglue_ros.data.sequences import SequenceItem
+from superglue_ros.data.sequences.base import SequenceItem
 from superglue_ros.data.trajectories import Trajectory, write_trajectory
 from superglue_ros.evaluation.bag import judge as bag
 from superglue_ros.evaluation.bag.outcomes import FrameOutcome, PairOutcome, matches_digest

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from superglue_ros.cli import main
-from superglue_ros.data.sequences import open_sequence
+from superglue_ros.data.sequences.base import open_sequence
 from superglue_ros.data.trajectories import Trajectory, write_trajectory
 from superglue_ros.errors import DataError
 from superglue_ros.evaluation.pairs.make_pairs import FrameRange, pairs_by_gap, pairs_by_overlap

@@ -12,7 +12,7 @@ import pytest
 
 from superglue_ros.data.bag_sequences import IMAGE, SequenceTopics, write_bag
 from superglue_ros.data.bags import BagReader, BagWriter, typestore
-from superglue_ros.data.sequences import SequenceItem
+from superglue_ros.data.sequences.base import SequenceItem
 from superglue_ros.geometry.camera import Camera
 
 pytestmark = pytest.mark.ros

@@ -59,7 +59,7 @@ def test_pairs_are_described_in_order_with_labels_of_their_own(corpus):
     torch.manual_seed(0)
     engine = SuperPointEngine(SuperPoint(TINY).eval(), torch.device("cpu"))
     source = PairSource(recipe(corpus), 5)
-    pairs = describe(engine, draw(source, 0, 0, 0), 200, random_keypoints=True)
+    pairs = describe(engine, draw(source, 0, 0, 0), recipe(corpus))
     views = draw(source, 0, 0, 0).sets
     assert len(pairs) == 5
     matched = 0

@@ -1,0 +1,266 @@
+"""A sequence of images as frames, and how a folder becomes one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from superglue_ros.data.trajectories import Trajectory, parse_floats, text_rows
+from superglue_ros.errors import CalibrationError, DataError
+from superglue_ros.geometry.camera import Camera
+from superglue_ros.registry import SEQUENCES
+
+
+@dataclass(frozen=True, eq=False)
+class SequenceItem:
+    """One frame of a sequence.
+
+    ``image`` (H, W) or (H, W, 3) BGR uint8; ``camera`` None where unknown; ``depth`` (H, W) float32
+    metres along z, 0 = unknown, or None; ``T_world_camera`` (4, 4) float64, optical axes, or None.
+    """
+
+    stamp_ns: int
+    image: NDArray[np.uint8]
+    camera: Camera | None
+    depth: NDArray[np.float32] | None
+    T_world_camera: NDArray[np.float64] | None
+
+
+class ImageSequence(Protocol):
+    """Anything that yields frames in the order of their stamps."""
+
+    @property
+    def name(self) -> str:
+        """What to call it in a report."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[SequenceItem]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """What is known of a frame before its files are read.
+
+    ``camera``: its calibration, or only the intrinsics (3, 3) where the size is that of the image.
+    """
+
+    stamp_ns: int
+    image: Path
+    depth: Path | None
+    camera: Camera | NDArray[np.float64] | None
+
+
+class FolderSequence:
+    """A folder of images; files are read when a frame is asked for.
+
+    ``outdoor``: the scale of its ground truth is that of a reconstruction from photographs, and
+    matches are labelled as the paper does outdoors.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        rows: Sequence[Row],
+        trajectory: Trajectory | None,
+        depth_unit_m: float,
+        outdoor: bool = False,
+    ) -> None:
+        self.name = name
+        self.trajectory = trajectory
+        self.depth_unit_m = depth_unit_m
+        self.outdoor = outdoor
+        self._rows = list(rows)
+
+    @property
+    def camera(self) -> Camera | None:
+        """The calibration that all frames share; None where they share none."""
+        first = self._rows[0].camera
+        same = all(row.camera is first for row in self._rows)
+        return first if same and isinstance(first, Camera) else None
+
+    @property
+    def stamps_ns(self) -> NDArray[np.int64]:
+        """Stamps (N,) of all frames, increasing."""
+        return np.array([row.stamp_ns for row in self._rows], np.int64)
+
+    @property
+    def image_paths(self) -> list[Path]:
+        """Colour files of all frames."""
+        return [row.image for row in self._rows]
+
+    @property
+    def distorted(self) -> bool:
+        """Whether the lens bends straight lines in any of the images."""
+        return any(isinstance(row.camera, Camera) and row.camera.distorted for row in self._rows)
+
+    def intrinsics(self, index: int) -> NDArray[np.float64]:
+        """Intrinsics (3, 3) of a frame; raises :class:`DataError` where there are none."""
+        camera = self._rows[index].camera
+        if camera is None:
+            raise DataError(f"sequence {self.name} has no calibration")
+        return camera.matrix if isinstance(camera, Camera) else camera
+
+    def select(self, indices: Sequence[int]) -> FolderSequence:
+        """The frames ``indices`` in their order."""
+        rows = [self._rows[i] for i in indices]
+        return FolderSequence(self.name, rows, self.trajectory, self.depth_unit_m, self.outdoor)
+
+    def pose(self, index: int) -> NDArray[np.float64] | None:
+        """``T_world_camera`` (4, 4) of a frame, None where there is no ground truth."""
+        return None if self.trajectory is None else self.trajectory.at(self._rows[index].stamp_ns)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[SequenceItem]:
+        return (self[index] for index in range(len(self)))
+
+    def __getitem__(self, index: int) -> SequenceItem:
+        """Frame ``index``; raises :class:`DataError` where a file is missing or does not fit."""
+        row = self._rows[index]
+        image = _read(row.image, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        height, width = image.shape[:2]
+        camera = row.camera
+        if camera is not None and not isinstance(camera, Camera):
+            camera = Camera(width, height, camera, np.zeros(0))
+        if camera is not None and (width, height) != (camera.width, camera.height):
+            raise DataError(
+                f"{row.image} is {width}x{height}, but the calibration is for "
+                f"{camera.width}x{camera.height}"
+            )
+        depth = None if row.depth is None else self._depth(row.depth, width, height)
+        return SequenceItem(
+            stamp_ns=row.stamp_ns,
+            image=image,
+            camera=camera,
+            depth=depth,
+            T_world_camera=self.pose(index),
+        )
+
+    def _depth(self, path: Path, width: int, height: int) -> NDArray[np.float32]:
+        depth = _read_hdf5(path) if path.suffix == ".h5" else _read_png(path)
+        if depth.shape[1] * height == depth.shape[0] * width:
+            # A sensor of another resolution, registered to the colour image.
+            depth = cv2.resize(depth, (width, height), interpolation=cv2.INTER_NEAREST)
+        if depth.shape != (height, width):
+            raise DataError(
+                f"{path} is {depth.shape[1]}x{depth.shape[0]}, but its image is {width}x{height}: "
+                f"give depth registered to the image"
+            )
+        return np.asarray(depth, np.float32) * np.float32(self.depth_unit_m)
+
+
+class Layout(Protocol):
+    """How the files of a sequence are arranged."""
+
+    def recognises(self, path: Path) -> bool:
+        """Whether ``path`` looks like a sequence of this layout."""
+        ...
+
+    def open(self, path: Path, depth_unit_m: float | None, root: Path | None) -> FolderSequence:
+        """The sequence; see :func:`open_sequence`."""
+        ...
+
+
+def open_sequence(
+    path: str | Path,
+    depth_unit_m: float | None = None,
+    layout: str = "",
+    root: str | Path | None = None,
+) -> FolderSequence:
+    """Open a sequence, in the ``layout`` of that name or the one that its files show.
+
+    ``depth_unit_m`` is one unit of the depth images in metres; None takes the layout's own.
+    ``root``: where the file names of a layout start from that keeps its lists apart from its
+    images. Raises :class:`DataError` naming file and line where something is missing or malformed.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"sequence {path} does not exist")
+    start = None if root is None else Path(root)
+    for name in [layout] if layout else SEQUENCES:
+        chosen: Layout = SEQUENCES.make(name)
+        if layout or chosen.recognises(path):
+            return chosen.open(path, depth_unit_m, start)
+    known = "; ".join(f"{name}: {choice.description}" for name, choice in SEQUENCES.items())
+    raise DataError(f"{path} is no sequence of a known layout. {known}")
+
+
+def read_intrinsics(path: Path) -> Camera:
+    """A camera from ``width height fx fy cx cy k1 k2 p1 p2 [k3]``; raises :class:`DataError`."""
+    rows = list(text_rows(path))
+    if len(rows) != 1 or len(rows[0][1]) not in (6, 10, 11):
+        raise DataError(f"{path} must hold one line: width height fx fy cx cy k1 k2 p1 p2 [k3]")
+    number, words = rows[0]
+    values = parse_floats(words, f"{path}, line {number}")
+    return camera_of(int(values[0]), int(values[1]), values[2:], str(path))
+
+
+def camera_of(width: int, height: int, values: NDArray[np.float64], where: str) -> Camera:
+    """A camera of ``fx fy cx cy`` and OpenCV's coefficients; raises :class:`DataError`."""
+    fx, fy, cx, cy = values[:4]
+    distortion = values[4:] if np.any(values[4:]) else np.zeros(0)
+    try:
+        return Camera(width, height, np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]), distortion)
+    except CalibrationError as error:
+        raise DataError(f"{where}: {error}") from error
+
+
+def check_order(rows: Sequence[Row], path: Path) -> None:
+    """Raise :class:`DataError` unless there are frames and their stamps increase."""
+    if not rows:
+        raise DataError(f"{path} lists no image")
+    for before, after in pairwise(rows):
+        if after.stamp_ns <= before.stamp_ns:
+            raise DataError(
+                f"{path}: the timestamp of {after.image.name} is not later than that of "
+                f"{before.image.name}, the line before"
+            )
+
+
+def read_matrix(path: Path) -> NDArray[np.float64]:
+    """A matrix of 3 or 4 rows and columns in a text file, finite or not; :class:`DataError`."""
+    rows = [words for _, words in text_rows(path)]
+    try:
+        matrix = np.array([[float(word) for word in words] for words in rows])
+    except ValueError as error:
+        raise DataError(f"{path} cannot be read as a matrix: {error}") from error
+    if matrix.shape not in ((3, 3), (4, 4), (3, 4)):
+        raise DataError(f"{path} holds a matrix of {matrix.shape}, not 3x3 or 4x4")
+    return matrix
+
+
+def _read(path: Path, flags: int) -> NDArray:
+    if not path.is_file():
+        raise DataError(f"image {path} does not exist")
+    image = cv2.imread(str(path), flags)
+    if image is None:
+        raise DataError(f"image {path} cannot be read: damaged, or of an unknown format")
+    return image
+
+
+def _read_png(path: Path) -> NDArray:
+    raw = _read(path, cv2.IMREAD_UNCHANGED)
+    if raw.dtype != np.uint16 or raw.ndim != 2:
+        raise DataError(f"{path}: depth must be a 16-bit grey PNG, not {raw.dtype}")
+    return raw
+
+
+def _read_hdf5(path: Path) -> NDArray:
+    try:
+        import h5py
+    except ImportError as error:
+        raise DataError(f"{path} needs h5py: pip install h5py") from error
+    try:
+        with h5py.File(path, "r") as file:
+            return np.asarray(file["depth"], np.float32)
+    except (OSError, KeyError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as depth: {error}") from error

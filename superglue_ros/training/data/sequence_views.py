@@ -1,0 +1,143 @@
+"""View sets from sequences with depth and poses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from superglue_ros.data.image import to_grey
+from superglue_ros.data.rectify import Rectification
+from superglue_ros.data.sequences.base import FolderSequence, open_sequence
+from superglue_ros.errors import DataError
+from superglue_ros.geometry.ground_truth import INDOOR, OUTDOOR
+from superglue_ros.training.data.views import PosedViews
+from superglue_ros.training.recipes import SequenceSource, ViewRecipe
+
+Array = NDArray[np.float64]
+
+_TRIES = 400
+
+
+@dataclass(frozen=True, eq=False)
+class PosedView:
+    """A grey image (H, W) uint8 without distortion, its depth (H, W) [m], intrinsics and pose."""
+
+    image: NDArray[np.uint8]
+    depth: NDArray[np.float32]
+    matrix: Array
+    T_world_camera: Array
+
+
+class PosedFrames:
+    """The frames of a sequence that have depth and a pose, rectified and fitted to one size."""
+
+    def __init__(self, sequence: FolderSequence) -> None:
+        self._sequence = sequence
+        camera = sequence.camera
+        self._rectification = (
+            Rectification.of(camera) if camera is not None and camera.distorted else None
+        )
+        self.thresholds = OUTDOOR if sequence.outdoor else INDOOR
+
+    def __len__(self) -> int:
+        return len(self._sequence)
+
+    def view(self, index: int, size: tuple[int, int]) -> PosedView | None:
+        """A frame at ``size`` (width, height), None where it has no depth or no pose.
+
+        The image is cropped about its centre to the aspect of ``size``, then resized. Raises
+        :class:`DataError` where its files do not fit each other.
+        """
+        if self._sequence.pose(index) is None:
+            return None
+        item = self._sequence[index]
+        if item.depth is None or item.T_world_camera is None:
+            return None
+        image, depth = to_grey(item.image), item.depth
+        if self._rectification is not None:
+            image, depth = self._rectification.image(image), self._rectification.depth(depth)
+        height, width = image.shape
+        scale = max(size[0] / width, size[1] / height)
+        crop = (round(size[0] / scale), round(size[1] / scale))
+        left, top = (width - crop[0]) // 2, (height - crop[1]) // 2
+        window = np.s_[top : top + crop[1], left : left + crop[0]]
+        grey = cv2.resize(image[window], size, interpolation=cv2.INTER_AREA)
+        near = cv2.resize(depth[window], size, interpolation=cv2.INTER_NEAREST)
+        sx, sy = size[0] / crop[0], size[1] / crop[1]
+        resize = np.array([[sx, 0, sx * 0.5 - 0.5], [0, sy, sy * 0.5 - 0.5], [0, 0, 1]])
+        shift = np.array([[1, 0, -left], [0, 1, -top], [0, 0, 1.0]])
+        return PosedView(
+            np.asarray(grey, np.uint8),
+            np.asarray(near, np.float32),
+            resize @ shift @ self._sequence.intrinsics(index),
+            item.T_world_camera,
+        )
+
+    def views(self, indices: list[int], size: tuple[int, int]) -> PosedViews | None:
+        """The frames ``indices`` as one view set, None where one lacks depth or a pose."""
+        found = [self.view(index, size) for index in indices]
+        posed = [view for view in found if view is not None]
+        if len(posed) < len(indices):
+            return None
+        return PosedViews(
+            images=[view.image for view in posed],
+            depths=[view.depth for view in posed],
+            matrices=[view.matrix for view in posed],
+            poses=[view.T_world_camera for view in posed],
+            thresholds=self.thresholds,
+        )
+
+
+class SequenceDrawer:
+    """Draws view sets whose neighbouring views share a part of what they see.
+
+    Every sequence is drawn as often as any other, as the paper samples as many pairs of every
+    scene. Raises :class:`DataError` where none fits the recipe.
+    """
+
+    def __init__(self, recipe: ViewRecipe) -> None:
+        if not recipe.sequences:
+            raise DataError("the recipe names no sequences: give at least one")
+        self._recipe = recipe
+        self._sources = [(_frames_of(source), source) for source in recipe.sequences]
+
+    def __call__(self, rng: np.random.Generator) -> PosedViews:
+        recipe = self._recipe
+        low, high = recipe.overlap
+        size = (recipe.width, recipe.height)
+        for _ in range(_TRIES):
+            frames, source = self._sources[int(rng.integers(len(self._sources)))]
+            indices = _draw(rng, len(frames), recipe.views, source.gap)
+            views = None if indices is None else frames.views(indices, size)
+            if views is None:
+                continue
+            shared = [views.overlap(i - 1, i) for i in range(1, recipe.views)]
+            if low <= min(shared) and max(shared) <= high:
+                return views
+        raise DataError(
+            f"no {recipe.views} frames of the sequences share {low} to {high} of their area: widen "
+            f"overlap or the gaps"
+        )
+
+
+def _frames_of(source: SequenceSource) -> PosedFrames:
+    sequence = open_sequence(
+        source.folder, source.depth_unit or None, source.layout, source.root or None
+    )
+    last = source.last or len(sequence)
+    return PosedFrames(sequence.select(range(len(sequence))[source.first : last]))
+
+
+def _draw(
+    rng: np.random.Generator, length: int, views: int, gap: tuple[int, int]
+) -> list[int] | None:
+    """Frames of a set; None where the draw ran over the end."""
+    if gap[1] == 0:  # photographs in no order
+        return [int(i) for i in rng.permutation(length)[:views]] if length >= views else None
+    gaps = rng.integers(gap[0], gap[1] + 1, views - 1)
+    first = int(rng.integers(max(length - int(gaps.sum()), 1)))
+    indices = first + np.concatenate([[0], np.cumsum(gaps)])
+    return None if indices[-1] >= length else [int(i) for i in indices]
