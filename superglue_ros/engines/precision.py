@@ -19,7 +19,7 @@ from torch import Tensor
 from superglue_ros.engines.superglue import SuperGlueEngine
 from superglue_ros.engines.superpoint import SuperPointEngine
 from superglue_ros.networks.superglue import SuperGlue
-from superglue_ros.networks.superpoint import SuperPoint, non_maximum_suppression, select_keypoints
+from superglue_ros.networks.superpoint import SuperPoint, detect_keypoints
 
 log = logging.getLogger(__name__)
 
@@ -112,8 +112,7 @@ def detection_outcome(engine: MapsImages) -> Outcome:
         noise = torch.rand(1, 1, 240 // size, 320 // size, generator=generator)
         image += F.interpolate(noise, (240, 320), mode="nearest") / 5
     probability, _ = engine.maps(image)
-    scores = non_maximum_suppression(probability, 4)
-    keypoints, values = select_keypoints(scores[0], 10_000, 0.005, 4)
+    ((keypoints, values),) = detect_keypoints(probability, 10_000, 0.005, 4, 4)
     return {tuple(xy): value for xy, value in zip(keypoints.tolist(), values.tolist(), strict=True)}
 
 

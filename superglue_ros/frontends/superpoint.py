@@ -13,10 +13,9 @@ from superglue_ros.engines.precision import MapsImages, short_name
 from superglue_ros.frontends.base import GreyImage
 from superglue_ros.networks.superpoint import (
     SuperPointConfig,
-    non_maximum_suppression,
+    detect_keypoints,
     refine_keypoints,
     sample_descriptors,
-    select_keypoints,
 )
 from superglue_ros.networks.weights import load_superpoint
 from superglue_ros.types import Features, FloatArray
@@ -84,15 +83,13 @@ class SuperPointFrontEnd:
         """The best keypoints of one image from its maps (1, H, W) and (1, D, H/8, W/8)."""
         config = self._config
         height, width = resized.image.shape
-        scores = probability[:, :height, :width]
-        if config.nms_radius:
-            scores = non_maximum_suppression(scores, config.nms_radius)
-        keypoints, values = select_keypoints(
-            scores[0], config.max_keypoints, config.threshold, config.border
+        probability = probability[:, :height, :width]
+        ((keypoints, values),) = detect_keypoints(
+            probability, config.max_keypoints, config.threshold, config.nms_radius, config.border
         )
         if config.subpixel:
             radius = min(_SUBPIXEL_RADIUS, config.nms_radius)  # clear of other keypoints
-            keypoints = refine_keypoints(probability[0, :height, :width], keypoints, radius)
+            keypoints = refine_keypoints(probability[0], keypoints, radius)
         original = resized.to_original(keypoints.cpu().numpy())
         return self._features(image, original, values, keypoints, dense)
 

@@ -142,6 +142,17 @@ def select_keypoints(
     return candidates.flip(1).to(scores.dtype) + border, values
 
 
+def detect_keypoints(
+    probability: Tensor, max_keypoints: int, threshold: float, nms_radius: int, border: int
+) -> list[tuple[Tensor, Tensor]]:
+    """From the probability of every pixel (B, H, W) to the best keypoints of each image.
+
+    Non-maximum suppression (none with radius 0), then :func:`select_keypoints`.
+    """
+    heat = non_maximum_suppression(probability, nms_radius) if nms_radius else probability
+    return [select_keypoints(one, max_keypoints, threshold, border) for one in heat]
+
+
 def refine_keypoints(scores: Tensor, keypoints: Tensor, radius: int = 2) -> Tensor:
     """Sub-pixel positions: centres of mass of the scores around whole pixels.
 

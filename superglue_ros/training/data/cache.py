@@ -23,9 +23,8 @@ from superglue_ros.engines.superpoint import SuperPointEngine
 from superglue_ros.errors import DataError
 from superglue_ros.geometry.ground_truth import PAPER, LabelRule
 from superglue_ros.networks.superpoint import (
-    non_maximum_suppression,
+    detect_keypoints,
     sample_descriptors,
-    select_keypoints,
 )
 from superglue_ros.training.checkpoint import write_atomically
 from superglue_ros.training.data.views import ViewSet, label_views
@@ -79,10 +78,9 @@ def extract(
     """
     batch = torch.from_numpy(np.stack(images)).unsqueeze(1).float().div(255)
     probability, descriptors = engine.maps(batch)
-    heat = non_maximum_suppression(probability, nms_radius)
+    detected = detect_keypoints(probability, max_keypoints, SCORE_THRESHOLD, nms_radius, border)
     features = []
-    for i in range(len(batch)):
-        keypoints, scores = select_keypoints(heat[i], max_keypoints, SCORE_THRESHOLD, border)
+    for i, (keypoints, scores) in enumerate(detected):
         missing = max_keypoints - len(keypoints)
         if rng is not None and missing > 0:
             limits = np.array([batch.shape[3], batch.shape[2]]) - border

@@ -27,9 +27,8 @@ from superglue_ros.errors import DataError
 from superglue_ros.networks.device import resolve_device
 from superglue_ros.networks.superpoint import (
     SuperPoint,
+    detect_keypoints,
     keypoint_probability,
-    non_maximum_suppression,
-    select_keypoints,
 )
 from superglue_ros.networks.weights import load_superpoint
 from superglue_ros.settings import setting
@@ -208,8 +207,7 @@ def _adapted(recipe: LabelRecipe, rng: np.random.Generator) -> Teacher:
 
     def teach(image: Image) -> Points:
         heat = torch.from_numpy(adapt(network, image, rng, recipe, device))[None]
-        best = non_maximum_suppression(heat, 4)[0]
-        points, scores = select_keypoints(best, recipe.points, 0.005, 4)
+        ((points, scores),) = detect_keypoints(heat, recipe.points, 0.005, 4, 4)
         return torch.cat([points, scores[:, None]], dim=1).numpy()
 
     return teach
