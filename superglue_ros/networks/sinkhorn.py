@@ -1,26 +1,32 @@
 """Optimal matching layer: partial assignment by optimal transport with dustbins (eq. 8-9).
 
-One iteration, four ways to make it, which all give the iterates of the first:
+One iteration, u = log p - logsumexp(Z + v) over columns and then v = log q - logsumexp(Z + u) over
+rows, in four forms that give the same assignment. Which is when:
 
-* :func:`log_sinkhorn`: in the log domain. The reference; slow, exact and differentiable for any
-  scores.
-* :func:`sinkhorn`: for inference. The log domain costs a logarithm and an exponential per matrix
-  entry and iteration. On the kernel K = exp(Z + u + v), with potentials u, v absorbed, the same
-  iteration is two matrix-vector products,
+- :func:`log_sinkhorn`, in the log domain: the reference. Slow (an exponential per entry and half
+  iteration), any score, differentiable by autograd. The others fall back on it or are tested
+  against it.
+- :func:`sinkhorn`, and :func:`transport` that also counts its work: inference. Stabilised kernel
+  scaling that stops early; it reads its progress, so no graph and no autograd.
+- :func:`training_sinkhorn`: the network is trained through it. Plain kernel scaling with a gradient
+  of its own; in the log domain where scores spread too wide for it.
+- :func:`unrolled_sinkhorn`: export to ONNX. Stabilised kernel scaling without a branch on data.
 
-      a = p / (K b),   b = q / (K' a),   u + log a and v + log b are the potentials of eq. 9.
+Kernel scaling: on K = exp(Z + u + v), with potentials u, v absorbed, the iteration is two
+matrix-vector products,
 
-  That is exact as long as a and b stay near 1. The Sinkhorn update does not expand in the maximum
-  norm (log-sum-exp does not), so with step d = max |v_t - v_(t-1)| the next n iterates drift by at
-  most n d: this bounds how long a kernel may be used before it is absorbed anew, and it bounds what
-  the remaining iterations can still change. A step too large for a kernel is taken in the log
-  domain: that is the first one, from nothing; after it a dustbin holds every step below log(M + N).
-* :func:`differentiable_sinkhorn`: for training. Both directions are products of one kernel with
-  vectors, and the gradient of the kernel is a single product of all iterations at the end: an order
-  of magnitude faster on a CPU than the log domain, which passes over the matrix several times per
-  iteration. One kernel holds only scores of a limited spread; the log domain is behind it.
-* :func:`unrolled_sinkhorn`: for exported graphs, which have no use for a loop that looks at its
-  data: kernels are absorbed every few iterations, whatever the drift.
+    a = p / (K b),   b = q / (K' a),   u + log a and v + log b are the potentials of eq. 9.
+
+That is exact as long as a and b stay near 1. The Sinkhorn update does not expand in the maximum
+norm (log-sum-exp does not), so with step d = max |v_t - v_(t-1)| the next n iterates drift by at
+most n d: this bounds how long a kernel may be used before it is absorbed anew, and it bounds what
+the remaining iterations can still change. A step too large for a kernel is taken in the log domain:
+that is the first one, from nothing; after it a dustbin holds every step below log(M + N).
+
+All forms take ``scores`` (B, M, N), the ``dustbin`` score (a scalar), and ``mask0`` (B, M),
+``mask1`` (B, N) bool, True = a keypoint, False = padding. They give (B, M+1, N+1), the logarithm of
+the augmented assignment; entries of padded rows and columns are -inf. Each pair needs a keypoint
+on one side at least: with none there is nothing to transport, and the result means nothing.
 """
 
 from __future__ import annotations
@@ -31,17 +37,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-MAX_DRIFT = 15.0
-"""Largest |log a|, |log b|. A kernel entry is floored at exp(-60): against a row sum of at least
-exp(-15) that is below 1e-12 relative, and no product becomes a (slow) denormal number."""
 FLOOR = -60.0
+"""Smallest exponent of a kernel entry, so that no product becomes a (slow) denormal number."""
+MAX_DRIFT = 15.0
+"""Largest |log a|, |log b| in inference: a kernel entry at the floor, exp(-60), is below 1e-12 of a
+row sum of at least exp(-15)."""
 CHECK_EVERY = 10
 """Iterations between two looks at the drift (on a GPU each one waits for the device)."""
 ABSORB_EVERY = 5
-"""Iterations of an unrolled kernel. With dustbins a step is below log(M + N), so five drift by less
-than 45 up to 4096 keypoints."""
+"""Unrolled iterations on one kernel: with dustbins a step is below log(M + N), so five drift by
+less than 45 up to 4096 keypoints."""
 MAX_RANGE = 80.0
-"""Spread of the scores (natural logarithm) that one float32 kernel holds."""
+"""Spread of the scores in training that float32 exponentials hold (natural logarithm)."""
 
 
 def augment(scores: Tensor, dustbin: Tensor) -> Tensor:
@@ -52,17 +59,16 @@ def augment(scores: Tensor, dustbin: Tensor) -> Tensor:
     return torch.cat([torch.cat([scores, column], dim=2), row], dim=1)
 
 
-def marginals(
-    shape: tuple[int, int, int], mask0: Tensor | None, mask1: Tensor | None, like: Tensor
-) -> tuple[Tensor, Tensor]:
+def marginals(z: Tensor, mask0: Tensor | None, mask1: Tensor | None) -> tuple[Tensor, Tensor]:
     """Logarithms of the expected matches a and b of eq. 9: (B, M+1) and (B, N+1).
 
-    A keypoint expects one match, a dustbin as many as the other image has keypoints, padding none
-    (log 0 = -inf, which removes the padded rows and columns from every sum).
+    ``z`` (B, M+1, N+1) gives sizes, dtype and device. A keypoint expects one match, a dustbin as
+    many as the other image has keypoints, padding none (log 0 = -inf, which removes the padded rows
+    and columns from every sum).
     """
-    batch, m, n = shape
-    valid0 = like.new_ones(batch, m) if mask0 is None else mask0.to(like.dtype)
-    valid1 = like.new_ones(batch, n) if mask1 is None else mask1.to(like.dtype)
+    batch, m, n = z.shape[0], z.shape[1] - 1, z.shape[2] - 1
+    valid0 = z.new_ones(batch, m) if mask0 is None else mask0.to(z.dtype)
+    valid1 = z.new_ones(batch, n) if mask1 is None else mask1.to(z.dtype)
     a = torch.cat([valid0, valid1.sum(1, keepdim=True)], dim=1)
     b = torch.cat([valid1, valid0.sum(1, keepdim=True)], dim=1)
     return a.log(), b.log()
@@ -75,21 +81,17 @@ def log_sinkhorn(
     mask0: Tensor | None = None,
     mask1: Tensor | None = None,
 ) -> Tensor:
-    """Log assignment by Sinkhorn in the log domain: slow, exact, differentiable; the reference.
+    """Log assignment (B, M+1, N+1) in the log domain: slow, exact, differentiable; the reference.
 
-    ``scores`` (B, M, N); ``mask0`` (B, M), ``mask1`` (B, N) bool, True = a keypoint, False =
-    padding. Returns (B, M+1, N+1), the logarithm of the augmented assignment of eq. 9; entries of
-    padded rows and columns are -inf.
+    Arguments as the module says; in the dtype of ``scores``.
     """
-    batch, m, n = scores.shape
     z = augment(scores, dustbin)
-    log_a, log_b = marginals((batch, m, n), mask0, mask1, z)
-    u = torch.zeros_like(log_a)
-    v = torch.zeros_like(log_b).masked_fill(log_b == -torch.inf, -torch.inf)
+    log_p, log_q = marginals(z, mask0, mask1)
+    u, v = torch.zeros_like(log_p), _start(log_q)
     for _ in range(iterations):
-        u = log_a - torch.logsumexp(z + v.unsqueeze(1), dim=2)
-        v = log_b - torch.logsumexp(z + u.unsqueeze(2), dim=1)
-    return z + u.unsqueeze(2) + v.unsqueeze(1)
+        u = log_p - torch.logsumexp(z + v.unsqueeze(1), dim=2)
+        v = log_q - torch.logsumexp(z + u.unsqueeze(2), dim=1)
+    return _assignment(z, u, v)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,10 +115,10 @@ def sinkhorn(
     mask0: Tensor | None = None,
     mask1: Tensor | None = None,
 ) -> Tensor:
-    """Log assignment (B, M+1, N+1) by whichever way is fast and exact; see :func:`log_sinkhorn`.
+    """Log assignment (B, M+1, N+1) for inference: that of :func:`transport`.
 
     Within 1e-4 of the log domain for scores up to +-100. Under autograd, where every iteration is
-    recorded, it is :func:`log_sinkhorn` itself; training takes :func:`differentiable_sinkhorn`.
+    recorded, it is :func:`log_sinkhorn` itself.
     """
     if torch.is_grad_enabled() and (scores.requires_grad or dustbin.requires_grad):
         return log_sinkhorn(scores, dustbin, iterations, mask0, mask1)
@@ -137,11 +139,10 @@ def transport(
     ``tolerance`` (0 = never).
     """
     z = augment(scores, dustbin)
-    log_p, log_q = marginals((len(z), z.shape[1] - 1, z.shape[2] - 1), mask0, mask1, z)
+    log_p, log_q = marginals(z, mask0, mask1)
     p, q = log_p.exp(), log_q.exp()
     kernel = torch.empty_like(z)
-    u = torch.zeros_like(log_p)
-    v = torch.zeros_like(log_q).masked_fill(log_q == -torch.inf, -torch.inf)
+    u, v = torch.zeros_like(log_p), _start(log_q)
     a, b = torch.ones_like(u), torch.ones_like(v)
     step, drift = float("inf"), float("inf")
     done = log_domain = kernels = 0
@@ -161,8 +162,8 @@ def transport(
         previous = b
         for _ in range(block):
             previous = b
-            a = p / _product(kernel, b)
-            b = q / _product(kernel.transpose(1, 2), a)
+            a = p / _product_by_pair(kernel, b)
+            b = q / _product_by_pair(kernel.transpose(1, 2), a)
         log_a, log_b = a.log(), b.log()
         u, v = u0 + log_a, v0 + log_b
         step, drift = _largest(log_b - previous.log()), max(_largest(log_a), _largest(log_b))
@@ -171,43 +172,27 @@ def transport(
     return Transport(kernel.add_(v.unsqueeze(1)), done, log_domain, kernels)
 
 
-def _product(matrix: Tensor, vector: Tensor) -> Tensor:
-    """(B, M, N) times (B, N); pair by pair on the CPU, whose batched product is slow."""
-    if matrix.is_cuda or len(matrix) == 1:
-        return torch.matmul(matrix, vector.unsqueeze(2)).squeeze(2)
-    return torch.stack([torch.mv(m, x) for m, x in zip(matrix, vector, strict=True)])
-
-
-def _log_sum_exp(z: Tensor, offset: Tensor, dim: int, buffer: Tensor) -> Tensor:
-    """``logsumexp(z + offset, dim)`` in the given memory, several times torch's speed on a CPU."""
-    torch.add(z, offset, out=buffer)
-    top = buffer.amax(dim, keepdim=True)
-    return buffer.sub_(top).clamp_(min=FLOOR).exp_().sum(dim).log_().add_(top.squeeze(dim))
-
-
-def _largest(x: Tensor) -> float:
-    """Largest magnitude; padding (-inf, and its differences) does not count."""
-    return float(x.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).abs().amax())
-
-
-def differentiable_sinkhorn(
+def training_sinkhorn(
     scores: Tensor,
     dustbin: Tensor,
     iterations: int,
     mask0: Tensor | None = None,
     mask1: Tensor | None = None,
 ) -> Tensor:
-    """Log assignment (B, M+1, N+1) as of :func:`log_sinkhorn`, in float32, fast to differentiate.
+    """Log assignment (B, M+1, N+1) in float32 for training, differentiable.
 
-    Falls back to it where scores spread wider than :data:`MAX_RANGE`.
+    The log domain makes several passes over the matrix per iteration, forward and backward. Here
+    both directions are products of one kernel matrix with vectors, and the gradient of the kernel
+    is a single product of all iterations at the end: an order of magnitude faster on a CPU. Falls
+    back to :func:`log_sinkhorn` where scores spread wider than :data:`MAX_RANGE`.
     """
     z = augment(scores.float(), dustbin)
-    log_a, log_b = marginals(scores.shape, mask0, mask1, z)  # type: ignore[arg-type]
+    log_p, log_q = marginals(z, mask0, mask1)
     row_max = z.detach().amax(dim=2, keepdim=True)
     if bool((row_max.amax() - z.detach().amin()) > MAX_RANGE):
         return log_sinkhorn(scores.float(), dustbin, iterations, mask0, mask1)
-    u, v = _Scaling.apply((z - row_max).exp(), log_a.exp(), log_b.exp(), iterations)
-    return z - row_max + _log(u).unsqueeze(2) + _log(v).unsqueeze(1)
+    u, v = _Scaling.apply((z - row_max).exp(), log_p.exp(), log_q.exp(), iterations)
+    return _assignment(z - row_max, _finite_log(u), _finite_log(v))
 
 
 class _Scaling(torch.autograd.Function):
@@ -219,8 +204,8 @@ class _Scaling(torch.autograd.Function):
         before, us, vs = [], [], []
         for _ in range(iterations):
             before.append(v)
-            u = a / _times(kernel, v)
-            v = b / _times(kernel.transpose(1, 2), u)
+            u = a / _product(kernel, v)
+            v = b / _product(kernel.transpose(1, 2), u)
             us.append(u)
             vs.append(v)
         ctx.save_for_backward(kernel, a, b, torch.stack(before), torch.stack(us), torch.stack(vs))
@@ -236,37 +221,26 @@ class _Scaling(torch.autograd.Function):
             grad_s = -grad_v * vs[t] * _ratio(vs[t], b)
             left.append(us[t])
             right.append(grad_s)
-            grad_u = grad_u + _times(kernel, grad_s)
+            grad_u = grad_u + _product(kernel, grad_s)
             grad_r = -grad_u * us[t] * _ratio(us[t], a)
             left.append(grad_r)
             right.append(before[t])
-            grad_v = _times(kernel.transpose(1, 2), grad_r)
+            grad_v = _product(kernel.transpose(1, 2), grad_r)
             grad_u = torch.zeros_like(grad_u)
         grad_kernel = torch.stack(left, dim=2) @ torch.stack(right, dim=1)
         return grad_kernel, None, None, None
 
 
-def _log(x: Tensor) -> Tensor:
-    """Logarithm whose gradient stays finite where padding makes it -inf."""
-    positive = x > 0
-    return torch.where(positive, x, torch.ones_like(x)).log().masked_fill(~positive, -torch.inf)
-
-
-def _times(matrix: Tensor, vector: Tensor) -> Tensor:
-    return torch.bmm(matrix, vector.unsqueeze(2)).squeeze(2)
-
-
-def _ratio(x: Tensor, total: Tensor) -> Tensor:
-    """X / total, 0 where there is padding."""
-    return torch.where(total > 0, x / total, torch.zeros_like(x))
-
-
 def unrolled_sinkhorn(
     scores: Tensor, dustbin: Tensor, iterations: int, mask0: Tensor, mask1: Tensor
 ) -> Tensor:
-    """Log assignment (B, M+1, N+1) without branches on data; arguments as :func:`log_sinkhorn`."""
+    """Log assignment (B, M+1, N+1) as a fixed sequence of operations, for export.
+
+    Kernels are absorbed every :data:`ABSORB_EVERY` iterations, whatever the drift, because a graph
+    has no use for a loop that looks at its data. The masks are not optional.
+    """
     z = augment(scores, dustbin)
-    log_p, log_q = marginals((z.shape[0], z.shape[1] - 1, z.shape[2] - 1), mask0, mask1, z)
+    log_p, log_q = marginals(z, mask0, mask1)
     # Minus infinity times zero is no number: the padding's logarithm is a large negative instead.
     p, q = log_p.exp().unsqueeze(2), log_q.exp().unsqueeze(2)
     log_p, log_q = log_p.clamp(min=-1e4), log_q.clamp(min=-1e4)
@@ -274,13 +248,61 @@ def unrolled_sinkhorn(
     u = log_p - torch.logsumexp(z + v.unsqueeze(1), dim=2)
     v = log_q - torch.logsumexp(z + u.unsqueeze(2), dim=1)
     for start in range(1, iterations, ABSORB_EVERY):
-        kernel = (z + u.unsqueeze(2) + v.unsqueeze(1)).clamp(min=FLOOR).exp()
+        kernel = _assignment(z, u, v).clamp(min=FLOOR).exp()
         b = torch.ones_like(q)
         for _ in range(min(ABSORB_EVERY, iterations - start)):
             a = p / (kernel @ b)
             b = q / (kernel.transpose(1, 2) @ a)
         u = u + a.squeeze(2).clamp(min=1e-30).log()
         v = v + b.squeeze(2).clamp(min=1e-30).log()
-    log_assignment = z + u.unsqueeze(2) + v.unsqueeze(1)
+    log_assignment = _assignment(z, u, v)
     padding = (log_p < -1e3).unsqueeze(2) | (log_q < -1e3).unsqueeze(1)
     return torch.where(padding, torch.full_like(log_assignment, -torch.inf), log_assignment)
+
+
+def _assignment(z: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    """Scores (B, M+1, N+1) plus the potentials of their rows and columns."""
+    return z + u.unsqueeze(2) + v.unsqueeze(1)
+
+
+def _start(log_marginal: Tensor) -> Tensor:
+    """The first potentials: 0, and -inf for padding."""
+    return torch.zeros_like(log_marginal).masked_fill(log_marginal == -torch.inf, -torch.inf)
+
+
+def _product(matrix: Tensor, vector: Tensor) -> Tensor:
+    """(B, M, N) times (B, N)."""
+    return torch.bmm(matrix, vector.unsqueeze(2)).squeeze(2)
+
+
+def _product_by_pair(matrix: Tensor, vector: Tensor) -> Tensor:
+    """(B, M, N) times (B, N); pair by pair on the CPU, whose batched product is slow.
+
+    Training keeps the batched product: the two differ in the last digits.
+    """
+    if matrix.is_cuda or len(matrix) == 1:
+        return _product(matrix, vector)
+    return torch.stack([torch.mv(m, x) for m, x in zip(matrix, vector, strict=True)])
+
+
+def _log_sum_exp(z: Tensor, offset: Tensor, dim: int, buffer: Tensor) -> Tensor:
+    """``logsumexp(z + offset, dim)`` in the given memory, several times torch's speed on a CPU."""
+    torch.add(z, offset, out=buffer)
+    top = buffer.amax(dim, keepdim=True)
+    return buffer.sub_(top).clamp_(min=FLOOR).exp_().sum(dim).log_().add_(top.squeeze(dim))
+
+
+def _largest(x: Tensor) -> float:
+    """Largest magnitude; padding (-inf, and its differences) does not count."""
+    return float(x.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).abs().amax())
+
+
+def _finite_log(x: Tensor) -> Tensor:
+    """Logarithm whose gradient stays finite where padding makes it -inf."""
+    positive = x > 0
+    return torch.where(positive, x, torch.ones_like(x)).log().masked_fill(~positive, -torch.inf)
+
+
+def _ratio(x: Tensor, total: Tensor) -> Tensor:
+    """X / total, 0 where there is padding."""
+    return torch.where(total > 0, x / total, torch.zeros_like(x))

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from superglue_ros.engines.superpoint import SuperPointEngine
-from superglue_ros.networks.sinkhorn import differentiable_sinkhorn
+from superglue_ros.networks.sinkhorn import training_sinkhorn
 from superglue_ros.networks.superglue import SuperGlue
 from superglue_ros.networks.superpoint import SuperPoint, sample_descriptors
 from superglue_ros.networks.weights import load_superglue, load_superpoint
@@ -126,4 +126,4 @@ class EndToEndObjective:
             f0, f1 = matcher.propagate(*tokens, *masks).float().chunk(2)
         f0, f1 = f0[:, : masks[0].shape[1]], f1[:, : masks[1].shape[1]]
         scores = f0 @ f1.transpose(1, 2) / matcher.config.width**0.5
-        return differentiable_sinkhorn(scores, matcher.dustbin, self.recipe.sinkhorn_iterations)
+        return training_sinkhorn(scores, matcher.dustbin, self.recipe.sinkhorn_iterations)

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from superglue_ros.engines.superpoint import SuperPointEngine
 from superglue_ros.errors import ConfigError, DataError
-from superglue_ros.networks.sinkhorn import differentiable_sinkhorn
+from superglue_ros.networks.sinkhorn import training_sinkhorn
 from superglue_ros.networks.superglue import SuperGlue, initialise_as_optimal_matching
 from superglue_ros.networks.weights import load_superglue, load_superpoint
 from superglue_ros.training.data.batches import (
@@ -184,7 +184,7 @@ class SuperGlueObjective:
             f0, f1 = network.propagate(x0, x1, mask0, mask1).float().chunk(2)
         # The score matrix needs float32: bfloat16 has steps of 0.1 at scores of 20.
         scores = f0[:, :m] @ f1[:, :n].transpose(1, 2) / network.config.width**0.5
-        return differentiable_sinkhorn(
+        return training_sinkhorn(
             scores, network.dustbin, iterations, batch.mask0, batch.mask1
         )
 
