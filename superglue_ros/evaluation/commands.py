@@ -189,7 +189,7 @@ def ablation_command(args: argparse.Namespace) -> int:
         folders.append(output / key)
     print(markdown(compare(folders, output)), end="")
     for key in missing:
-        print(f"no weights for {key}: train it with the network settings {variant(key).changes}")
+        print(f"no weights for {key}: train it with {variant(key).training_hint()}")
     return 0
 
 

@@ -8,6 +8,7 @@ relies on, not what it could have learned without.
 from __future__ import annotations
 
 import dataclasses
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,6 +34,16 @@ class Variant:
             # "Smaller (3 layers)" of 9: a third.
             changes["layers"] = max(1, round(full.layers / 3))
         return replace(full, **changes)  # type: ignore[arg-type]
+
+    def training_hint(self) -> str:
+        """How a training recipe for the variant sets its ``network``, in words."""
+        if not self.changes:
+            return "the network settings of the recipe as they are"
+        return ", ".join(
+            f"network.{name}: "
+            + ("a third of the full network's" if value is None else json.dumps(value))
+            for name, value in self.changes
+        )
 
 
 VARIANTS = (

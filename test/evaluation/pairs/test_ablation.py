@@ -24,11 +24,13 @@ def loaded() -> LoadedSuperGlue:
     return LoadedSuperGlue(SuperGlue(FULL).eval(), "test", "random")
 
 
-def assignment(network: SuperGlue, seed: int = 0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
+def assignment(network: SuperGlue, shift: float = 0.0) -> torch.Tensor:
+    """Of the same random features each time; ``shift`` [px] moves the first keypoint of each."""
+    generator = torch.Generator().manual_seed(0)
     sets = []
     for count in (6, 5):
         points = torch.rand(1, count, 2, generator=generator) * 60
+        points[:, 0] += shift
         descriptors = torch.randn(1, count, 16, generator=generator)
         scores = torch.rand(1, count, generator=generator)
         sets += [points, scores, descriptors, torch.tensor([[80.0, 60.0]])]
@@ -58,9 +60,27 @@ def test_knocking_a_part_out_changes_the_assignment_and_nothing_else(loaded, one
     assert torch.equal(before, after) == (one.key == "full")
     for name, value in made.network.state_dict().items():
         assert torch.equal(value, loaded.network.state_dict()[name])
-    if one.key == "no-position":
-        moved = assignment(made.network, seed=0)
-        assert torch.equal(moved, after)
+
+
+@pytest.mark.parametrize("one", VARIANTS, ids=lambda v: v.key)
+def test_only_without_positional_encoding_the_position_does_not_matter(loaded, one):
+    network = knock_out(loaded, one).network
+    same = torch.equal(assignment(network), assignment(network, shift=7.0))
+    assert same == (one.key == "no-position")
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("no-gnn", "network.graph: false"),
+        ("no-cross-attention", "network.cross_attention: false"),
+        ("no-position", "network.keypoint_encoder: []"),
+        ("smaller", "network.layers: a third of the full network's"),
+        ("full", "the network settings of the recipe as they are"),
+    ],
+)
+def test_every_variant_says_how_to_train_it(key, hint):
+    assert variant(key).training_hint() == hint
 
 
 def test_files_of_variants_are_found_checked_and_missed(loaded, tmp_path):
