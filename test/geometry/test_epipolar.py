@@ -90,3 +90,41 @@ def test_rotation_distance_of_a_shifted_point():
     ref, query = np.array([[0.12, 0.0]]), np.array([[0.1, 0.0]])
     distance = epipolar.rotation_distance_px(ref, query, np.eye(3), 500.0, 500.0)
     np.testing.assert_allclose(distance, [10.0])
+
+
+def test_symmetric_distance_of_a_turned_camera_is_that_to_the_drawn_lines():
+    rotation, translation = exp(np.array([0.1, -0.2, 0.3])), np.array([1.0, 0.2, -0.7])
+    query = points(6)
+    ref_rays = rays(query @ rotation.T + translation) + np.array([0.01, -0.02])
+    query_rays = rays(query) + np.array([-0.015, 0.005])
+    # The line through the epipole and a second point, which lies on the other camera's ray.
+    to_query = [(rotation.T @ (np.append(r, 1) * 5 - translation)) for r in ref_rays]
+    to_ref = [rotation @ (np.append(r, 1) * 5) + translation for r in query_rays]
+    epipole_ref, epipole_query = translation, -rotation.T @ translation
+
+    def distance(point, epipole, other):
+        epipole, other = epipole[:2] / epipole[2], other[:2] / other[2]
+        along = (other - epipole) / np.linalg.norm(other - epipole)
+        across = point - epipole
+        return abs(along[0] * across[1] - along[1] * across[0])
+
+    expected = [
+        (500 * distance(r, epipole_ref, a) + 300 * distance(q, epipole_query, b)) / 2
+        for r, q, a, b in zip(ref_rays, query_rays, to_ref, to_query, strict=True)
+    ]
+    essential = 3 * epipolar.essential_matrix(rotation, translation)  # its scale has no meaning
+    found = epipolar.symmetric_distance_px(ref_rays, query_rays, essential, 500.0, 300.0)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_rotation_distance_of_a_turned_camera():
+    rotation = exp(np.array([0.3, -0.4, 0.2]))
+    query = points(6)
+    turned, query_rays = rays(query @ rotation.T), rays(query)
+    exact = epipolar.rotation_distance_px(turned, query_rays, rotation, 500.0, 300.0)
+    np.testing.assert_allclose(exact, 0, atol=1e-9)
+    moved = query_rays + np.array([0.003, 0.004])
+    back = rays(np.column_stack((moved, np.ones(6))) @ rotation.T)
+    expected = (500 * np.linalg.norm(back - turned, axis=1) + 300 * 0.005) / 2
+    found = epipolar.rotation_distance_px(turned, moved, rotation, 500.0, 300.0)
+    np.testing.assert_allclose(found, expected, rtol=1e-9)

@@ -58,3 +58,11 @@ def test_keypoints_without_descriptors_have_none():
 
 def test_equal_descriptors_give_a_finite_result():
     assert np.isfinite(pool(features(np.ones((5, 8), np.float32)))).all()
+
+
+def test_what_all_descriptors_of_an_image_share_does_not_count():
+    rng = np.random.default_rng(0)
+    descriptors = place(rng)
+    shared = 2 * rng.standard_normal(64).astype(np.float32)
+    plain, shifted = pool(features(descriptors)), pool(features(descriptors + shared))
+    np.testing.assert_allclose(shifted, plain, atol=1e-4)

@@ -6,6 +6,7 @@ import torch
 
 from superglue_ros.errors import ConfigError
 from superglue_ros.evaluation.reports.attention import (
+    LayerAttention,
     attention,
     chosen_keypoints,
     draw_rays,
@@ -34,8 +35,6 @@ def network() -> SuperGlue:
 
 
 def test_weights_are_those_that_the_network_uses(network):
-    # Keys of weight zero make every attention uniform; then the network must give what it gives
-    # without them, and with the true weights it must not.
     one, two = features(9, 0), features(6, 1)
     layers = list(attention(network, one, two))
     assert [layer.cross for layer in layers] == [False, True, False, True]
@@ -104,6 +103,19 @@ def test_rays_show_every_layer_and_head(network):
     assert cross.shape[1] == 2 * (84 + 84)
     colours = picture.reshape(-1, 3).max(axis=1) - picture.reshape(-1, 3).min(axis=1)
     assert (colours > 100).sum() > 100
+
+
+def test_a_ray_is_as_opaque_as_its_weight_over_the_largest():
+    points = np.array([[10, 30], [70, 30], [10, 55], [70, 55]], np.float32)
+    one = Features(points, np.ones(4, np.float32), 80, 60, "test")
+    weights = np.array([[[0.0, 0.8, 0.4, 0.01]] * 4], np.float32)
+    grey = np.full((60, 80), 128, np.uint8)
+    layer = LayerAttention(index=0, cross=False, weights0=weights, weights1=weights)
+    picture = draw_rays(grey, grey, one, one, [layer], [0], scale=1.0)
+    # Along the strongest the colour itself, save for smooth edges; along the other half of it.
+    np.testing.assert_allclose(picture[30, 45], [60, 220, 60], atol=9)
+    np.testing.assert_allclose(picture[45, 10], [94, 174, 94], atol=9)
+    assert picture[48, 55].tolist() == [128, 128, 128]  # an eightieth is not drawn
 
 
 def test_a_network_without_layers_has_no_attention():
