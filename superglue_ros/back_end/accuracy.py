@@ -66,14 +66,14 @@ def measure(
     )
     estimate.align(reference, correct_scale=not metric)
     return Accuracy(
-        _rmse(metrics.APE(metrics.PoseRelation.translation_part), reference, estimate),
-        _rmse(_rpe(metrics.PoseRelation.translation_part), reference, estimate),
-        _rmse(_rpe(metrics.PoseRelation.rotation_angle_deg), reference, estimate),
-        float(scale),
-        len(indices) / max(sum(pose is not None for pose in truth), 1),
-        np.array(estimate.poses_se3),
-        np.array(reference.poses_se3),
-        np.array(indices),
+        ate_m=_rmse(metrics.APE(metrics.PoseRelation.translation_part), reference, estimate),
+        rpe_m=_rmse(_rpe(metrics.PoseRelation.translation_part), reference, estimate),
+        rpe_deg=_rmse(_rpe(metrics.PoseRelation.rotation_angle_deg), reference, estimate),
+        scale=float(scale),
+        placed=len(indices) / max(sum(pose is not None for pose in truth), 1),
+        aligned=np.array(estimate.poses_se3),
+        truth=np.array(reference.poses_se3),
+        indices=np.array(indices),
     )
 
 

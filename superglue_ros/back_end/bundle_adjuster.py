@@ -102,7 +102,7 @@ class BundleAdjuster:
         """Tracking was lost and goes on from ``frame``: the camera is where it was, for now."""
         last = next(reversed(self.scene.poses))
         self.scene.poses[frame] = self.scene.poses[last].copy()
-        self.scene.edges.append(Edge(last, frame, bridge=True))
+        self.scene.edges.append(Edge(reference=last, query=frame, bridge=True))
 
     def _place_waiting(self, camera: Camera) -> None:
         """Frames that came before there was a map, or could not be placed: by landmarks since."""
@@ -124,7 +124,9 @@ class BundleAdjuster:
                 if other != frame:
                     shared[other] = shared.get(other, 0) + 1
         if shared:
-            self.scene.edges.append(Edge(max(shared, key=lambda other: shared[other]), frame))
+            self.scene.edges.append(
+                Edge(reference=max(shared, key=lambda other: shared[other]), query=frame)
+            )
 
     def _seen(self, matches: Matches, camera: Camera) -> Seen:
         """Landmarks with a position that the query sees."""
@@ -234,6 +236,11 @@ def _edge(relative: RelativePose) -> Edge:
     """The edge of a pair; metric if the pose is, and says how certain it is."""
     uncertainty = np.linalg.eigvalsh(relative.covariance)
     if not relative.scale_known or uncertainty[0] <= 0:
-        return Edge(relative.reference, relative.query)
+        return Edge(reference=relative.reference, query=relative.query)
     pose = pose_of(relative.rotation, relative.translation)
-    return Edge(relative.reference, relative.query, pose, relative.covariance)
+    return Edge(
+        reference=relative.reference,
+        query=relative.query,
+        metric=pose,
+        covariance=relative.covariance,
+    )

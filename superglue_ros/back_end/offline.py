@@ -79,8 +79,10 @@ def recordings(sequence: ImageSequence, with_depth: bool) -> Iterator[Recording]
         if item.camera is None:
             raise DataError(f"{sequence.name} has no calibration: a back-end cannot use it")
         depth = item.depth if with_depth else None
-        frame_id = FrameId(number, item.stamp_ns, "camera")
-        frame = Frame(frame_id, to_grey(item.image), item.camera, None, depth)
+        frame_id = FrameId(id=number, stamp_ns=item.stamp_ns, frame_id="camera")
+        frame = Frame(
+            id=frame_id, image=to_grey(item.image), camera=item.camera, keypoints=None, depth=depth
+        )
         yield Recording(frame, item.T_world_camera)
 
 
@@ -138,15 +140,15 @@ class Session:
             self._seconds += time.perf_counter() - started
         scene = self._back_end.scene
         return SlamRun(
-            np.array([one.stamp_ns for one in self._ids], np.int64),
-            [self._chain.truth[one] for one in self._ids],
-            [self._chain.poses.get(one) for one in self._ids],
-            [scene.poses.get(one) for one in self._ids],
-            scene.points(scene.landmarks),
-            tuple(self._closures),
-            self._lost,
-            scene.metric,
-            self._seconds,
+            stamps_ns=np.array([one.stamp_ns for one in self._ids], np.int64),
+            truth=[self._chain.truth[one] for one in self._ids],
+            chained=[self._chain.poses.get(one) for one in self._ids],
+            optimised=[scene.poses.get(one) for one in self._ids],
+            landmarks=scene.points(scene.landmarks),
+            closures=tuple(self._closures),
+            lost=self._lost,
+            metric=scene.metric,
+            back_end_seconds=self._seconds,
         )
 
 

@@ -61,11 +61,11 @@ def adjust(
     problem.write_back(optimised)
     problem.drop_outliers(max_error_px / focal_px)
     return Adjustment(
-        len(frames),
-        len(problem.landmarks),
-        len(problem.rays),
-        graph.error(values),
-        graph.error(optimised),
+        frames=len(frames),
+        landmarks=len(problem.landmarks),
+        observations=len(problem.rays),
+        cost_before=graph.error(values),
+        cost_after=graph.error(optimised),
     )
 
 

@@ -45,7 +45,9 @@ class RoundTripSequence:
         noise = np.random.default_rng(index).normal(scale=_NOISE, size=clean.shape)
         image = np.clip(np.rint(clean + noise), 0, 255).astype(np.uint8)
         stamp_ns = START_NS + round(index / _RATE_HZ * 1e9)
-        return SequenceItem(stamp_ns, image, camera, depth, pose)
+        return SequenceItem(
+            stamp_ns=stamp_ns, image=image, camera=camera, depth=depth, T_world_camera=pose
+        )
 
 
 def _pose(angle: float) -> Array:

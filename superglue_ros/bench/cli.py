@@ -89,7 +89,9 @@ def run_bench(args: argparse.Namespace) -> int:
     rates = measure_rates(measure.CPU)
     images = room_images(max(args.frames, max(WINDOWS) + 1))
     versions = f"Python {platform.python_version()}, torch {torch.__version__}"
-    results = Results(machine_name(), versions, torch.get_num_threads(), rates)
+    results = Results(
+        machine=machine_name(), versions=versions, threads=torch.get_num_threads(), rates=rates
+    )
     for title, measured in _steps(args, images, rates):
         with console.status(title):
             results = replace(results, **measured(results))

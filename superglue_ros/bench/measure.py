@@ -133,19 +133,19 @@ def pair_row(
     if theirs is not None:
         same, difference = compare(found, *theirs.match(reference, query))
     return PairRow(
-        count,
-        times.median("ours"),
-        part_times.median("prepare"),
-        part_times.median("transport"),
-        part_times.median("log domain") if peers else float("nan"),
-        iterations,
-        floor_seconds(network.config, count, count, rates),
-        times.median("transformers") if theirs else None,
-        times.ratio("transformers", "ours") if theirs else None,
-        times.median("lightglue") if "lightglue" in contenders else None,
-        len(found),
-        same,
-        difference,
+        keypoints=count,
+        seconds=times.median("ours"),
+        prepare_seconds=part_times.median("prepare"),
+        transport_seconds=part_times.median("transport"),
+        log_domain_seconds=part_times.median("log domain") if peers else float("nan"),
+        transport_iterations=iterations,
+        floor_seconds=floor_seconds(network.config, count, count, rates),
+        transformers_seconds=times.median("transformers") if theirs else None,
+        ratio_vs_transformers=times.ratio("transformers", "ours") if theirs else None,
+        lightglue_seconds=times.median("lightglue") if "lightglue" in contenders else None,
+        matches=len(found),
+        same_as_transformers=same,
+        score_difference=difference,
     )
 
 
@@ -182,12 +182,12 @@ def window_rows(
     extract, one = times.median("extract"), times.median(str(sizes[0]))
     return [
         WindowRow(
-            k,
-            count,
-            times.median(str(k)),
-            times.median(str(k)) + extract,
-            times.ratio(str(k), str(sizes[0])),
-            (times.median(str(k)) + extract) / (one + extract),
+            keyframes=k,
+            keypoints=count,
+            match_seconds=times.median(str(k)),
+            frame_seconds=times.median(str(k)) + extract,
+            match_over_one=times.ratio(str(k), str(sizes[0])),
+            frame_over_one=(times.median(str(k)) + extract) / (one + extract),
         )
         for k in sizes
     ]
@@ -212,14 +212,21 @@ def extract_rows(image: NDArray[np.uint8], count: int, rounds: int) -> list[Extr
         contenders["transformers"] = lambda: theirs.extract(tensor)
     times = paired(contenders, rounds)
     return [
-        ExtractRow("package's weights", width, height, times.median("own"), None, None),
         ExtractRow(
-            "original architecture",
-            width,
-            height,
-            times.median("plain"),
-            times.median("transformers") if theirs else None,
-            times.ratio("transformers", "plain") if theirs else None,
+            name="package's weights",
+            width=width,
+            height=height,
+            seconds=times.median("own"),
+            transformers_seconds=None,
+            ratio_vs_transformers=None,
+        ),
+        ExtractRow(
+            name="original architecture",
+            width=width,
+            height=height,
+            seconds=times.median("plain"),
+            transformers_seconds=times.median("transformers") if theirs else None,
+            ratio_vs_transformers=times.ratio("transformers", "plain") if theirs else None,
         ),
     ]
 

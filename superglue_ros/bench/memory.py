@@ -28,7 +28,14 @@ def random_features(count: int, seed: int) -> Features:
     descriptors = torch.randn(count, 256, generator=generator)
     scores = torch.rand(count, generator=generator)
     descriptors = torch.nn.functional.normalize(descriptors, dim=1)
-    return Features(keypoints.numpy(), scores.numpy(), 640, 480, "random", descriptors.numpy())
+    return Features(
+        keypoints=keypoints.numpy(),
+        scores=scores.numpy(),
+        width=640,
+        height=480,
+        detector="random",
+        descriptors=descriptors.numpy(),
+    )
 
 
 def main(count: int, implementation: str) -> None:

@@ -58,12 +58,12 @@ def measure_node(output: Path, frames: int, keypoints: int = 512) -> NodeRow | N
     latency = np.array([row["latency"] for row in rows])
     processing = np.array([row["processing"] for row in rows])
     return NodeRow(
-        len(rows),
-        640,
-        480,
-        keypoints,
-        float(np.median(latency)),
-        float(np.median(processing)),
-        float(np.median(latency - processing)),
-        float(np.quantile(latency - processing, 0.9)),
+        frames=len(rows),
+        width=640,
+        height=480,
+        keypoints=keypoints,
+        latency=float(np.median(latency)),
+        processing=float(np.median(processing)),
+        overhead=float(np.median(latency - processing)),
+        overhead_p90=float(np.quantile(latency - processing, 0.9)),
     )

@@ -137,7 +137,14 @@ def _compare(
         if camera is not None:
             epipolar = true_epipolar_error(matches, camera, truth)
     parallax = math.degrees(pose.median_parallax_rad)
-    return PairResult(matches, pose.status, rotation_error, direction_error, parallax, epipolar)
+    return PairResult(
+        matches=matches,
+        status=pose.status,
+        rotation_error_deg=rotation_error,
+        direction_error_deg=direction_error,
+        parallax_deg=parallax,
+        epipolar_px=epipolar,
+    )
 
 
 def true_epipolar_error(

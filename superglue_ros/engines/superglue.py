@@ -128,12 +128,12 @@ class SuperGlueEngine:
             return x.to(self.device, self.dtype).contiguous()
 
         layer = Layer(
-            cross,
-            module.heads,
-            put(torch.cat([qkv, own]).T),
-            put(bias),
-            put((message @ merge).T),
-            put(update.T),
+            cross=cross,
+            heads=module.heads,
+            project=put(torch.cat([qkv, own]).T),
+            bias=put(bias),
+            message=put((message @ merge).T),
+            update=put(update.T),
         )
         return layer, update_bias
 

@@ -150,11 +150,11 @@ class SuperPointEngine:
             return x.to(self._device, self.dtype)
 
         return _Border(
-            put(taps[:, 0].sum(1)[:, None]),
-            put(taps[:, -1].sum(1)[:, None]),
-            put(taps[:, :, 0].sum(1)[:, None]),
-            put(taps[:, :, -1].sum(1)[:, None]),
-            put(taps[:, [0, -1]][:, :, [0, -1]].permute(1, 2, 0)),
+            top=put(taps[:, 0].sum(1)[:, None]),
+            bottom=put(taps[:, -1].sum(1)[:, None]),
+            left=put(taps[:, :, 0].sum(1)[:, None]),
+            right=put(taps[:, :, -1].sum(1)[:, None]),
+            corners=put(taps[:, [0, -1]][:, :, [0, -1]].permute(1, 2, 0)),
         )
 
     @torch.inference_mode()

@@ -262,11 +262,11 @@ def _camera_of(message: Any) -> Camera | None:
         return None
     matrix = np.array(message.k, np.float64)
     return Camera(
-        message.width,
-        message.height,
-        matrix,
-        np.array(message.d, np.float64),
-        message.distortion_model,
+        width=message.width,
+        height=message.height,
+        matrix=matrix,
+        distortion=np.array(message.d, np.float64),
+        model=message.distortion_model,
     )
 
 

@@ -171,7 +171,17 @@ class FrameProcessor:
                     f"frame's, {newest * 1e-9:.3f}: reset first, or give it a later stamp"
                 )
             arrived = time.monotonic()
-            frame = self._frames.frame(Bundle(0, image, camera_info, None, None, arrived), frame_id)
+            frame = self._frames.frame(
+                Bundle(
+                    camera_index=0,
+                    image=image,
+                    camera_info=camera_info,
+                    keypoints=None,
+                    depth=None,
+                    arrived=arrived,
+                ),
+                frame_id,
+            )
             self._counter.add(received=1)
             result = pipeline.process(frame)
             self._announce_jump(pipeline, frame_id)
@@ -185,7 +195,14 @@ class FrameProcessor:
         """Match two images apart from everything else. Raises :class:`SuperglueError`."""
         frames = [
             self._frames.frame(
-                Bundle(0, image, info, None, None, time.monotonic()),
+                Bundle(
+                    camera_index=0,
+                    image=image,
+                    camera_info=info,
+                    keypoints=None,
+                    depth=None,
+                    arrived=time.monotonic(),
+                ),
                 self._frames.name(image.header, camera_index=0),
             )
             for image, info in (

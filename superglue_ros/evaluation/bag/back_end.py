@@ -47,7 +47,7 @@ def with_back_end(
     ids = _frame_ids(outcomes)
     for outcome in outcomes:
         pairs = [pair.said for pair in outcome.pairs if pair.said is not None]
-        frame = ids.get(outcome.id, FrameId(outcome.id, outcome.stamp_ns))
+        frame = ids.get(outcome.id, FrameId(id=outcome.id, stamp_ns=outcome.stamp_ns))
         known = None if truth is None else truth.at(outcome.stamp_ns)
         session.add(frame, pairs, sequence.camera, known)
     run = session.finish()

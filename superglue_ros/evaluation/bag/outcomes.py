@@ -74,16 +74,31 @@ def offline(
     """
     pipeline = Pipeline(config)
     for number, item in enumerate(sequence, start=1):
-        frame_id = FrameId(number, item.stamp_ns, robot=config.robot)
+        frame_id = FrameId(id=number, stamp_ns=item.stamp_ns, robot=config.robot)
         try:
             depth = item.depth if use_depth else None
-            result = pipeline.process(Frame(frame_id, item.image, item.camera, depth=depth))
+            result = pipeline.process(
+                Frame(id=frame_id, image=item.image, camera=item.camera, depth=depth)
+            )
         except SuperglueError as error:
-            yield FrameOutcome(number, item.stamp_ns, 0, (), (0.0, 0.0, 0.0), str(error))
+            yield FrameOutcome(
+                id=number,
+                stamp_ns=item.stamp_ns,
+                keypoints=0,
+                pairs=(),
+                seconds=(0.0, 0.0, 0.0),
+                refused=str(error),
+            )
             continue
         seconds = (result.seconds.extract, result.seconds.match, result.seconds.geometry)
         pairs = tuple(_from_pair(pair) for pair in result.pairs)
-        yield FrameOutcome(number, item.stamp_ns, len(result.features), pairs, seconds)
+        yield FrameOutcome(
+            id=number,
+            stamp_ns=item.stamp_ns,
+            keypoints=len(result.features),
+            pairs=pairs,
+            seconds=seconds,
+        )
 
 
 def recorded(path: Path) -> list[FrameOutcome]:
@@ -128,12 +143,12 @@ def recorded(path: Path) -> list[FrameOutcome]:
         ]
         outcomes.append(
             FrameOutcome(
-                number,
-                stamps[number],
-                keypoints.get(number, 0),
-                tuple(pairs),
-                seconds.get(stamps[number], (0.0, 0.0, 0.0)),
-                "refused by the node" if refused else "",
+                id=number,
+                stamp_ns=stamps[number],
+                keypoints=keypoints.get(number, 0),
+                pairs=tuple(pairs),
+                seconds=seconds.get(stamps[number], (0.0, 0.0, 0.0)),
+                refused="refused by the node" if refused else "",
             )
         )
     return outcomes
@@ -161,19 +176,19 @@ def matches_digest(outcomes: Sequence[FrameOutcome]) -> str:
 def _from_pair(pair: FramePair) -> PairOutcome:
     matches, pose = pair.matches, pair.pose
     return PairOutcome(
-        matches.reference.id,
-        matches.reference.stamp_ns,
-        int(matches.kind),
-        matches.status,
-        np.asarray(matches.index_ref, np.int32),
-        np.asarray(matches.index_query, np.int32),
-        np.asarray(matches.points_ref, np.float32),
-        np.asarray(matches.points_query, np.float32),
-        np.asarray(matches.scores, np.float32),
-        np.asarray(matches.inlier, bool),
-        pose.status,
-        np.asarray(pose.rotation, np.float64),
-        np.asarray(pose.translation, np.float64),
-        pose.scale_known,
-        pair,
+        reference_id=matches.reference.id,
+        reference_ns=matches.reference.stamp_ns,
+        kind=int(matches.kind),
+        status=matches.status,
+        index_ref=np.asarray(matches.index_ref, np.int32),
+        index_query=np.asarray(matches.index_query, np.int32),
+        points_ref=np.asarray(matches.points_ref, np.float32),
+        points_query=np.asarray(matches.points_query, np.float32),
+        scores=np.asarray(matches.scores, np.float32),
+        inlier=np.asarray(matches.inlier, bool),
+        pose_status=pose.status,
+        rotation=np.asarray(pose.rotation, np.float64),
+        translation=np.asarray(pose.translation, np.float64),
+        scale_known=pose.scale_known,
+        said=pair,
     )
