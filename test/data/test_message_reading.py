@@ -9,59 +9,9 @@ pytest.importorskip("rclpy")
 
 from superglue_ros.data.message_reading import matches_from_message, pose_from_message
 from superglue_ros.errors import FeaturesError
-from superglue_ros.geometry.rotation import exp
 from superglue_ros.ros.convert import matches_to_message, pose_to_message
-from superglue_ros.types import (
-    FrameId,
-    Matches,
-    MatchKind,
-    MatchStatus,
-    PoseMethod,
-    PoseStatus,
-    RelativePose,
-)
 
-REFERENCE = FrameId(3, 1_000_000_001, "camera", "robot")
-QUERY = FrameId(4, 2_000_000_002, "camera", "robot")
-
-
-def matches(reference=REFERENCE, query=QUERY, count=5) -> Matches:
-    rng = np.random.default_rng(0)
-    return Matches(
-        reference,
-        query,
-        MatchKind.LOOP,
-        MatchStatus.OK,
-        np.arange(count, dtype=np.int32),
-        np.arange(count, dtype=np.int32)[::-1].copy(),
-        rng.random((count, 2)).astype(np.float32),
-        rng.random((count, 2)).astype(np.float32),
-        rng.random(count).astype(np.float32),
-        np.arange(count) % 2 == 0,
-        np.ones(count, np.float32),
-        np.arange(count) - 1,
-        True,
-        np.array([10, 11]),
-        np.array([1, 2]),
-    )
-
-
-def pose(reference=REFERENCE, query=QUERY) -> RelativePose:
-    return RelativePose(
-        reference,
-        query,
-        PoseStatus.VALID,
-        PoseMethod.PNP,
-        exp(np.array([0.1, -0.2, 0.3])),
-        np.array([1.0, 2.0, 3.0]),
-        np.diag(np.arange(1.0, 7.0)),
-        True,
-        5,
-        4,
-        1.0,
-        0.25,
-        0.5,
-    )
+from ..pair_results import matches, pose
 
 
 @pytest.mark.parametrize("count", [0, 5])

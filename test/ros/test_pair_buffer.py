@@ -2,53 +2,18 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
 
 from superglue_ros.ros.pair_buffer import PairBuffer
-from superglue_ros.types import (
-    FrameId,
-    Matches,
-    MatchKind,
-    MatchStatus,
-    PoseMethod,
-    PoseStatus,
-    RelativePose,
-)
+from superglue_ros.types import FrameId, Matches, RelativePose
 
-REFERENCE = FrameId(3, 1_000_000_001, "camera", "robot")
-QUERY = FrameId(4, 2_000_000_002, "camera", "robot")
+from ..pair_results import QUERY, matches, pose
 
 
 def half(kind, query):
-    if kind is RelativePose:
-        return RelativePose(
-            REFERENCE,
-            query,
-            PoseStatus.REJECTED,
-            PoseMethod.NONE,
-            np.eye(3),
-            np.zeros(3),
-            np.zeros((6, 6)),
-            *(False, 0, 0, 1.0, 0.0, 0.0),
-        )
-    none = np.zeros(0, np.float32)
-    return Matches(
-        REFERENCE,
-        query,
-        MatchKind.KEYFRAME,
-        MatchStatus.OK,
-        none.astype(np.int32),
-        none.astype(np.int32),
-        none.reshape(0, 2),
-        none.reshape(0, 2),
-        none,
-        none.astype(bool),
-        none,
-        none.astype(np.int64),
-    )
+    return pose(query=query) if kind is RelativePose else matches(query=query)
 
 
 def test_halves_of_a_pair_find_each_other_in_any_order():
