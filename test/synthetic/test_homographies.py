@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from superglue_ros.errors import ConfigError, DataError, ImageError
 from superglue_ros.synthetic.homographies import (
     HomographyRecipe,
+    _place,
     overlap,
     sample_homography,
     sample_pair,
@@ -42,6 +43,18 @@ def test_both_views_agree_under_the_homography_and_show_no_border(size):
         assert inside.mean() > 0.2
         assert np.median(difference) <= 2
         assert np.percentile(difference, 99) < 12
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_both_views_lie_inside_the_source(seed):
+    rng = np.random.default_rng(seed)
+    homography = sample_homography(rng, SMALL)
+    source_from_0 = _place((300, 900), np.linalg.inv(homography), rng, SMALL)
+    corners = np.array([[[0, 0], [159, 0], [159, 119], [0, 119]]], float)
+    for source_from_view in (source_from_0, source_from_0 @ np.linalg.inv(homography)):
+        seen = cv2.perspectiveTransform(corners, source_from_view)[0]
+        assert (seen >= -1e-6).all()
+        assert (seen <= np.array([899, 299]) + 1e-6).all()
 
 
 @settings(max_examples=50)
