@@ -123,7 +123,8 @@ class SuperGlueRecipe:
     sinkhorn_iterations: int = setting(20, "Sinkhorn iterations in training.", low=1)
     gradient_checkpointing: bool = setting(False, "Trade arithmetic for memory.")
     frozen_batch_norm: bool = setting(
-        False, "Keep the running statistics of batch norm as the start has them, and use them."
+        False,
+        "Use the start's statistics of batch norm, not the batch's, and leave them as they are.",
     )
     validation: str = ""  # a cache to report precision and recall on
     loss: LossConfig = field(default_factory=LossConfig)
@@ -168,10 +169,11 @@ class SuperPointRecipe:
     detector_weight: float = setting(2.0, "Weight of the detector's loss.", low=0.0)
     jitter: float = setting(0.5, "Noise on the points in pixels, as detections have.", low=0.0)
     edge_ratio: float = setting(
-        0.0, "Cornerness below which a label counts less, in proportion; 0: all count.", low=0.0
+        0.0, "Cornerness below which a label's target falls in proportion; 0: none does.", low=0.0
     )
     train_descriptors: bool = setting(
-        True, "No: train the detector's head alone; descriptors, and what was learnt on them, stay."
+        True,
+        "false: train the detector's head alone; descriptors, and SuperGlue on them, stay valid.",
     )
     homography: HomographyRecipe = field(
         default_factory=lambda: HomographyRecipe(

@@ -61,14 +61,14 @@ def synthetic_shard(
             found = (labels.matches0, labels.matches1)[side]
             matches[side][p, :n] = torch.from_numpy(found).short()
     return Shard(
-        keypoints,
-        scores,
-        descriptors,
-        counts,
-        torch.full((views, 2), 100.0),
-        torch.arange(views, dtype=torch.int32).reshape(-1, 2),
-        matches[0],
-        matches[1],
+        keypoints=keypoints,
+        scores=scores,
+        descriptors=descriptors,
+        counts=counts,
+        sizes=torch.full((views, 2), 100.0),
+        pairs=torch.arange(views, dtype=torch.int32).reshape(-1, 2),
+        matches0=matches[0],
+        matches1=matches[1],
     )
 
 

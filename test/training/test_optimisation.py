@@ -63,7 +63,7 @@ def test_muon_takes_the_matrices_and_adamw_the_rest():
     torch.manual_seed(0)
     linear = torch.nn.Linear(8, 8)
     before = linear.weight.detach().clone()
-    optimiser = make_optimiser(linear.parameters(), OptimiserConfig("muon", learning_rate=0.1))
+    optimiser = make_optimiser(linear.parameters(), OptimiserConfig(name="muon", learning_rate=0.1))
     assert len(optimiser.param_groups) == 2
     left, _, right = torch.linalg.svd(torch.randn(8, 8))
     linear.weight.grad = left @ torch.diag(torch.tensor([100.0, 50, 20, 10, 5, 2, 1, 0.5])) @ right
@@ -80,4 +80,4 @@ def test_muon_takes_the_matrices_and_adamw_the_rest():
 def test_muon_needs_a_torch_that_has_it(monkeypatch):
     monkeypatch.delattr(torch.optim, "Muon", raising=False)
     with pytest.raises(ConfigError, match=r"muon needs torch 2\.9"):
-        make_optimiser([torch.nn.Parameter(torch.ones(2, 2))], OptimiserConfig("muon"))
+        make_optimiser([torch.nn.Parameter(torch.ones(2, 2))], OptimiserConfig(name="muon"))

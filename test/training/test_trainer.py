@@ -31,8 +31,10 @@ def recipe_for(cache: Path, output: Path, steps: int = 50, **changes) -> SuperGl
         stages=(Stage(name="only", steps=steps, caches={str(cache): 1.0}, sampling=sampling),),
         network=NETWORK,
         sinkhorn_iterations=5,
-        optimiser=OptimiserConfig("adamw", 3e-3, 1e-4, clip=1.0, ema=0.9),
-        schedule=ScheduleConfig("cosine", warmup=5),
+        optimiser=OptimiserConfig(
+            name="adamw", learning_rate=3e-3, weight_decay=1e-4, clip=1.0, ema=0.9
+        ),
+        schedule=ScheduleConfig(form="cosine", warmup=5),
         loss=LossConfig("mean"),
         loop=LoopConfig(precision="float32", report_every=1, validate_every=0, device="cpu"),
     )
@@ -59,7 +61,9 @@ def test_the_same_seed_gives_the_same_50_losses_to_the_last_digit(cache, tmp_pat
     assert len(first) == 50
     assert first == second
     other = recipe_for(
-        cache, tmp_path / "c", loop=LoopConfig(1, "float32", report_every=1, device="cpu")
+        cache,
+        tmp_path / "c",
+        loop=LoopConfig(seed=1, precision="float32", report_every=1, device="cpu"),
     )
     trainer_for(other).run()
     assert losses(tmp_path / "c") != first
@@ -69,7 +73,7 @@ def test_the_same_seed_gives_the_same_50_losses_to_the_last_digit(cache, tmp_pat
 def test_resumed_equals_in_one_go(cache, tmp_path, name):
     if name == "muon" and not hasattr(torch.optim, "Muon"):
         pytest.skip("this torch has no Muon")
-    optimiser = OptimiserConfig(name, 3e-3, 1e-4, clip=1.0, ema=0.9)
+    optimiser = OptimiserConfig(name=name, learning_rate=3e-3, weight_decay=1e-4, clip=1.0, ema=0.9)
     whole = trainer_for(recipe_for(cache, tmp_path / "whole", 20, optimiser=optimiser))
     whole.run()
 
@@ -158,7 +162,7 @@ def test_training_starts_as_the_optimal_matching_layer(cache, tmp_path):
 def test_frozen_batch_norm_trains_the_network_that_is_used(cache, tmp_path):
     """Not a running statistic moves, and a pair gives the same alone as in a batch."""
     recipe = recipe_for(cache, tmp_path, 20, frozen_batch_norm=True, validation=str(cache))
-    trainer = trainer_for(replace(recipe, optimiser=OptimiserConfig("adam", 3e-3)))
+    trainer = trainer_for(replace(recipe, optimiser=OptimiserConfig(learning_rate=3e-3)))
     before = {k: v.clone() for k, v in trainer.objective.network.named_buffers()}
     assert any("running_mean" in name for name in before)
     trainer.run()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ class SamplingConfig:
     mirror: bool = setting(True, "Mirror the positions of both images together, half of the time.")
     repetition: float = setting(
         0.0, "In half of the pairs: largest part of the keypoints that are made to look like "
-        "others, as on repeated texture: only their places tell them apart.",
+        "others, as on repeated texture: only their positions tell them apart.",
         low=0.0, high=0.9,
     )  # fmt: skip
 
@@ -100,23 +101,22 @@ class PairSample:
 
 def collate(samples: Sequence[PairSample]) -> PairBatch:
     """Pad the samples to the largest of them."""
-    parts: list[Tensor | None] = []
+    fields: dict[str, Any] = {}
     for side in (0, 1):
-        sets = [sample.sides[side] for sample in samples]
-        length = max(len(scores) for _, scores, _, _ in sets)
-        mask = torch.stack([torch.arange(length) < len(scores) for _, scores, _, _ in sets])
-        padded = [torch.stack([_pad(one[k], length) for one in sets]) for k in range(3)]
-        parts += [*padded, torch.stack([one[3] for one in sets]), None if mask.all() else mask]
-    matches = [
-        torch.stack(
-            [
-                _pad(torch.from_numpy(m).long(), parts[5 * side].shape[1], -2)  # type: ignore[union-attr]
-                for m in ((s.labels.matches0, s.labels.matches1)[side] for s in samples)
-            ]
-        )
-        for side in (0, 1)
-    ]
-    return PairBatch(*parts, *matches)  # type: ignore[arg-type]
+        keypoints, scores, descriptors, sizes = zip(*(s.sides[side] for s in samples), strict=True)
+        length = max(len(one) for one in scores)
+        mask = torch.stack([torch.arange(length) < len(one) for one in scores])
+        labels = [(s.labels.matches0, s.labels.matches1)[side] for s in samples]
+        matches = [_pad(torch.from_numpy(one).long(), length, -2) for one in labels]
+        fields |= {
+            f"keypoints{side}": torch.stack([_pad(one, length) for one in keypoints]),
+            f"scores{side}": torch.stack([_pad(one, length) for one in scores]),
+            f"descriptors{side}": torch.stack([_pad(one, length) for one in descriptors]),
+            f"size{side}": torch.stack(sizes),
+            f"mask{side}": None if mask.all() else mask,
+            f"matches{side}": torch.stack(matches),
+        }
+    return PairBatch(**fields)
 
 
 def read_pair(shard: Shard, index: int) -> PairSample:
@@ -156,10 +156,10 @@ def augment(whole: PairSample, rng: np.random.Generator, config: SamplingConfig)
 
 
 def _repeat(sample: PairSample, rng: np.random.Generator, share: float) -> None:
-    """Let a ``share`` of the keypoints take on, by half or more, the look of matched ones.
+    """Blend the descriptors of a ``share`` of the keypoints, by half or more, with those of others.
 
-    A match takes it on in both images, from one other match; keypoints without a partner become
-    decoys of one.
+    A match is blended with one other match in both images; keypoints without a partner become
+    decoys of a match.
     """
     matches = sample.labels.matches0
     first = rng.permutation(np.flatnonzero(matches >= 0))

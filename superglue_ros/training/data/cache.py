@@ -117,15 +117,16 @@ def make_shard(
                     pairs.append((first + i, first + j))
                     labels.append(found)
     dim = engine.config.descriptor_dim
+    count = len(views)
     shard = Shard(
-        torch.zeros(len(views), max_keypoints, 2),
-        torch.zeros(len(views), max_keypoints),
-        torch.zeros(len(views), max_keypoints, dim, dtype=torch.float16),
-        torch.tensor([len(view.scores) for view in views], dtype=torch.int32),
-        torch.tensor(sizes, dtype=torch.float32).reshape(-1, 2),
-        torch.tensor(pairs, dtype=torch.int32).reshape(-1, 2),
-        torch.full((len(pairs), max_keypoints), -2, dtype=torch.int16),
-        torch.full((len(pairs), max_keypoints), -2, dtype=torch.int16),
+        keypoints=torch.zeros(count, max_keypoints, 2),
+        scores=torch.zeros(count, max_keypoints),
+        descriptors=torch.zeros(count, max_keypoints, dim, dtype=torch.float16),
+        counts=torch.tensor([len(view.scores) for view in views], dtype=torch.int32),
+        sizes=torch.tensor(sizes, dtype=torch.float32).reshape(-1, 2),
+        pairs=torch.tensor(pairs, dtype=torch.int32).reshape(-1, 2),
+        matches0=torch.full((len(pairs), max_keypoints), -2, dtype=torch.int16),
+        matches1=torch.full((len(pairs), max_keypoints), -2, dtype=torch.int16),
     )
     for v, view in enumerate(views):
         n = len(view.scores)

@@ -1,11 +1,12 @@
 """What SuperPoint minimises: to find labelled points in every view, and to tell them apart.
 
 Detector: cross-entropy over the 64 pixels of a cell and "no keypoint" (SuperPoint paper, eq. 1-3),
-with a soft target: the better a point ranks with the teacher, the surer its label, so the scores
-learn the ranking that the choice of the best keypoints needs; with ``edge_ratio``, points along
-edges, which no detector finds again in another view, are less sure. Descriptors: cross-entropy of
-the true partner among all points of the batch, in both directions (InfoNCE), instead of the paper's
-hinge loss over all pairs of cells; the points are labelled ones, or those that the network detects.
+with a soft target: the higher the teacher ranks a point, the closer its target is to 1, so the
+scores learn the ranking that the choice of the best keypoints needs; with ``edge_ratio``, points
+along edges, which no detector finds again in another view, get lower targets. Descriptors:
+cross-entropy of the true partner among all points of the batch, in both directions (InfoNCE),
+instead of the paper's hinge loss over all pairs of cells; the points are labelled ones, or those
+that the network detects.
 """
 
 from __future__ import annotations
@@ -44,18 +45,22 @@ from superglue_ros.training.recipes import SuperPointRecipe
 
 _NO_KEYPOINT = CELL * CELL
 _EXCLUDED_PX = 4.0  # descriptors of points nearer than this need not differ
-_SURE_RANKS = ([0, 300, 700, 1200], [0.97, 0.8, 0.45, 0.15])  # rank with the teacher -> target
+_TARGET_BY_RANK = ([0, 300, 700, 1200], [0.97, 0.8, 0.45, 0.15])  # rank with the teacher, target
 _VALIDATION_PAIRS = 16
 _VALIDATION_KEYPOINTS = 512
 
 
 @dataclass(frozen=True, eq=False)
 class _View:
-    """One view and its targets: pixel class (h, w) and how sure it is, per cell; all points."""
+    """One view and its targets.
+
+    Per cell (h, w): ``cells``, the pixel of its point, and ``target``, the probability of one; and
+    all ``points`` (N, 2).
+    """
 
     image: NDArray[np.uint8]
     cells: NDArray[np.int64]
-    sureness: NDArray[np.float32]
+    target: NDArray[np.float32]
     points: NDArray[np.float64]
 
 
@@ -71,17 +76,17 @@ class _Pair:
 class SuperPointBatch:
     """P pairs of views, the views of a pair in turn.
 
-    ``images`` (2P, H, W) uint8; ``cells`` and ``sureness`` (2P, h, w), see :func:`detector_loss`;
-    ``second_from_first`` (P, 3, 3); where labelled points are described, ``places0`` and
-    ``places1`` (K, 2) pixels in the first and second view of pair ``owner`` (K,).
+    ``images`` (2P, H, W) uint8; ``cells`` and ``target`` (2P, h, w), see :func:`detector_loss`;
+    ``second_from_first`` (P, 3, 3); where labelled points are described, ``points0`` and
+    ``points1`` (K, 2) pixels in the first and second view of pair ``owner`` (K,).
     """
 
     images: Tensor
     cells: Tensor
-    sureness: Tensor
+    target: Tensor
     second_from_first: Tensor
-    places0: Tensor | None
-    places1: Tensor | None
+    points0: Tensor | None
+    points1: Tensor | None
     owner: Tensor
 
 
@@ -131,22 +136,23 @@ class SuperPointObjective:
         views = [view for pair in pairs for view in pair.views]
         by_label = self.recipe.train_descriptors and self.recipe.described == "labels"
         shared = [self._shared(pair, rng) for pair in pairs] if by_label else []
-        places = [torch.cat([one[side] for one in shared]) for side in (0, 1)] if shared else None
+        points = [torch.cat([one[side] for one in shared]) for side in (0, 1)] if shared else None
+        homographies = np.stack([pair.second_from_first for pair in pairs])
         return SuperPointBatch(
-            torch.from_numpy(np.stack([view.image for view in views])),
-            torch.from_numpy(np.stack([view.cells for view in views])),
-            torch.from_numpy(np.stack([view.sureness for view in views])),
-            torch.from_numpy(np.stack([pair.second_from_first for pair in pairs])).float(),
-            places[0] if places else None,
-            places[1] if places else None,
-            torch.tensor([k for k, (first, _) in enumerate(shared) for _ in first]),
+            images=torch.from_numpy(np.stack([view.image for view in views])),
+            cells=torch.from_numpy(np.stack([view.cells for view in views])),
+            target=torch.from_numpy(np.stack([view.target for view in views])),
+            second_from_first=torch.from_numpy(homographies).float(),
+            points0=points[0] if points else None,
+            points1=points[1] if points else None,
+            owner=torch.tensor([k for k, (first, _) in enumerate(shared) for _ in first]),
         )
 
     def loss(self, batch: SuperPointBatch) -> tuple[Tensor, dict[str, float]]:
         """Loss of one batch of pairs of views."""
         batch = to_device(batch, self.device)
         logits, descriptors = self._forward(batch.images)
-        detection = detector_loss(logits, batch.cells, batch.sureness)
+        detection = detector_loss(logits, batch.cells, batch.target)
         shown = {"detector": float(detection.detach())}
         loss = self.recipe.detector_weight * detection
         if descriptors is not None:
@@ -184,7 +190,7 @@ class SuperPointObjective:
         self, logits: Tensor, descriptors: Tensor, batch: SuperPointBatch
     ) -> tuple[Tensor, dict[str, float]]:
         exact, temperature = self.network.config.exact_sampling, self.recipe.temperature
-        if batch.places0 is None or batch.places1 is None:
+        if batch.points0 is None or batch.points1 is None:
             points, valid = detect(logits, self.recipe.points)
             found = sample_descriptors(points, descriptors, exact)
             errors, true = match_detections(points, valid, batch.second_from_first)
@@ -197,17 +203,17 @@ class SuperPointObjective:
             torch.cat(
                 [
                     sample_descriptors(
-                        places[batch.owner == k][None],
+                        seen[batch.owner == k][None],
                         descriptors[2 * k + side : 2 * k + side + 1],
                         exact,
                     )[0]
                     for k in range(len(batch.second_from_first))
                 ]
             )
-            for side, places in enumerate((batch.places0, batch.places1))
+            for side, seen in enumerate((batch.points0, batch.points1))
         )
         loss, hits = descriptor_loss(
-            first, second, batch.places0, batch.places1, batch.owner, temperature
+            first, second, batch.points0, batch.points1, batch.owner, temperature
         )
         return loss, {"descriptor": float(loss.detach()), "hits": hits}
 
@@ -305,15 +311,15 @@ def detection_loss(
     return torch.stack(terms).mean(), 100 * float(torch.stack(hits).mean())
 
 
-def detector_loss(logits: Tensor, cells: Tensor, sureness: Tensor) -> Tensor:
+def detector_loss(logits: Tensor, cells: Tensor, target: Tensor) -> Tensor:
     """Cross-entropy with soft targets, a mean over the cells.
 
     ``logits`` (B, 65, h, w); ``cells`` (B, h, w) pixel of the point in its cell, any where there is
-    none; ``sureness`` (B, h, w) probability of a keypoint, 0 where there is none.
+    none; ``target`` (B, h, w) probability of a keypoint, 0 where there is none.
     """
     log_probability = logits.log_softmax(dim=1)
     point = log_probability.gather(1, cells.unsqueeze(1)).squeeze(1)
-    return -(sureness * point + (1 - sureness) * log_probability[:, _NO_KEYPOINT]).mean()
+    return -(target * point + (1 - target) * log_probability[:, _NO_KEYPOINT]).mean()
 
 
 def descriptor_loss(
@@ -352,13 +358,13 @@ def _targets(
     worst_first = np.flatnonzero(visible)[::-1]  # the best of a cell is written last
     x, y = pixels[worst_first].T
     cells = np.full((height // CELL, width // CELL), _NO_KEYPOINT, np.int64)
-    sureness = np.zeros(cells.shape, np.float32)
+    target = np.zeros(cells.shape, np.float32)
     cells[y // CELL, x // CELL] = (y % CELL) * CELL + x % CELL
-    sure = np.interp(worst_first, *_SURE_RANKS)
+    value = np.interp(worst_first, *_TARGET_BY_RANK)
     if edge_ratio > 0:
-        sure = sure * np.minimum(cornerness(image)[y, x] / edge_ratio, 1.0)
-    sureness[y // CELL, x // CELL] = sure
-    return _View(image, cells, sureness, np.nan_to_num(seen, nan=-1e6))
+        value = value * np.minimum(cornerness(image)[y, x] / edge_ratio, 1.0)
+    target[y // CELL, x // CELL] = value
+    return _View(image, cells, target, np.nan_to_num(seen, nan=-1e6))
 
 
 def _start(recipe: SuperPointRecipe) -> SuperPoint:

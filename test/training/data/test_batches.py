@@ -64,7 +64,7 @@ def test_mirroring_keeps_the_labels_true():
     assert shifts == {(4, -2), (-4, 2), (-4, -2), (4, 2)}
 
 
-def test_repetition_makes_matches_alike_in_both_images_and_leaves_labels_and_places():
+def test_repetition_makes_matches_alike_in_both_images_and_leaves_labels_and_positions():
     def look_alikes(repetition: float) -> float:
         """Share of wrong pairs of matched keypoints whose descriptors are alike."""
         draw = sampler(
@@ -126,7 +126,9 @@ def test_weights_choose_between_caches():
     near, far = synthetic_shard(0), synthetic_shard(1)
     far.sizes[:] = 50.0
     drawer = PairSampler(
-        {"near": [near], "far": [far]}, {"near": 1.0, "far": 3.0}, SamplingConfig(8, 1)
+        {"near": [near], "far": [far]},
+        {"near": 1.0, "far": 3.0},
+        SamplingConfig(keypoints=8, pairs=1),
     )
     rng = np.random.default_rng(0)
     share = np.mean([float(drawer.draw(rng).size0[0, 0]) == 50 for _ in range(400)])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from superglue_ros.errors import ConfigError
+from superglue_ros.errors import ConfigError, DataError
 from superglue_ros.networks.superglue import SuperGlue, SuperGlueConfig
 from superglue_ros.networks.superpoint import SuperPoint, SuperPointConfig
 from superglue_ros.networks.weights import save
@@ -20,8 +20,10 @@ from superglue_ros.training.objectives.loss import LossConfig
 from superglue_ros.training.objectives.superglue import SuperGlueObjective
 from superglue_ros.training.optimisation import OptimiserConfig
 from superglue_ros.training.recipes import EndToEndRecipe, Stage, SuperGlueRecipe, ViewRecipe
+from superglue_ros.training.settings import load
 from superglue_ros.training.trainer import LoopConfig, Trainer
 
+RECIPES = Path(__file__).parents[3] / "config" / "train"
 TINY = SuperPointConfig(channels=(8, 8, 8, 8), head_channels=16, descriptor_dim=16)
 NETWORK = SuperGlueConfig(descriptor_dim=16, width=16, layers=1, heads=2, keypoint_encoder=(8,))
 LOOP = LoopConfig(precision="float32", report_every=1, validate_every=0, device="cpu")
@@ -102,6 +104,38 @@ def test_batches_have_the_keypoints_and_pairs_that_the_stage_names(recipe):
     assert batch.mask0 is None
     assert (batch.matches0 >= 0).sum() == (batch.matches1 >= 0).sum() > 20
     assert batch.size0.tolist() == [[128.0, 96.0]] * 3
+
+
+@pytest.mark.parametrize("name", ["paper_homography", "report"])
+def test_shipped_recipes_with_drawn_pairs_train_when_they_are_made_small(name, corpus, tmp_path):
+    """Every stage draws, with the packaged SuperPoint; network, views and steps are shrunk."""
+    shipped = load(RECIPES / f"{name}.yaml", SuperGlueRecipe)
+    small = replace(
+        shipped,
+        output=str(tmp_path / "run"),
+        network=replace(NETWORK, descriptor_dim=256),
+        validation="",
+        stages=tuple(
+            replace(
+                stage,
+                steps=1,
+                views=replace(stage.views, corpus=str(corpus), width=128, height=96, keypoints=60),
+                sampling=replace(stage.sampling, keypoints=60, pairs=2),
+            )
+            for stage in shipped.stages
+        ),
+        loop=LOOP,
+    )
+    trainer_for(small).run()
+    found = [float(loss) for loss in losses(small)]
+    assert len(found) == len(shipped.stages)
+    assert all(10 < loss < 10_000 for loss in found)  # equation 10 is a sum over 120 keypoints
+
+
+def test_caches_of_another_detector_than_that_of_drawn_pairs_are_refused(recipe, cache):
+    message = r"holds features of test-kind, the others of tiny-kind"
+    with pytest.raises(DataError, match=message):
+        SuperGlueObjective(replace(recipe, validation=str(cache)))
 
 
 def test_a_stage_has_either_caches_or_views(views):

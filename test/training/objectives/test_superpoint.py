@@ -30,7 +30,9 @@ TINY = SuperPointConfig(channels=(8, 8, 8, 8), head_channels=16, descriptor_dim=
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("labels") / "shapes.safetensors"
-    recipe = LabelRecipe(str(output), "shapes", crops=12, points=40, width=128, height=96)
+    recipe = LabelRecipe(
+        output=str(output), teacher="shapes", crops=12, points=40, width=128, height=96
+    )
     return make_labels(recipe)
 
 
@@ -54,11 +56,11 @@ def recipe_for(labels: Path, output: Path, **changes) -> SuperPointRecipe:
 def test_detector_loss_by_hand():
     logits = torch.zeros(1, 65, 1, 2)
     cells = torch.tensor([[[3, 64]]])
-    sureness = torch.tensor([[[0.75, 0.0]]])
-    assert detector_loss(logits, cells, sureness).item() == pytest.approx(math.log(65))
+    target = torch.tensor([[[0.75, 0.0]]])
+    assert detector_loss(logits, cells, target).item() == pytest.approx(math.log(65))
     logits[0, 3, 0, 0] = logits[0, 64, 0, 1] = 50.0
     expected = 0.25 * 50 / 2  # a quarter of the first cell's target lies on "no keypoint"
-    assert detector_loss(logits, cells, sureness).item() == pytest.approx(expected, abs=1e-4)
+    assert detector_loss(logits, cells, target).item() == pytest.approx(expected, abs=1e-4)
 
 
 def test_descriptor_loss_of_equal_descriptors_is_the_logarithm_of_their_number():
@@ -153,21 +155,21 @@ def test_targets_name_the_pixel_of_the_best_point_of_a_cell():
     points = np.array([[9.2, 3.1, 1.0], [10.0, 4.0, 0.5], [100.0, 5.0, 0.4]])
     view = _targets(image, np.eye(3), points, 0.0)
     assert view.cells[0, 1] == 3 * 8 + 1
-    assert view.sureness[0, 1] == pytest.approx(0.97)
-    assert (view.sureness > 0).sum() == 1
+    assert view.target[0, 1] == pytest.approx(0.97)
+    assert (view.target > 0).sum() == 1
     shifted = _targets(image, np.array([[1, 0, 0], [0, 1, 8], [0, 0, 1.0]]), points, 0.0)
     assert shifted.cells[1, 1] == 3 * 8 + 1
 
 
-def test_points_along_an_edge_are_less_sure_than_corners():
+def test_points_along_an_edge_have_lower_targets_than_corners():
     image = np.full((64, 96), 60, np.uint8)
     image[20:, 24:] = 180
     corner, edge = [24.0, 20.0, 1.0], [60.0, 20.0, 0.9]
     view = _targets(image, np.eye(3), np.array([corner, edge]), 0.3)
-    assert view.sureness[2, 3] == pytest.approx(0.97, abs=0.01)
-    assert view.sureness[2, 7] < 0.02
+    assert view.target[2, 3] == pytest.approx(0.97, abs=0.01)
+    assert view.target[2, 7] < 0.02
     every = _targets(image, np.eye(3), np.array([corner, edge]), 0.0)
-    assert every.sureness[2, 7] == pytest.approx(0.97, abs=0.01)
+    assert every.target[2, 7] == pytest.approx(0.97, abs=0.01)
 
 
 def test_the_detector_alone_leaves_descriptors_as_they_are(shapes, tmp_path):
@@ -245,7 +247,7 @@ def test_adaptation_with_one_homography_is_the_plain_detection():
     torch.manual_seed(0)
     network = SuperPoint(TINY).eval()
     image = np.random.default_rng(0).integers(0, 255, (48, 64)).astype(np.uint8)
-    recipe = LabelRecipe("x", adaptation=1, precision="float32")
+    recipe = LabelRecipe(output="x", adaptation=1, precision="float32")
     heat = adapt(network, image, np.random.default_rng(0), recipe, torch.device("cpu"))
     with torch.no_grad():
         logits, _ = network(torch.from_numpy(image)[None, None].float() / 255)
