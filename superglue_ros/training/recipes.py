@@ -81,8 +81,8 @@ class CacheRecipe(ViewRecipe):
 class Stage:
     """A part of the curriculum, on stored features or on pairs that are drawn at every step.
 
-    ``caches`` maps folders to how often they are drawn from; ``views`` says what pairs are drawn,
-    of which none is used twice. A stage has one of both: raises :class:`ConfigError` otherwise.
+    ``caches`` maps folders to how often they are drawn from; ``views`` says what pairs are drawn. A
+    stage has one of both: raises :class:`ConfigError` otherwise.
     """
 
     name: str

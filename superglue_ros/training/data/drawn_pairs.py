@@ -1,7 +1,9 @@
-"""Pairs drawn at every step: an image pair is never seen twice (paper, section 5.1).
+"""Pairs drawn at every step instead of stored ones.
 
-Views are drawn in main memory, by the processes that draw ahead where a run has some; SuperPoint
-finds their keypoints in the process that trains (paper, section 4, "Training details").
+Homographies of photographs and rooms are new each time: an image pair is never seen twice (paper,
+section 5.1). A sequence has a fixed number of pairs of frames. Views are drawn in main memory, by
+the processes that draw ahead where a run has some; SuperPoint finds their keypoints in the process
+that trains (paper, section 4, "Training details").
 """
 
 from __future__ import annotations

@@ -32,16 +32,17 @@ def digests(drawn: DrawnPairs) -> list[str]:
     ]
 
 
-def test_no_pair_is_drawn_twice(corpus):
-    source = PairSource(recipe(corpus), 4)
+@pytest.mark.parametrize(("kind", "steps"), [("homography", 12), ("rooms", 2)])
+def test_no_pair_is_drawn_twice(corpus, kind, steps):
+    source = PairSource(recipe(corpus, kind), 4)
     drawn = [
         digest
-        for step in range(12)
+        for step in range(steps)
         for process in range(2)
         for digest in digests(draw(source, 0, step, process))
     ]
-    assert len(drawn) == 96
-    assert len(set(drawn)) == 96
+    assert len(drawn) == 8 * steps
+    assert len(set(drawn)) == len(drawn)
 
 
 @pytest.mark.parametrize("kind", ["homography", "rooms"])
