@@ -184,9 +184,7 @@ class SuperGlueObjective:
             f0, f1 = network.propagate(x0, x1, mask0, mask1).float().chunk(2)
         # The score matrix needs float32: bfloat16 has steps of 0.1 at scores of 20.
         scores = f0[:, :m] @ f1[:, :n].transpose(1, 2) / network.config.width**0.5
-        return training_sinkhorn(
-            scores, network.dustbin, iterations, batch.mask0, batch.mask1
-        )
+        return training_sinkhorn(scores, network.dustbin, iterations, batch.mask0, batch.mask1)
 
     def _source(self, index: int) -> PairSampler | PairSource:
         if index not in self._sources:
