@@ -63,7 +63,14 @@ class Registry(Mapping[str, Choice]):
         """Add a choice; see :class:`Choice`. Raises ValueError where the name is taken."""
         if name in self._choices:
             raise ValueError(f"there is a {self.kind} {name!r} already: take another name")
-        self._choices[name] = Choice(name, factory, label, description, settings, one_to_one)
+        self._choices[name] = Choice(
+            name=name,
+            factory=factory,
+            label=label,
+            description=description,
+            settings=settings,
+            one_to_one=one_to_one,
+        )
 
     def unregister(self, name: str) -> None:
         """Take a choice out again."""

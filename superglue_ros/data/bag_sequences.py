@@ -165,7 +165,9 @@ class BagSequence:
             if abs(nearest[0] - stamp_ns) <= _MAX_DEPTH_DELAY_NS:
                 depth = nearest[1]
         pose = None if self.trajectory is None else self.trajectory.at(stamp_ns)
-        return SequenceItem(stamp_ns, image, self.camera, depth, pose)
+        return SequenceItem(
+            stamp_ns=stamp_ns, image=image, camera=self.camera, depth=depth, T_world_camera=pose
+        )
 
 
 def resolve_topics(

@@ -57,11 +57,11 @@ def camera_from_message(message: Any, rectified: bool = False) -> Camera | None:
 def frame_id_from_message(message: Any) -> FrameId:
     """The frame that a ``FrameId`` message names."""
     return FrameId(
-        int(message.id),
-        stamp_to_ns(message.stamp),
-        str(message.frame_id),
-        str(message.robot),
-        int(message.camera_index),
+        id=int(message.id),
+        stamp_ns=stamp_to_ns(message.stamp),
+        frame_id=str(message.frame_id),
+        robot=str(message.robot),
+        camera_index=int(message.camera_index),
     )
 
 
@@ -92,21 +92,21 @@ def matches_from_message(message: Any) -> Matches:
             f"merged_from has {len(merged_from)} values, merged_into {len(merged_into)}"
         )
     return Matches(
-        frame_id_from_message(message.reference),
-        frame_id_from_message(message.query),
-        MatchKind(message.kind),
-        MatchStatus(message.status),
-        columns["index_ref"],
-        columns["index_query"],
-        np.stack([columns["u_ref"], columns["v_ref"]], axis=1),
-        np.stack([columns["u_query"], columns["v_query"]], axis=1),
-        columns["scores"],
-        columns["inlier"].astype(bool),
-        columns["sigma_px"],
-        columns["track_ids"],
-        bool(message.rectified),
-        merged_from,
-        merged_into,
+        reference=frame_id_from_message(message.reference),
+        query=frame_id_from_message(message.query),
+        kind=MatchKind(message.kind),
+        status=MatchStatus(message.status),
+        index_ref=columns["index_ref"],
+        index_query=columns["index_query"],
+        points_ref=np.stack([columns["u_ref"], columns["v_ref"]], axis=1),
+        points_query=np.stack([columns["u_query"], columns["v_query"]], axis=1),
+        scores=columns["scores"],
+        inlier=columns["inlier"].astype(bool),
+        sigma_px=columns["sigma_px"],
+        track_ids=columns["track_ids"],
+        rectified=bool(message.rectified),
+        merged_from=merged_from,
+        merged_into=merged_into,
     )
 
 
@@ -114,19 +114,19 @@ def pose_from_message(message: Any) -> RelativePose:
     """``T_ref_query`` with its covariance and verdict."""
     pose = transform_from_message(message.pose.pose)
     return RelativePose(
-        frame_id_from_message(message.reference),
-        frame_id_from_message(message.query),
-        PoseStatus(message.status),
-        PoseMethod(message.method),
-        nearest(pose[:3, :3]),
-        pose[:3, 3],
-        np.array(message.pose.covariance, np.float64).reshape(6, 6),
-        bool(message.scale_known),
-        int(message.num_matches),
-        int(message.num_inliers),
-        float(message.inlier_threshold_px),
-        float(message.median_epipolar_px),
-        float(message.median_parallax_rad),
+        reference=frame_id_from_message(message.reference),
+        query=frame_id_from_message(message.query),
+        status=PoseStatus(message.status),
+        method=PoseMethod(message.method),
+        rotation=nearest(pose[:3, :3]),
+        translation=pose[:3, 3],
+        covariance=np.array(message.pose.covariance, np.float64).reshape(6, 6),
+        scale_known=bool(message.scale_known),
+        num_matches=int(message.num_matches),
+        num_inliers=int(message.num_inliers),
+        inlier_threshold_px=float(message.inlier_threshold_px),
+        median_epipolar_px=float(message.median_epipolar_px),
+        median_parallax_rad=float(message.median_parallax_rad),
     )
 
 

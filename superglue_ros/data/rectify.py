@@ -29,7 +29,7 @@ class Rectification:
         grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).reshape(-1, 2)
         rays = (np.c_[grid, np.ones(len(grid))] @ np.linalg.inv(camera.matrix).T)[:, :2]
         sources = camera.distort(rays).reshape(height, width, 2).astype(np.float32)
-        ideal = Camera(width, height, camera.matrix, np.zeros(0))
+        ideal = Camera(width=width, height=height, matrix=camera.matrix, distortion=np.zeros(0))
         return cls(ideal, sources[..., 0], sources[..., 1])
 
     def image(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:

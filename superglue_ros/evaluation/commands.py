@@ -88,13 +88,13 @@ def homography_command(args: argparse.Namespace) -> int:
     threshold = spec.confidence_threshold
     protocol = homography.HomographyProtocol(confidence_threshold=threshold)
     evaluation = PairEvaluation(
-        "homography",
-        cases,
-        homography.data_fingerprint(cases),
-        {**protocol.mapping(), "seed": args.seed},
-        partial(_judge_and_release, protocol=protocol),
-        partial(homography.summarise, seed=args.seed),
-        partial(report_homography, protocol=protocol),
+        kind="homography",
+        cases=cases,
+        data=homography.data_fingerprint(cases),
+        protocol={**protocol.mapping(), "seed": args.seed},
+        judge=partial(_judge_and_release, protocol=protocol),
+        summarise=partial(homography.summarise, seed=args.seed),
+        report=partial(report_homography, protocol=protocol),
     )
     results = _run(evaluation, spec, args)
     _print_homography(results)
@@ -140,27 +140,27 @@ def pose_command(args: argparse.Namespace) -> int:
 def _evaluate_pose(args: argparse.Namespace, spec: MethodSpec) -> Results:
     cases = pose.pose_cases(read_pairs(args.pairs), args.images)
     estimator = pose.PoseEstimatorConfig(
-        args.estimator,
-        args.estimator_threshold,
-        args.estimator_confidence,
-        args.estimator_iterations,
-        args.seed,
+        name=args.estimator,
+        threshold_px=args.estimator_threshold,
+        confidence=args.estimator_confidence,
+        max_iterations=args.estimator_iterations,
+        seed=args.seed,
     )
     protocol = pose.PoseProtocol(
-        estimator,
-        spec.config.front_end.max_size,
-        args.epipolar_threshold,
-        spec.confidence_threshold,
-        args.rotation_only,
+        estimator=estimator,
+        max_size=spec.config.front_end.max_size,
+        epipolar=args.epipolar_threshold,
+        confidence_threshold=spec.confidence_threshold,
+        rotation_only=args.rotation_only,
     )
     evaluation = PairEvaluation(
-        "pose",
-        cases,
-        pose.data_fingerprint(cases),
-        {**protocol.mapping(), "seed": args.seed},
-        partial(pose.judge, protocol=protocol),
-        partial(pose.summarise, seed=args.seed),
-        partial(report_pose, protocol=protocol),
+        kind="pose",
+        cases=cases,
+        data=pose.data_fingerprint(cases),
+        protocol={**protocol.mapping(), "seed": args.seed},
+        judge=partial(pose.judge, protocol=protocol),
+        summarise=partial(pose.summarise, seed=args.seed),
+        report=partial(report_pose, protocol=protocol),
     )
     return _run(evaluation, spec, args)
 
@@ -232,12 +232,12 @@ def bag_command(args: argparse.Namespace) -> int:
         poses = sequence.trajectory.poses @ body_camera
         truth = Trajectory(sequence.trajectory.stamps_ns, poses)
     options = BagOptions(
-        args.live,
-        args.recorded,
-        bool(args.depth),
-        args.domain_id,
-        not args.no_pictures,
-        args.back_end,
+        live=args.live,
+        recorded=args.recorded,
+        use_depth=bool(args.depth),
+        domain_id=args.domain_id,
+        pictures=not args.no_pictures,
+        back_end=args.back_end,
     )
     protocol = BagProtocol(args.min_baseline)
     results = run_bag(sequence, spec, truth, protocol, options, args.output, args.label, args.seed)

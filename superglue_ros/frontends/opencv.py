@@ -63,7 +63,14 @@ class OpenCvFrontEnd(FrontEnd):
             scores = np.clip(scores / scores[0], 0, 1)
         points = inside(resized.to_original(points), width, height)
         descriptors = self._converted(descriptors[order])
-        return Features(points, scores, width, height, self.detector, descriptors)
+        return Features(
+            keypoints=points,
+            scores=scores,
+            width=width,
+            height=height,
+            detector=self.detector,
+            descriptors=descriptors,
+        )
 
     def describe(self, image: GreyImage, keypoints: FloatArray) -> Features:
         """See :class:`~superglue_ros.frontends.base.FrontEnd`; upright, at one scale.
@@ -84,4 +91,11 @@ class OpenCvFrontEnd(FrontEnd):
         if computed is not None:
             descriptors[[k.class_id for k in kept]] = self._converted(computed)
         scores = np.ones(len(keypoints), np.float32)
-        return Features(keypoints, scores, width, height, self.detector, descriptors)
+        return Features(
+            keypoints=keypoints,
+            scores=scores,
+            width=width,
+            height=height,
+            detector=self.detector,
+            descriptors=descriptors,
+        )

@@ -112,10 +112,10 @@ class SuperPointFrontEnd:
         descriptors = sample_descriptors(pixels[None], dense, self._exact_sampling)[0]
         height, width = image.shape
         return Features(
-            keypoints,
-            scores.float().cpu().numpy(),
-            width,
-            height,
-            self.detector,
-            descriptors.float().cpu().numpy(),
+            keypoints=keypoints,
+            scores=scores.float().cpu().numpy(),
+            width=width,
+            height=height,
+            detector=self.detector,
+            descriptors=descriptors.float().cpu().numpy(),
         )

@@ -183,7 +183,13 @@ def camera_from_info(
     scale = np.diag([1 / bin_x, 1 / bin_y, 1.0])
     scale[0, 2] = (0.5 - x) / bin_x - 0.5
     scale[1, 2] = (0.5 - y) / bin_y - 0.5
-    return Camera(roi_width // bin_x, roi_height // bin_y, scale @ intrinsics, distortion, model)
+    return Camera(
+        width=roi_width // bin_x,
+        height=roi_height // bin_y,
+        matrix=scale @ intrinsics,
+        distortion=distortion,
+        model=model,
+    )
 
 
 def _array(values: Sequence[float] | Array, name: str, size: int | None = None) -> Array:

@@ -76,21 +76,21 @@ def estimate_two_view(
     seen = np.isfinite(np.column_stack((rays_ref, rays_query))).all(axis=1)
     expected = max(float(np.median(sigma)), 1e-3)
     views = Views(
-        RayPairs(
+        pairs=RayPairs(
             rays_ref,
             rays_query,
             camera_ref.ray_sigma(rays_ref, np.ones(count)),
             camera_query.ray_sigma(rays_query, np.ones(count)),
         ),
-        camera_ref.focal,
-        camera_query.focal,
-        np.clip(sigma / expected, 0.1, 10.0),
-        expected / np.sqrt(2.0),
-        np.clip(score, _LEAST_WEIGHT, 1.0),
-        image_cells(query_px, camera_query.width),
-        depth,
-        spread,
-        (camera_query.width, camera_query.height),
+        focal_ref=camera_ref.focal,
+        focal_query=camera_query.focal,
+        relative_sigma=np.clip(sigma / expected, 0.1, 10.0),
+        expected_px=expected / np.sqrt(2.0),
+        prior=np.clip(score, _LEAST_WEIGHT, 1.0),
+        cells=image_cells(query_px, camera_query.width),
+        depth=depth,
+        depth_sigma=spread,
+        size_query=(camera_query.width, camera_query.height),
     ).select(np.asarray(seen))
     result = metric_pose(views, config) if (views.depth > 0).sum() >= LEAST_DEPTHS else None
     if result is None:

@@ -114,16 +114,16 @@ def no_pose(
     unknown = np.zeros((6, 6))
     unknown[0, 0] = -1.0
     return TwoViewGeometry(
-        status,
-        PoseMethod.NONE,
-        np.eye(3),
-        np.zeros(3),
-        unknown,
-        False,
-        np.zeros(num_matches, bool),
-        config.threshold_px,
-        0.0,
-        0.0,
+        status=status,
+        method=PoseMethod.NONE,
+        rotation=np.eye(3),
+        translation=np.zeros(3),
+        covariance=unknown,
+        scale_known=False,
+        inliers=np.zeros(num_matches, bool),
+        threshold_px=config.threshold_px,
+        median_epipolar_px=0.0,
+        median_parallax_rad=0.0,
     )
 
 
@@ -149,16 +149,16 @@ def pose_of(
             off = epipolar.rotation_distance_px(good.ref, good.query, rotation, *focals)
         error = float(np.median(off))
     return TwoViewGeometry(
-        status,
-        method,
-        rotation,
-        translation,
-        spread,
-        method in (PoseMethod.PNP, PoseMethod.STEREO),
-        inliers,
-        config.threshold_px,
-        error,
-        parallax,
+        status=status,
+        method=method,
+        rotation=rotation,
+        translation=translation,
+        covariance=spread,
+        scale_known=method in (PoseMethod.PNP, PoseMethod.STEREO),
+        inliers=inliers,
+        threshold_px=config.threshold_px,
+        median_epipolar_px=error,
+        median_parallax_rad=parallax,
     )
 
 

@@ -199,24 +199,28 @@ def _keyframe(entry: dict[str, Any], own: Arrays) -> Keyframe:
     if camera is not None:
         matrix, distortion = np.array(camera["matrix"]), np.array(camera["distortion"], float)
         camera = Camera(
-            camera["width"], camera["height"], matrix, distortion, model=camera["model"]
+            width=camera["width"],
+            height=camera["height"],
+            matrix=matrix,
+            distortion=distortion,
+            model=camera["model"],
         )
     features = Features(
-        own["keypoints"],
-        own["scores"],
-        entry["width"],
-        entry["height"],
-        entry["detector"],
-        own.get("descriptors"),
-        own["sigma_px"],
-        own["track_ids"],
+        keypoints=own["keypoints"],
+        scores=own["scores"],
+        width=entry["width"],
+        height=entry["height"],
+        detector=entry["detector"],
+        descriptors=own.get("descriptors"),
+        sigma_px=own["sigma_px"],
+        track_ids=own["track_ids"],
     )
     return Keyframe(
-        FrameId(**entry["id"]),
-        features,
-        None,
-        camera,
-        own["depth"] if entry["has_depth"] else None,
+        id=FrameId(**entry["id"]),
+        features=features,
+        prepared=None,
+        camera=camera,
+        depth=own["depth"] if entry["has_depth"] else None,
         rectified=entry["rectified"],
         depth_sigma=own["depth_sigma"] if entry["has_depth_sigma"] else None,
     )

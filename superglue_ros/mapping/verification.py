@@ -73,12 +73,12 @@ class FramePair:
     def claim(self, reference_ids: IdArray) -> Claim:
         """What this pair says about the landmarks of the query frame."""
         return Claim(
-            self.matches.kind,
-            reference_ids,
-            self.matches.index_ref,
-            self.matches.index_query,
-            self.matches.scores,
-            self.verified & self.strong,
+            kind=self.matches.kind,
+            reference_ids=reference_ids,
+            index_ref=self.matches.index_ref,
+            index_query=self.matches.index_query,
+            scores=self.matches.scores,
+            verified=self.verified & self.strong,
         )
 
     def with_tracks(self, reference_ids: IdArray, tracking: Tracking) -> FramePair:
@@ -171,19 +171,19 @@ def frame_pair(
     """All that is known of a pair, once its geometry is estimated."""
     reference = candidate.keyframe
     matches = Matches(
-        reference.id,
-        query.id,
-        candidate.kind,
-        _status(reference.features, query.features, found, config.geometry),
-        found.index_ref,
-        found.index_query,
-        reference.features.keypoints[found.index_ref],
-        query.features.keypoints[found.index_query],
-        found.scores,
-        geometry.inliers,
-        sigma_of_matches(reference.features, query.features, found),
-        np.full(len(found), NO_TRACK, np.int64),
-        query.rectified,
+        reference=reference.id,
+        query=query.id,
+        kind=candidate.kind,
+        status=_status(reference.features, query.features, found, config.geometry),
+        index_ref=found.index_ref,
+        index_query=found.index_query,
+        points_ref=reference.features.keypoints[found.index_ref],
+        points_query=query.features.keypoints[found.index_query],
+        scores=found.scores,
+        inlier=geometry.inliers,
+        sigma_px=sigma_of_matches(reference.features, query.features, found),
+        track_ids=np.full(len(found), NO_TRACK, np.int64),
+        rectified=query.rectified,
     )
     least = config.keyframes.loop_merge_inliers if candidate.kind is MatchKind.LOOP else 0
     strong = int(geometry.inliers.sum()) >= least
@@ -209,19 +209,19 @@ def _strictness(kind: MatchKind, config: Config) -> GeometryConfig:
 
 def _pose(matches: Matches, geometry: TwoViewGeometry) -> RelativePose:
     return RelativePose(
-        matches.reference,
-        matches.query,
-        geometry.status,
-        geometry.method,
-        geometry.rotation,
-        geometry.translation,
-        geometry.covariance,
-        geometry.scale_known,
-        len(matches),
-        int(geometry.inliers.sum()),
-        geometry.threshold_px,
-        geometry.median_epipolar_px,
-        geometry.median_parallax_rad,
+        reference=matches.reference,
+        query=matches.query,
+        status=geometry.status,
+        method=geometry.method,
+        rotation=geometry.rotation,
+        translation=geometry.translation,
+        covariance=geometry.covariance,
+        scale_known=geometry.scale_known,
+        num_matches=len(matches),
+        num_inliers=int(geometry.inliers.sum()),
+        inlier_threshold_px=geometry.threshold_px,
+        median_epipolar_px=geometry.median_epipolar_px,
+        median_parallax_rad=geometry.median_parallax_rad,
     )
 
 

@@ -33,7 +33,7 @@ def built_in_camera(width: int = 640, height: int = 480) -> Camera:
     """A pinhole camera with a horizontal field of view of 65 degrees."""
     focal = width / 2 / np.tan(np.radians(65) / 2)
     matrix = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
-    return Camera(width, height, matrix, np.zeros(0))
+    return Camera(width=width, height=height, matrix=matrix, distortion=np.zeros(0))
 
 
 class RoomSequence:
@@ -65,7 +65,9 @@ class RoomSequence:
         noise = np.random.default_rng(index).normal(scale=_NOISE, size=clean.shape)
         image = np.clip(np.rint(clean + noise), 0, 255).astype(np.uint8)
         stamp_ns = START_NS + round(index / RATE_HZ * 1e9)
-        return SequenceItem(stamp_ns, image, camera, depth, pose)
+        return SequenceItem(
+            stamp_ns=stamp_ns, image=image, camera=camera, depth=depth, T_world_camera=pose
+        )
 
 
 def demo_room() -> Scene:

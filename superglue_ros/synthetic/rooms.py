@@ -48,7 +48,13 @@ def panel(
     right /= np.linalg.norm(right)
     down = np.cross(towards, right)
     edge_u, edge_v = right * width, down * height
-    return Plane(texture, centre - 0.5 * (edge_u + edge_v), edge_u, edge_v, gain)
+    return Plane(
+        texture=texture,
+        origin=centre - 0.5 * (edge_u + edge_v),
+        edge_u=edge_u,
+        edge_v=edge_v,
+        gain=gain,
+    )
 
 
 def box(
@@ -71,7 +77,15 @@ def box(
         middle = centre + end * _UP * size[2] / 2
         edge_u = turn @ np.array([size[0], 0.0, 0.0])
         edge_v = turn @ np.array([0.0, -end * size[1], 0.0])
-        planes.append(Plane(texture, middle - 0.5 * (edge_u + edge_v), edge_u, edge_v, gain))
+        planes.append(
+            Plane(
+                texture=texture,
+                origin=middle - 0.5 * (edge_u + edge_v),
+                edge_u=edge_u,
+                edge_v=edge_v,
+                gain=gain,
+            )
+        )
     return tuple(planes)
 
 
@@ -102,7 +116,15 @@ def walls(
         for row, line in enumerate(texture_of[name]):
             for column, texture in enumerate(line):
                 origin = whole.origin + column * edge_u + row * edge_v
-                planes.append(Plane(texture, origin, edge_u, edge_v, gain * shade))
+                planes.append(
+                    Plane(
+                        texture=texture,
+                        origin=origin,
+                        edge_u=edge_u,
+                        edge_v=edge_v,
+                        gain=gain * shade,
+                    )
+                )
     return tuple(planes)
 
 

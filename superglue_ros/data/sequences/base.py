@@ -130,7 +130,7 @@ class FolderSequence:
         height, width = image.shape[:2]
         camera = row.camera
         if camera is not None and not isinstance(camera, Camera):
-            camera = Camera(width, height, camera, np.zeros(0))
+            camera = Camera(width=width, height=height, matrix=camera, distortion=np.zeros(0))
         if camera is not None and (width, height) != (camera.width, camera.height):
             raise DataError(
                 f"{row.image} is {width}x{height}, but the calibration is for "
@@ -209,7 +209,12 @@ def camera_of(width: int, height: int, values: NDArray[np.float64], where: str) 
     fx, fy, cx, cy = values[:4]
     distortion = values[4:] if np.any(values[4:]) else np.zeros(0)
     try:
-        return Camera(width, height, np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]), distortion)
+        return Camera(
+            width=width,
+            height=height,
+            matrix=np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]),
+            distortion=distortion,
+        )
     except CalibrationError as error:
         raise DataError(f"{where}: {error}") from error
 

@@ -145,7 +145,7 @@ def _live(
     from superglue_ros.live.play_and_record import OUTPUT_BAG, LiveOptions, play_and_record
 
     live = LiveOptions(
-        output,
+        output=output,
         rate=1000.0,
         use_depth=options.use_depth,
         domain_id=options.domain_id,

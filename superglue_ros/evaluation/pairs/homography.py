@@ -139,7 +139,14 @@ def synthetic_cases(
     """``pairs`` seeded pairs that go round the images of a folder, or the given ``paths`` in it."""
     found = list(paths) if paths is not None else list_images(images)
     return [
-        SyntheticCase(path, path.relative_to(images).as_posix(), k, seed, recipe, photometric)
+        SyntheticCase(
+            path=path,
+            name=path.relative_to(images).as_posix(),
+            index=k,
+            seed=seed,
+            recipe=recipe,
+            photometric=photometric,
+        )
         for k, path in ((k, found[k % len(found)]) for k in range(pairs))
     ]
 

@@ -28,12 +28,12 @@ class KeypointFiles:
         height, width = image.shape
         if given.descriptors is not None:
             return Features(
-                given.points[best],
-                given.scores[best],
-                width,
-                height,
-                given.detector,
-                given.descriptors[best],
+                keypoints=given.points[best],
+                scores=given.scores[best],
+                width=width,
+                height=height,
+                detector=given.detector,
+                descriptors=given.descriptors[best],
             )
         described = self._describer.describe(image, given.points[best])
         return replace(described, scores=given.scores[best])

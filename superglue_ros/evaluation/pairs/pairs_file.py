@@ -93,7 +93,15 @@ def _parse(fields: list[str], where: str) -> PosePair:
         or not np.allclose(transform[3], [0, 0, 0, 1], atol=1e-6)
     ):
         raise DataError(f"{where}: T_0to1 is no rigid transform")
-    return PosePair(fields[0], fields[1], rot0, rot1, k0, k1, transform)
+    return PosePair(
+        name0=fields[0],
+        name1=fields[1],
+        rot0=rot0,
+        rot1=rot1,
+        intrinsics0=k0,
+        intrinsics1=k1,
+        transform=transform,
+    )
 
 
 def upright_intrinsics(intrinsics: Floats, upright_size: tuple[int, int], turns: int) -> Floats:

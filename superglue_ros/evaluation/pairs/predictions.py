@@ -69,13 +69,13 @@ class Prediction:
         """The same with the matches of more than this confidence only."""
         keep = self.confidence > threshold
         return Prediction(
-            self.keypoints0,
-            self.keypoints1,
-            self.matches[keep],
-            self.confidence[keep],
-            self.seconds,
-            self.size0,
-            self.size1,
+            keypoints0=self.keypoints0,
+            keypoints1=self.keypoints1,
+            matches=self.matches[keep],
+            confidence=self.confidence[keep],
+            seconds=self.seconds,
+            size0=self.size0,
+            size1=self.size1,
         )
 
     @property
@@ -135,13 +135,13 @@ class PredictionStore:
             with np.load(file, allow_pickle=False) as a:
                 width0, height0, width1, height1 = (int(v) for v in a["sizes"])
                 return Prediction(
-                    a["keypoints0"],
-                    a["keypoints1"],
-                    a["matches"],
-                    a["confidence"],
-                    a["seconds"],
-                    (width0, height0),
-                    (width1, height1),
+                    keypoints0=a["keypoints0"],
+                    keypoints1=a["keypoints1"],
+                    matches=a["matches"],
+                    confidence=a["confidence"],
+                    seconds=a["seconds"],
+                    size0=(width0, height0),
+                    size1=(width1, height1),
                 )
         except (OSError, KeyError, ValueError, EOFError):
             return None
@@ -208,13 +208,13 @@ def predict_all(
         started = time.perf_counter()
         found = method.match(features0, features1)
         prediction = Prediction(
-            features0.keypoints,
-            features1.keypoints,
-            np.stack([found.index_ref, found.index_query], axis=1),
-            found.scores,
-            np.array([seconds0, seconds1, time.perf_counter() - started]),
-            (features0.width, features0.height),
-            (features1.width, features1.height),
+            keypoints0=features0.keypoints,
+            keypoints1=features1.keypoints,
+            matches=np.stack([found.index_ref, found.index_query], axis=1),
+            confidence=found.scores,
+            seconds=np.array([seconds0, seconds1, time.perf_counter() - started]),
+            size0=(features0.width, features0.height),
+            size1=(features1.width, features1.height),
         )
         store.put(index, prediction)
         yield prediction
@@ -240,12 +240,12 @@ class FeatureCache:
         try:
             with np.load(file, allow_pickle=False) as a:
                 return Features(
-                    a["keypoints"],
-                    a["scores"],
-                    image.shape[1],
-                    image.shape[0],
-                    str(a["detector"]),
-                    a["descriptors"],
+                    keypoints=a["keypoints"],
+                    scores=a["scores"],
+                    width=image.shape[1],
+                    height=image.shape[0],
+                    detector=str(a["detector"]),
+                    descriptors=a["descriptors"],
                 )
         except (OSError, KeyError, ValueError, EOFError):
             pass

@@ -183,9 +183,15 @@ def _inspect(path: Path, source: Source) -> tuple[CorpusImage, NDArray[np.bool_]
     coarse = cv2.resize(small, (17, 16), interpolation=cv2.INTER_AREA)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     line = CorpusImage(
-        str(path.resolve()), sha256, grey.shape[1], grey.shape[0], source.name, source.licence,
-        source.kind != "textures", split_of(sha256, source.kind),
-    )  # fmt: skip
+        path=str(path.resolve()),
+        sha256=sha256,
+        width=grey.shape[1],
+        height=grey.shape[0],
+        source=source.name,
+        licence=source.licence,
+        photograph=source.kind != "textures",
+        split=split_of(sha256, source.kind),
+    )
     return line, np.asarray(coarse[:, 1:] > coarse[:, :-1]).ravel()
 
 

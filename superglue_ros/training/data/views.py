@@ -184,7 +184,13 @@ def room_views(
         images = [distort(image, rng, photometric) for image, _ in rendered]
         depths = [depth for _, depth in rendered]
         # Depth is exact, so the homography's thresholds hold, not those of noisy sensors.
-        views = PosedViews(images, depths, [matrix] * count, poses, HOMOGRAPHY)
+        views = PosedViews(
+            images=images,
+            depths=depths,
+            matrices=[matrix] * count,
+            poses=poses,
+            thresholds=HOMOGRAPHY,
+        )
         shared = min(views.overlap(i, j) for i in range(count) for j in range(i))
         if shared >= config.min_overlap:
             return views
