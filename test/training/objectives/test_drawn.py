@@ -14,13 +14,13 @@ from superglue_ros.errors import ConfigError, DataError
 from superglue_ros.networks.superglue import SuperGlue, SuperGlueConfig
 from superglue_ros.networks.superpoint import SuperPoint, SuperPointConfig
 from superglue_ros.networks.weights import save
+from superglue_ros.settings import load
 from superglue_ros.training.data.batches import SamplingConfig
 from superglue_ros.training.objectives.end_to_end import EndToEndObjective
 from superglue_ros.training.objectives.loss import LossConfig
 from superglue_ros.training.objectives.superglue import SuperGlueObjective
 from superglue_ros.training.optimisation import OptimiserConfig
 from superglue_ros.training.recipes import EndToEndRecipe, Stage, SuperGlueRecipe, ViewRecipe
-from superglue_ros.training.settings import load
 from superglue_ros.training.trainer import LoopConfig, Trainer
 
 RECIPES = Path(__file__).parents[3] / "config" / "train"
