@@ -143,7 +143,7 @@ def test_to_bag(quiet_bag: Path, folder: Path, capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["demo", "--sequence", "/nowhere"], "sequence folder /nowhere does not exist"),
+        (["demo", "--sequence", "/nowhere"], "sequence /nowhere does not exist"),
         (["demo", "--bag", "/nowhere"], "bag /nowhere does not exist"),
         (["demo", "--set", "nonsense"], "is not of the form NAME=VALUE"),
         (["demo", "--frames", "0"], "must be 1 or more"),

@@ -37,7 +37,7 @@ class Noise:
 
 def start(module: str, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", f"superglue_ros.ros.{module}", *arguments],
+        [sys.executable, "-m", f"superglue_ros.ros.tools.{module}", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
