@@ -24,7 +24,7 @@ TOPICS = {
     "matches": "Output: correspondences with keyframes.",
     "relative_pose": "Output: pose of each frame in its keyframes.",
     "features": "Output: keypoints, and descriptors where outputs.descriptors asks for them.",
-    "matches_image": "Output: picture of the matches, drawn while somebody subscribes.",
+    "matches_image": "Output: picture of the matches, drawn while there is a subscriber.",
     "status": "Output: seconds and counts, after every frame.",
 }
 

@@ -18,7 +18,7 @@ class FrontEndConfig:
     )
     max_keypoints: int = setting(
         1024,
-        "Keypoints kept per image, best first; more from outside are cut too.",
+        "Keypoints per image, best first; the limit for those of an external front-end too.",
         low=1,
         high=8192,
     )
@@ -36,7 +36,7 @@ class FrontEndConfig:
     )
     max_size: int = setting(
         640,
-        "Longer image side fed to the network [px]; larger images are shrunk; 0 = as they come.",
+        "Longer image side fed to the network [px]; larger images are shrunk; 0 = never.",
         low=0,
         high=8192,
     )
@@ -54,17 +54,17 @@ class MatcherConfig:
     )
     weights: str = setting("", "SuperGlue weights file; empty takes the package's own.", fixed=True)
     threshold: float = setting(
-        0.2, "SuperGlue: least assignment probability of a match.", low=0.0, high=1.0
+        0.2, "SuperGlue: minimum assignment probability of a match.", low=0.0, high=1.0
     )
     sinkhorn_iterations: int = setting(100, "SuperGlue: Sinkhorn iterations T.", low=1, high=1000)
     ratio: float = setting(
         0.8,
-        "ratio: largest distance to the best over distance to the second best.",
+        "ratio: maximum of the distance to the best over that to the second best.",
         low=0.0,
         high=1.0,
     )
     max_distance: float = setting(
-        0.7, "distance: largest distance of unit-length descriptors.", low=0.0, high=2.0
+        0.7, "distance: maximum distance of unit-length descriptors.", low=0.0, high=2.0
     )
 
 
@@ -82,7 +82,7 @@ class GeometryConfig:
         0.9999, "Confidence of the robust estimator.", low=0.5, high=0.9999999
     )
     max_iterations: int = setting(
-        2000, "Most iterations of the robust estimator.", low=10, high=100000
+        2000, "Maximum iterations of the robust estimator.", low=10, high=100000
     )
     min_matches: int = setting(15, "Fewer matches than this give status FEW.", low=5, high=10000)
     min_inliers: int = setting(
@@ -105,7 +105,7 @@ class GeometryConfig:
     )
     systematic_px: float = setting(
         1.0,
-        "Error that neighbouring matches share and no number of them averages out, for the "
+        "Error common to neighbouring matches, which does not average out; for the "
         "covariance: calibration, rolling shutter, poor synchronisation [px].",
         low=0.0,
         high=20.0,
@@ -115,8 +115,8 @@ class GeometryConfig:
     )
     depth_systematic: float = setting(
         0.04,
-        "Error of the depth that neighbouring matches share and no number of them averages out, "
-        "as a share of the depth, for the covariance of PnP: calibration, registration, flying "
+        "Relative depth error common to neighbouring matches, which does not average out; "
+        "for the covariance of PnP: calibration, registration, flying "
         "pixels.",
         low=0.0,
         high=1.0,
@@ -167,11 +167,11 @@ class KeyframesConfig:
         high=32,
     )
     loop_min_gap: int = setting(
-        10, "The newest keyframes are no loop candidates: their number.", low=1, high=10000
+        10, "Number of newest keyframes that are no loop candidates.", low=1, high=10000
     )
     loop_similarity: float = setting(
         0.9,
-        "Least similarity of a loop candidate to the frame, as a part of the reference keyframe's.",
+        "Minimum similarity of a loop candidate, as a fraction of the reference keyframe's.",
         low=0.0,
         high=2.0,
     )
@@ -180,7 +180,7 @@ class KeyframesConfig:
     )
     loop_merge_inliers: int = setting(
         45,
-        "A loop with fewer inliers is told of but joins no landmarks: that cannot be undone.",
+        "A loop with fewer inliers is published but merges no landmarks: merging cannot be undone.",
         low=5,
         high=10000,
     )
@@ -193,7 +193,7 @@ class KeyframesConfig:
     )
     relocalise_budget_s: float = setting(
         0.0,
-        "Time after which no more of them are begun, for live use on a slow machine: results then "
+        "Time limit for starting on these keyframes, for live use on a slow machine: results then "
         "depend on its speed [s]; 0 = no limit.",
         low=0.0,
         high=60.0,
@@ -217,7 +217,7 @@ class Config:
     )
     precision: str = setting(
         "float32",
-        "Arithmetic of the networks; a lower one is refused where it changes the matches.",
+        "Precision of the networks; a lower one is refused where it changes the matches.",
         choices=("auto", "float32", "bfloat16", "float16"),
         fixed=True,
     )

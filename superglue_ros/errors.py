@@ -1,4 +1,4 @@
-"""Errors that name the input at fault and the way to mend it.
+"""Errors that name the input at fault and how to fix it.
 
 All derive from :class:`SuperglueError`, so a caller can refuse one bad frame
 and go on with the next.

@@ -32,7 +32,7 @@ from superglue_ros.types import Correspondences, Features, FloatArray, Frame, Fr
 
 @dataclass(frozen=True, eq=False)
 class FrameResult:
-    """All that came out of one frame. ``pairs`` is empty where there was no keyframe yet.
+    """The results of one frame. ``pairs`` is empty where there was no keyframe yet.
 
     ``depth``, ``depth_sigma`` (N,) float32 metres at the keypoints, 0 = unknown, where known at
     all; ``stereo`` and ``right_features``, with landmarks, of a stereo pair.

@@ -1,11 +1,11 @@
-"""All that is chosen by name, and what makes it.
+"""Everything that is chosen by name, and the factory that makes it.
 
 A new front-end, matcher, estimator or layout of sequences is one new file and one line here.
 Settings, command lines, the contract suites and the tables of the documentation take their choices
 from these registries; code from outside adds its own with :meth:`Registry.register`.
 
-Nothing is imported before it is made: a choice that nobody takes costs nothing, and its package
-need not be installed.
+Nothing is imported before it is made: an unused choice costs nothing, and its package need
+not be installed.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Frames that were taken together go through each network in one batch:
 
     rig.encode(frames) -> pipeline.plan, one a camera -> rig.match(plans) -> pipeline.finish
 
-A frame that is refused on the way is carried on as its error and does not affect the others.
+A refused frame is passed on as its error and does not affect the others.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Rig:
 
 
 def attempt(step: Callable[[Given], Made], given: Given | SuperglueError) -> Made | SuperglueError:
-    """What ``step`` makes of ``given``; its error, or the one that ``given`` already is."""
+    """Apply ``step`` to ``given``; errors are returned, and passed on."""
     if isinstance(given, SuperglueError):
         return given
     try:

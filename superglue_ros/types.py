@@ -50,7 +50,7 @@ class MatchStatus(IntEnum):
 
 @dataclass(frozen=True)
 class FrameId:
-    """Names one image for good: ``(robot, camera_index, id)`` is never used again.
+    """Names one image permanently: ``(robot, camera_index, id)`` is never used again.
 
     ``stamp_ns`` is the acquisition time in nanoseconds, ``frame_id`` the TF frame of the camera.
     """

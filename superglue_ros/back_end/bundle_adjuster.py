@@ -99,7 +99,7 @@ class BundleAdjuster:
             self.scene.poses[matches.query] = placed.pose
 
     def _bridge(self, frame: FrameId) -> None:
-        """Tracking was lost and goes on from ``frame``: the camera is where it was, for now."""
+        """Tracking was lost and goes on from ``frame``: the camera is assumed where it was."""
         last = next(reversed(self.scene.poses))
         self.scene.poses[frame] = self.scene.poses[last].copy()
         self.scene.edges.append(Edge(reference=last, query=frame, bridge=True))

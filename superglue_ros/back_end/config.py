@@ -13,14 +13,14 @@ class BackEndConfig:
 
     window: int = setting(10, "Newest frames whose poses are optimised together.", low=2, high=200)
     fixed: int = setting(
-        8, "Older frames that hold the window in place: those it shares most with.", low=1, high=200
+        8, "Older frames that stay fixed: those that share most with the window.", low=1, high=200
     )
     min_parallax_deg: float = setting(
-        0.4, "Least angle between two rays of a landmark [deg].", low=0.01, high=45.0
+        0.4, "Minimum angle between two rays of a landmark [deg].", low=0.01, high=45.0
     )
     first_parallax_deg: float = setting(
         1.5,
-        "Without scale: least median parallax of the pair that the map begins with [deg].",
+        "Without scale: minimum median parallax of the first pair of the map [deg].",
         low=0.0,
         high=45.0,
     )
@@ -32,7 +32,7 @@ class BackEndConfig:
     )
     loop_landmarks: int = setting(
         10,
-        "Old landmarks that must agree with the pose of a loop before it is believed.",
+        "Old landmarks that must agree with the pose of a loop before it is accepted.",
         low=4,
         high=1000,
     )

@@ -80,7 +80,7 @@ def run_export(args: argparse.Namespace) -> int:
 
 
 def run_bench(args: argparse.Namespace) -> int:
-    """Measure one thing after the other; what is there so far is always on disk."""
+    """Measure one thing after the other; results so far are always on disk."""
     if args.rounds < 1 or min(args.keypoints) < 1 or not 2 <= args.frames <= 60:
         raise ConfigError("--rounds and --keypoints must be positive, --frames from 2 to 60")
     if args.threads:

@@ -1,4 +1,4 @@
-"""Public implementations beside ours: SuperPoint and SuperGlue of ``transformers``, LightGlue.
+"""Public implementations to compare with: SuperPoint and SuperGlue of ``transformers``, LightGlue.
 
 ``transformers`` is given the same weights (``test/parity`` shows that it then computes the same);
 LightGlue is another network, timed with random weights and without its early exits.

@@ -1,4 +1,4 @@
-"""Paired timings: contenders take turns, so that what else the machine does hits all of them."""
+"""Paired timings: contenders take turns, so that other load on the machine affects all of them."""
 
 from __future__ import annotations
 

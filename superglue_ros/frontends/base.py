@@ -1,6 +1,6 @@
-"""What every front-end can do.
+"""The interface of a front-end.
 
-A front-end detects and describes, or describes pixels that somebody else detected. ``detector``
+A front-end detects and describes, or describes pixels from another detector. ``detector``
 names the kind of its descriptors; a matcher refuses a kind it was not made for.
 """
 
@@ -21,7 +21,7 @@ GreyImage = NDArray[np.uint8]
 
 
 class FrontEnd(Protocol):
-    """What every front-end can do; ``test/contract`` holds what that means.
+    """The interface of a front-end; ``test/contract`` specifies it.
 
     ``precision``: the arithmetic in effect, as the setting of that name spells it.
     """

@@ -1,7 +1,7 @@
 """Ground-truth matches between two sets of keypoints (paper, appendix E).
 
-A label is the index of the partner, -1 for a keypoint that has none, and -2 where the ground truth
-can't tell, which the loss leaves out.
+A label is the index of the partner, -1 for a keypoint that has none, -2 where the ground truth is
+ambiguous, which the loss ignores.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ IGNORED = -2
 class LabelThresholds:
     """Reprojection errors in pixels: a match below ``match``, no partner above ``unmatched``.
 
-    ``unmatched`` None: whoever is in no match has no partner. The paper: 3 and None for
-    homographies, 5 and 15 indoors, 3 and 5 outdoors.
+    ``unmatched`` None: every keypoint outside of the matches has no partner. The paper: 3 and None
+    for homographies, 5 and 15 indoors, 3 and 5 outdoors.
     """
 
     match: float = 3.0

@@ -174,7 +174,7 @@ def _direction_result(
 def _rotation_result(
     fit: Fit[Motion], general: Fit[Motion], views: Views, config: GeometryConfig
 ) -> TwoViewGeometry:
-    """The rotation ``fit``; it holds whatever small translation the matches cannot tell from it.
+    """The rotation ``fit``; it absorbs any small translation that the matches cannot separate.
 
     How much that may be shows in the rotation of the ``general`` motion, which is as good an
     explanation: the difference of the two is added to the covariance as a rival's.

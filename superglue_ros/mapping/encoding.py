@@ -1,6 +1,6 @@
-"""All that is computed of a frame alone: features, their depth, the matcher's encoding.
+"""Everything computed from one frame alone: features, their depth, the matcher's encoding.
 
-Frames that are there together, of the cameras of a rig or the two images of a stereo pair, go
+Frames of the same instant, of the cameras of a rig or the two images of a stereo pair, go
 through the network in one batch.
 """
 
@@ -21,7 +21,7 @@ from superglue_ros.types import Features, FloatArray, Frame
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """A frame, ready to be matched; ``right`` the right image of its stereo pair, if it is one,
+    """A frame ready to be matched; ``right`` the right image of its stereo pair, if it is one,
     and ``baseline`` their distance in metres.
     """
 
@@ -52,7 +52,7 @@ def encode(
 
 
 def prepare(raw: Keyframe, matcher: Matcher) -> Keyframe:
-    """The same with the matcher's encoding and a global descriptor of its features."""
+    """The keyframe with the matcher's encoding and a global descriptor."""
     prepared = matcher.prepare(raw.features)
     return replace(raw, prepared=prepared, global_descriptor=pool(raw.features))
 
@@ -84,7 +84,7 @@ def _encoded(
 
 
 def _outside_features(frame: Frame, front_end: FrontEnd, max_keypoints: int) -> Features:
-    """Those that an outside front-end sent with the frame, described where it did not."""
+    """Keypoints of an external front-end; described here where they bring no descriptors."""
     assert frame.keypoints is not None
     outside, _ = frame.keypoints.best(max_keypoints)
     if outside.descriptors is not None and outside.descriptor_dim:

@@ -4,7 +4,7 @@ One safetensors file. The features of all keyframes lie one after the other in s
 metadata holds the format version, the SHA-256 of the arrays, and a JSON list with what else a
 keyframe consists of. What can be computed again (encodings, global descriptors) is not stored, so
 that a map outlives the matcher's weights; landmark ids are, as they are referred to by others, and
-so is how far frames and landmarks were counted: who loads the map goes on from there.
+so is how far frames and landmarks were counted: whoever loads the map continues from there.
 """
 
 from __future__ import annotations
@@ -236,7 +236,7 @@ def _digest(arrays: Arrays, content: Mapping[str, Any]) -> str:
 
 
 def _write_atomically(path: Path, arrays: Arrays, metadata: dict[str, str]) -> None:
-    """Write beside ``path``, flush to disk, then rename over it."""
+    """Write to a temporary file in the folder of ``path``, flush it, then rename."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     os.close(handle)
     try:

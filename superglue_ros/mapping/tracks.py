@@ -1,7 +1,7 @@
 """Tracks: persistent landmark ids over frames and keyframes.
 
 A landmark begins at a keypoint of a keyframe; a keypoint matched to it inherits it. Four invariants
-hold for any input (``test/test_tracks.py``):
+hold for any input (``test/mapping/test_tracks.py``):
 
 * in one frame a keypoint has at most one landmark, and a landmark at most one keypoint;
 * ids only ever count up: none is used again, not even after a reset;
@@ -52,7 +52,7 @@ class Tracking:
 
 
 class Tracks:
-    """Gives out landmark ids, and decides which keypoint of a frame sees which landmark."""
+    """Assigns landmark ids, and decides which keypoint of a frame observes which landmark."""
 
     def __init__(self) -> None:
         self._next = 0

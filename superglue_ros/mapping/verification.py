@@ -43,8 +43,8 @@ _BY_LOOKS = (MatchKind.LOOP, MatchKind.RELOCALISE)
 class FramePair:
     """A frame against one reference frame; ``calibrated``: there were cameras to check it with.
 
-    ``strong``: the check is strong enough to join landmarks for good. A loop may be good enough to
-    be told of and too weak for that, as joined landmarks cannot be parted again.
+    ``strong``: the check is strong enough to merge landmarks. A loop may be good enough to be
+    published and too weak for that: merged landmarks cannot be separated again.
     """
 
     matches: Matches

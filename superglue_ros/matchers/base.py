@@ -1,4 +1,4 @@
-"""What every matcher can do.
+"""The interface of a matcher.
 
 What can be computed of one set alone is computed once by ``prepare`` (a keyframe keeps the result);
 ``match_pairs`` then takes all references of a query in one batch.
@@ -20,7 +20,7 @@ from superglue_ros.types import Correspondences, Features, FloatArray
 
 
 class Matcher(Protocol):
-    """What every matcher can do; ``test/contract`` holds what that means.
+    """The interface of a matcher; ``test/contract`` specifies it.
 
     ``descriptor_kind``: the kind of descriptors it was made for, None = any, as long as both sets
     are of the same. ``precision``: the arithmetic in effect, as the setting of that name spells it.
@@ -39,7 +39,7 @@ class Matcher(Protocol):
     def match_pairs(
         self, references: Sequence[Any], queries: Sequence[Any]
     ) -> list[Correspondences]:
-        """Match every prepared reference against the query beside it, in one batch."""
+        """Match each prepared reference against the query of the same position, in one batch."""
         ...
 
     def configure(self, config: MatcherConfig) -> None:

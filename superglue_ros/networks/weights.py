@@ -3,7 +3,7 @@
 Read: our own safetensors; the key sets of the original SuperPoint and SuperGlue, of those in
 ``transformers`` and of the open SuperPoint (see ``weight_layouts.py``), as ``.safetensors``,
 ``.pth`` or ``.pt``. A ``.pth`` file is read with ``weights_only``, so it cannot run code. Whatever
-does not fit exactly raises :class:`WeightsError` naming the file, the key and the mend.
+does not fit exactly raises :class:`WeightsError` naming the file, the key and the fix.
 
 Our own files are safetensors whose metadata holds the format version, the network's name, its
 architecture as JSON, the kind of its descriptors and where the weights come from.

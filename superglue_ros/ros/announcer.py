@@ -1,4 +1,4 @@
-"""Log lines that do not flood: said at once, then at most every few seconds with a count."""
+"""Throttled log lines: at once, then at most every few seconds with a count."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ class Announcer:
                 self._said[key] = (last, unsaid + 1)
                 return
             self._said[key] = (now, 0)
-        self._logger.error(text + (f" (and {unsaid} times before this)" if unsaid else ""))
+        self._logger.error(text + (f" (repeated {unsaid} times before)" if unsaid else ""))
 
     def forget(self) -> None:
-        """Everything may be said again."""
+        """Forget what was logged."""
         with self._lock:
             self._said.clear()
 

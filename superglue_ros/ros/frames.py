@@ -1,4 +1,4 @@
-"""A bundle of messages as the frame that the pipeline takes, with a name of its own."""
+"""Converts a bundle of messages to a frame, and numbers it."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class FrameMaker:
         )
 
     def _keypoints(self, bundle: Bundle, width: int, height: int) -> Features | None:
-        """Those that an outside front-end sent with the image."""
+        """Keypoints that an external front-end sent with the image."""
         if bundle.keypoints is None:
             return None
         limit = self.settings.core.front_end.max_keypoints

@@ -160,7 +160,7 @@ class CameraInputs:
         self._synchroniser.clear()
 
     def warnings(self, silent_after: float) -> list[str]:
-        """What is new to complain about, each once until it is mended: call about every second."""
+        """New warnings, each once until its cause is gone. Call about once a second."""
         now = time.monotonic()
         found = []
         self.silent = []
@@ -240,7 +240,7 @@ class CameraInputs:
 
     def _silent_warning(self, item: _Input, since: float) -> str:
         if not self._node.count_publishers(item.topic):
-            cause = "nobody publishes it; check its name (ros2 topic list, remapping, namespace)"
+            cause = "it has no publisher; check its name (ros2 topic list, remapping, namespace)"
         elif item.incompatible:
             cause = f"its publisher's {item.incompatible} does not fit"
         else:

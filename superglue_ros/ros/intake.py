@@ -1,4 +1,4 @@
-"""From the thread that receives to the thread that computes, without ROS.
+"""Hands frames from the receiving thread to the computing thread; no ROS.
 
 The synchroniser's callback only stores (:meth:`Intake.put`); one worker thread takes frames out and
 runs the networks. Jobs (services, new settings, resets) go to the same thread ahead of the frames,
@@ -20,10 +20,10 @@ T = TypeVar("T")
 
 
 class Intake(Generic[T]):
-    """Frames that wait for the worker.
+    """Frames waiting for the worker.
 
     ``latest``: one slot per source, the newest frame wins. ``lossless``: all of them, in order of
-    arrival; memory is the bound, ``len()`` tells how many wait. Frames of different sources for
+    arrival; the bound is memory, ``len()`` is the number waiting. Frames of different sources for
     which ``together`` holds are taken together.
     """
 
@@ -36,7 +36,7 @@ class Intake(Generic[T]):
         return sum(len(queue) for queue in self._queues.values())
 
     def put(self, frame: T, source: Hashable = 0) -> int:
-        """Store ``frame`` of a camera; returns how many waiting frames it drove out (0 or 1)."""
+        """Store a frame of a source; returns how many waiting frames it replaced (0 or 1)."""
         queue = self._queues.setdefault(None if self._lossless else source, deque())
         dropped = 0
         if queue and not self._lossless:

@@ -1,6 +1,6 @@
 """Settings of the node alone: how images come in, how much is taken, what goes out.
 
-They stand beside those of :class:`superglue_ros.config.Config` in the node's parameters.
+With those of :class:`superglue_ros.config.Config` they are the node's parameters.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class InputsConfig:
     )
     keypoints: bool = setting(
         False,
-        "Take keypoints of an outside front-end from the topic keypoints; detect none.",
+        "Take keypoints of an external front-end from the topic keypoints; detect none.",
         fixed=True,
     )
     depth: bool = setting(
@@ -53,7 +53,7 @@ class InputsConfig:
         3, "Keyframes that each of another robot's frames is matched against.", low=1, high=32
     )
     silent_after: float = setting(
-        5.0, "An input silent for this long is warned about once [s].", low=0.1, high=3600.0
+        5.0, "Warn once about an input without messages for this long [s].", low=0.1, high=3600.0
     )
 
 
@@ -68,7 +68,7 @@ class SyncConfig:
         fixed=True,
     )
     slop: float = setting(
-        0.02, "approximate: largest difference of stamps [s].", low=0.0001, high=10.0, fixed=True
+        0.02, "approximate: maximum difference of stamps [s].", low=0.0001, high=10.0, fixed=True
     )
     queue: int = setting(
         10,
@@ -91,7 +91,7 @@ class IntakeConfig:
         fixed=True,
     )
     warn_at: int = setting(
-        500, "lossless: this many waiting images are warned about, once.", low=1, high=1000000
+        500, "lossless: warn once when this many images wait.", low=1, high=1000000
     )
 
 

@@ -76,7 +76,7 @@ class Outputs:
             self._publish("relative_pose", convert.pose_to_message(pair.pose))
 
     def publish_refusal(self, frame: FrameId) -> None:
-        """Matches with status ERROR: nobody waits in vain for a frame that was refused."""
+        """Matches with status ERROR, so that no subscriber waits for a frame that was refused."""
         self._publish("matches", convert.error_to_message(frame))
 
     def publish_status(self, status: MatcherStatus) -> None:

@@ -30,7 +30,7 @@ from superglue_ros.settings import from_flat, leaves
 
 @dataclass(frozen=True)
 class Settings:
-    """All that the parameters say: ``core`` for the pipeline, ``node`` for the node around it."""
+    """The values of all parameters: ``core`` for the pipeline, ``node`` for the node around it."""
 
     core: Config
     node: NodeConfig
@@ -72,8 +72,8 @@ def descriptor(item: dataclasses.Field[Any], kind: type) -> ParameterDescriptor:
 def declare(node: Node) -> dict[str, str]:
     """Declare all parameters; returns what is wrong with values given at start, by name.
 
-    Such a value is replaced by the default for the time being, so that the node comes up and can be
-    told better; it must not be configured before that.
+    Such a value is replaced by the default for now, so that the node starts and can be corrected;
+    it must not be configured before.
     """
     problems = {}
     for name, item, kind in all_settings():
@@ -104,7 +104,7 @@ def settings_from_flat(values: Mapping[str, Any]) -> Settings:
 def check_change(
     node: Node, changes: Iterable[Parameter], *, configured: bool
 ) -> SetParametersResult:
-    """Whether ``changes`` may be made now; changes nothing."""
+    """Check ``changes`` without applying them."""
     fixed = {name: item.metadata["fixed"] for name, item, _ in all_settings()}
     values = {name: node.get_parameter(name).value for name in fixed if node.has_parameter(name)}
     for change in changes:
@@ -125,7 +125,7 @@ def check_change(
 
 
 def unknown_name(name: str) -> str:
-    """What to say of a value given at start for a parameter that the node does not have."""
+    """The warning for a parameter that the node does not have."""
     near = difflib.get_close_matches(name, [known for known, _, _ in all_settings()], n=1)
     hint = f": did you mean {near[0]}?" if near else ""
     return f"parameter {name} is unknown and has no effect{hint}"

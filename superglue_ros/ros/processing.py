@@ -38,9 +38,9 @@ _NO_SECONDS = StageSeconds(0.0, 0.0, 0.0)
 
 
 class FrameProcessor:
-    """What the worker does with a bundle. Only the worker thread may call its methods.
+    """Processes bundles of messages. Only the worker thread may call its methods.
 
-    ``pipelines``: one for each camera. ``unsynchronised`` tells the inputs' count, for the status.
+    ``pipelines``: one for each camera. ``unsynchronised`` counts the inputs', for the status.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class FrameProcessor:
         self._counter.add(resets=1)
 
     def process(self, arrived: Sequence[Bundle | PeerFeatures]) -> None:
-        """Match what is there together and publish what came out; a bad frame is refused.
+        """Match synchronised frames and publish the results; a bad frame is refused.
 
         At most one bundle of each camera; the networks run once for all bundles.
         """
@@ -145,7 +145,7 @@ class FrameProcessor:
                 self._refuse_for(outcome, frame.id, queue_seconds)
 
     def _announce_jump(self, pipeline: Pipeline, frame_id: FrameId) -> None:
-        """Say that time jumped backwards, whatever becomes of the frame that showed it."""
+        """Announce a jump back in time, even if its first frame is refused."""
         known = self._time_jumps.get(frame_id.camera_index, 0)
         self._time_jumps[frame_id.camera_index] = pipeline.time.count
         if pipeline.time.count > known:
@@ -251,7 +251,7 @@ class FrameProcessor:
         self._publish_status(frame.id, queue_seconds, result.seconds)
 
     def _check_rows(self, stereo: FramePair) -> None:
-        """Warn of a pair with matches, but not along the rows."""
+        """Warn about a stereo pair whose matches do not lie on equal rows."""
         ok = stereo.matches.status is MatchStatus.OK
         if not ok or stereo.pose.status is not PoseStatus.REJECTED:
             return
@@ -274,7 +274,7 @@ class FrameProcessor:
     def _refuse(self, frame_id: FrameId, kind: str, text: str, queue_seconds: float) -> None:
         self.last_refusal = text.splitlines()[0]
         self._counter.add(refused=1)
-        # A different mistake is a different key: it is said at once.
+        # A different error has a different key and is logged at once.
         self._announcer.throttled(f"refused {kind} {text[:24]}", f"frame refused: {text}")
         self._outputs.publish_refusal(frame_id)
         self._publish_status(frame_id, queue_seconds, _NO_SECONDS)

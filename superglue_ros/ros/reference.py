@@ -12,10 +12,17 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from superglue_ros.registry import FRONT_ENDS, MATCHERS
 from superglue_ros.ros.parameters import all_settings
 
-TABLE_BEGIN = "<!-- parameters: written by superglue_ros.ros.reference -->"
-TABLE_END = "<!-- end of parameters -->"
+PARAMETERS = (
+    "<!-- parameters: written by superglue_ros.ros.reference -->",
+    "<!-- end of parameters -->",
+)
+CHOICES = (
+    "<!-- choices: written by superglue_ros.ros.reference -->",
+    "<!-- end of choices -->",
+)
 
 _YAML_HEAD = """\
 # All parameters of the matcher node, with their defaults. Pass your own copy to the launch file:
@@ -58,11 +65,23 @@ def parameter_table() -> str:
     return "\n".join(rows)
 
 
-def with_table(document: str) -> str:
-    """``document`` with its table of parameters renewed."""
-    before, rest = document.split(TABLE_BEGIN)
-    _, after = rest.split(TABLE_END)
-    return f"{before}{TABLE_BEGIN}\n{parameter_table()}\n{TABLE_END}{after}"
+def choice_table() -> str:
+    """The Markdown table of front-ends and matchers, with the settings that each reads."""
+    rows = ["| setting | value | what | reads |", "|---|---|---|---|"]
+    for section, registry in (("front_end", FRONT_ENDS), ("matcher", MATCHERS)):
+        for name, choice in registry.items():
+            settings = ", ".join(f"`{leaf}`" for leaf in choice.settings)
+            rows.append(f"| `{section}.name` | `{name}` | {choice.description} | {settings} |")
+    return "\n".join(rows)
+
+
+def with_tables(document: str) -> str:
+    """``document`` with its tables renewed."""
+    for (begin, end), table in ((CHOICES, choice_table()), (PARAMETERS, parameter_table())):
+        before, rest = document.split(begin)
+        _, after = rest.split(end)
+        document = f"{before}{begin}\n{table}\n{end}{after}"
+    return document
 
 
 def _range(item: dataclasses.Field[Any], kind: type) -> str:
@@ -86,7 +105,7 @@ def main() -> int:
     root = Path(__file__).resolve().parents[2]
     (root / "config" / "matcher.yaml").write_text(yaml_text(), encoding="utf-8")
     page = root / "docs" / "node.md"
-    page.write_text(with_table(page.read_text(encoding="utf-8")), encoding="utf-8")
+    page.write_text(with_tables(page.read_text(encoding="utf-8")), encoding="utf-8")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The messages of one image, brought together by stamp, every message accounted for."""
+"""Synchronises the messages of one image by stamp; every message is counted."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Synchroniser:
 
     @property
     def unsynchronised(self) -> int:
-        """Messages that left without ever having found their partners."""
+        """Messages dropped without partners."""
         return self._gone + sum(one.dropped for one in self._passes)
 
     def newest_ns(self, index: int) -> int | None:
@@ -52,13 +52,13 @@ class Synchroniser:
                 self._passes.append(self._make_pass())
             self._pass_of[index] = self._passes[following]
         if self._pass_of[index].add(index, stamp, message):
-            # Its queue ran over: who has not followed by now missed the jump and is fetched.
+            # Its queue overflowed: inputs that have not followed by now missed the jump.
             self._pass_of = [self._passes[-1]] * len(self._pass_of)
         while self._passes[0] not in self._pass_of:
             self._retire(self._passes.pop(0))
 
     def clear(self) -> None:
-        """Drop all that waits for partners."""
+        """Drop all waiting messages."""
         for one in self._passes:
             self._retire(one)
         self._time.forget()
@@ -86,7 +86,7 @@ class _Pass:
 
     @property
     def waiting(self) -> int:
-        """Messages that still may find their partners."""
+        """Messages waiting for partners."""
         return sum(len(stamps) for stamps in self._pending)
 
     def add(self, index: int, stamp: int, message: Any) -> bool:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
-PACKAGE = Path(__file__).resolve().parents[2] / "superglue_ros"
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "superglue_ros"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
 TREES = {file: ast.parse(file.read_text()) for file in sorted(PACKAGE.rglob("*.py"))}
 FEW = 4
 
@@ -50,3 +55,27 @@ def test_dataclasses_with_many_fields_are_built_by_keyword() -> None:
             and any(not isinstance(argument, ast.Starred) for argument in node.args)
         ]
     assert not positional
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_prose_of_the_documentation_has_short_lines(page: Path) -> None:
+    code, long = False, []
+    for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
+        code ^= line.lstrip().startswith("```")
+        if len(line) > 120 and not code and not line.startswith(("|", "![")):
+            long.append(f"{page.name}:{number}")
+    assert not long
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_what_the_documentation_refers_to_exists(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    links = [link.split("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text)]
+    missing = [
+        link
+        for link in links
+        if link and not link.startswith("http") and not (page.parent / link).exists()
+    ]
+    named = re.findall(r"`((?:superglue_ros|test|config|scripts|launch|docs)/[\w./-]+\w)`", text)
+    missing += [name for name in named if not (ROOT / name).exists()]
+    assert not [name for name in missing if "brute_force" not in name]

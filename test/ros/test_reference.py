@@ -13,6 +13,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 from superglue_ros.config import Config
 from superglue_ros.msg import MatcherStatus, Matches, RelativePose
+from superglue_ros.registry import FRONT_ENDS, MATCHERS
 from superglue_ros.ros import reference
 from superglue_ros.ros.inputs import input_names
 from superglue_ros.ros.node_config import InputsConfig, NodeConfig
@@ -60,9 +61,20 @@ def test_every_line_of_the_configuration_file_is_commented() -> None:
     assert max(map(len, lines)) <= 100
 
 
-def test_the_table_in_the_documentation_is_current() -> None:
+def test_the_tables_in_the_documentation_are_current() -> None:
     page = (ROOT / "docs/node.md").read_text(encoding="utf-8")
-    assert page == reference.with_table(page), AGAIN
+    assert page == reference.with_tables(page), AGAIN
+
+
+def test_every_choice_says_which_settings_it_reads() -> None:
+    table = reference.choice_table()
+    for section, registry in (("front_end", FRONT_ENDS), ("matcher", MATCHERS)):
+        known = {name for name, _, _ in leaves(Config)}
+        for name, choice in registry.items():
+            assert f"| `{section}.name` | `{name}` | {choice.description} |" in table
+            assert {f"{section}.{leaf}" for leaf in choice.settings} <= known
+    ratio = next(line for line in table.splitlines() if "`matcher.name` | `ratio`" in line)
+    assert ratio.endswith("| `ratio` |")
 
 
 def test_the_documentation_names_every_topic() -> None:

@@ -1,1 +1,1 @@
-"""Nodes beside the matcher: play a bag, record one, measure latency."""
+"""Further nodes: play a bag, record one, measure latency."""

@@ -76,7 +76,7 @@ class BagPlayer(Node):
         self._now_ns = 0
 
     def wait_for_subscribers(self, names: Sequence[str], timeout: float) -> None:
-        """Wait until somebody listens to each topic, its own or others'.
+        """Wait until each topic has a subscriber.
 
         Raises :class:`DataError` after ``timeout`` seconds.
         """
@@ -84,7 +84,7 @@ class BagPlayer(Node):
         while missing := [name for name in names if not self._has_subscriber(name)]:
             if time.monotonic() > end:
                 raise DataError(
-                    f"nobody subscribed to {', '.join(missing)} within {timeout:.0f} s: "
+                    f"no subscriber on {', '.join(missing)} within {timeout:.0f} s: "
                     f"does the node run, and are its inputs remapped to these names?"
                 )
             self._executor.spin_once(timeout_sec=0.05)

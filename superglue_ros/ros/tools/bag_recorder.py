@@ -60,7 +60,7 @@ class BagRecorder(Node):
                 self._record(name, known[name][0])
                 missing.remove(name)
             if missing and time.monotonic() > end:
-                raise DataError(f"nobody published {', '.join(missing)} within {timeout:.0f} s")
+                raise DataError(f"no publisher on {', '.join(missing)} within {timeout:.0f} s")
             rclpy.spin_once(self, timeout_sec=0.05)
 
     def _record(self, name: str, kind: str) -> None:

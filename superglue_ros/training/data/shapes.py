@@ -1,6 +1,6 @@
 """Synthetic shapes with known corners (MagicPoint, SuperPoint paper section 4): labels for nothing.
 
-Corners of drawn shapes are keypoints nobody can argue about; a detector that has learned them is
+Corners of drawn shapes are unambiguous keypoints; a detector that has learned them is
 the start of homographic adaptation on photographs.
 """
 

@@ -93,14 +93,14 @@ def test_the_player_says_what_is_wrong(bag: Path, tmp_path: Path, domain: int) -
     assert "no topic '/nothing'. It has:\n  /camera/camera_info" in errors
     image = "/camera/image_raw"
     errors = fails("bag_player", str(bag), "--wait-for", image, "--patience", "0.5")
-    assert "nobody subscribed to /camera/image_raw within 0 s" in errors
+    assert "no subscriber on /camera/image_raw within 0 s" in errors
     errors = fails("bag_player", str(bag), "--max-in-flight", "1", "--patience", "0.5")
     assert "the matcher answered 0 of 1 frames" in errors
 
 
 def test_the_recorder_says_what_is_wrong(tmp_path: Path, domain: int) -> None:
     errors = fails("bag_recorder", str(tmp_path / "bag"), "/nothing", "--patience", "0.5")
-    assert "nobody published /nothing" in errors
+    assert "no publisher on /nothing" in errors
     with BagReader(tmp_path / "bag") as reader:
         assert not reader.topics
 
