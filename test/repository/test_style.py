@@ -76,6 +76,6 @@ def test_what_the_documentation_refers_to_exists(page: Path) -> None:
         for link in links
         if link and not link.startswith("http") and not (page.parent / link).exists()
     ]
-    named = re.findall(r"`((?:superglue_ros|test|config|scripts|launch|docs)/[\w./-]+\w)`", text)
+    named = re.findall(r"`((?:superglue_ros|test|config|scripts|docs)/[\w./-]+\.\w+)`", text)
     missing += [name for name in named if not (ROOT / name).exists()]
     assert not [name for name in missing if "brute_force" not in name]
