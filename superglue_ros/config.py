@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from superglue_ros.registry import ESTIMATORS, FRONT_ENDS, MATCHERS
+from superglue_ros.registry import ESTIMATORS, FRONT_ENDS, MATCHERS, REFINERS
 from superglue_ros.settings import setting
 
 
@@ -230,6 +230,11 @@ class Config:
     )
     onnx_folder: str = setting(
         "", "Folder that `superglue-ros export` wrote, for backend onnx or auto.", fixed=True
+    )
+    refinement: str = setting(
+        "none",
+        "Refinement of matched pixels by the images around them: none, or lk (Lucas-Kanade).",
+        choices=REFINERS,
     )
     robot: str = setting("", "Robot name in frame ids; empty where there is one robot.", fixed=True)
     front_end: FrontEndConfig = field(default_factory=FrontEndConfig)

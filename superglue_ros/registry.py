@@ -165,6 +165,14 @@ ESTIMATORS.register(
     "opencv-ransac", f"{_room}:OpenCvRansac", "OpenCV RANSAC", "OpenCV's classical RANSAC."
 )
 
+# Factories take nothing and give a geometry.refinement.Refiner.
+REFINERS = Registry("refinement of matches")
+_room = "superglue_ros.geometry.refinement"
+REFINERS.register("none", f"{_room}:NoRefinement", "none", "Pixels as the detector gives them.")
+REFINERS.register(
+    "lk", f"{_room}:LucasKanade", "Lucas-Kanade", "Registration of the patches around both pixels."
+)
+
 # Factories take nothing and give a data.sequences.base.Layout; the first that recognises a folder
 # opens it.
 SEQUENCES = Registry("sequence layout")

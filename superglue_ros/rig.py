@@ -90,8 +90,7 @@ class Rig:
 
     def encode(self, frames: Sequence[Frame]) -> list[Encoded | SuperglueError]:
         """Features of every frame and the matcher's encoding of them, images in one batch."""
-        limit = self.config.front_end.max_keypoints
-        return encode(frames, self.front_end, self.matcher, limit)
+        return encode(frames, self.front_end, self.matcher, self.config)
 
     def match(self, plans: Sequence[Plan | SuperglueError]) -> list[Matched | SuperglueError]:
         """The correspondences of every plan, all in one batch.

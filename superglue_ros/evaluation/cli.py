@@ -8,7 +8,7 @@ from pathlib import Path
 from superglue_ros.evaluation import commands
 from superglue_ros.evaluation.bag.trajectories import FORMATS
 from superglue_ros.evaluation.pairs.ablation import VARIANTS
-from superglue_ros.registry import ESTIMATORS, FRONT_ENDS, MATCHERS
+from superglue_ros.registry import ESTIMATORS, FRONT_ENDS, MATCHERS, REFINERS
 from superglue_ros.settings import add_set_option
 from superglue_ros.synthetic.homographies import HomographyRecipe
 
@@ -227,6 +227,7 @@ def _add_method_options(parser: argparse.ArgumentParser, usual_keypoints: int) -
     settings.add_argument("--sinkhorn-iterations", type=int)
     settings.add_argument("--ratio", type=float, help="largest ratio of the ratio matcher")
     settings.add_argument("--max-distance", type=float, help="of the distance matcher")
+    settings.add_argument("--refinement", choices=REFINERS, help="of matched pixels")
     settings.add_argument("--device", help="auto, cpu, cuda:0")
     settings.add_argument("--precision", help="float32, bfloat16, float16 or auto")
     add_set_option(settings, "front_end.subpixel=false")

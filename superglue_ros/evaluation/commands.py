@@ -51,6 +51,7 @@ SHORTHANDS = {
     "max_distance": "matcher.max_distance",
     "device": "device",
     "precision": "precision",
+    "refinement": "refinement",
 }
 """Options of the commands, and the settings that they are short for."""
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from superglue_ros.config import Config
+from superglue_ros.data.image import resize
 from superglue_ros.errors import SuperglueError
 from superglue_ros.frontends.base import FrontEnd
 from superglue_ros.mapping.global_descriptor import pool
@@ -31,7 +33,7 @@ class Encoded:
 
 
 def encode(
-    frames: Sequence[Frame], front_end: FrontEnd, matcher: Matcher, max_keypoints: int
+    frames: Sequence[Frame], front_end: FrontEnd, matcher: Matcher, config: Config
 ) -> list[Encoded | SuperglueError]:
     """Every frame encoded, or the error for which it is refused; images in one network batch."""
     images = [frame.image for frame in frames if frame.keypoints is None]
@@ -44,8 +46,8 @@ def encode(
         try:
             features = own
             if features is None:
-                features = _outside_features(frame, front_end, max_keypoints)
-            encoded.append(_encoded(frame, features, beside, matcher))
+                features = _outside_features(frame, front_end, config.front_end.max_keypoints)
+            encoded.append(_encoded(frame, features, beside, matcher, config))
         except SuperglueError as error:
             encoded.append(error)
     return encoded
@@ -58,7 +60,11 @@ def prepare(raw: Keyframe, matcher: Matcher) -> Keyframe:
 
 
 def _encoded(
-    frame: Frame, features: Features, beside: Features | None, matcher: Matcher
+    frame: Frame,
+    features: Features,
+    beside: Features | None,
+    matcher: Matcher,
+    config: Config,
 ) -> Encoded:
     depth = depth_at(frame, features)
     raw = Keyframe(
@@ -68,6 +74,9 @@ def _encoded(
         camera=frame.camera,
         depth=depth,
         rectified=frame.rectified,
+        resized=None
+        if config.refinement == "none"
+        else resize(frame.image, config.front_end.max_size),
     )
     query = prepare(raw, matcher)
     if frame.right is None or beside is None:

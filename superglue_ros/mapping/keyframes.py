@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from superglue_ros.config import KeyframesConfig
+from superglue_ros.data.image import Resized
 from superglue_ros.errors import FeaturesError
 from superglue_ros.geometry.camera import Camera
 from superglue_ros.mapping.tracks import relabelled
@@ -40,7 +41,8 @@ class Keyframe:
     ``prepared`` is the matcher's encoding of the features; ``global_descriptor`` (G,) float32 of
     unit length, or None where the features carry no descriptors; ``depth`` (N,) float32 metres at
     the keypoints, 0 = unknown, or None; ``depth_sigma`` (N,) float32 metres its standard deviation,
-    None = ``geometry.depth_noise`` of the depth.
+    None = ``geometry.depth_noise`` of the depth. ``resized``: the image at the network's size, to
+    refine matches by; None where it is not known.
     """
 
     id: FrameId
@@ -51,6 +53,7 @@ class Keyframe:
     global_descriptor: FloatArray | None = None
     rectified: bool = False
     depth_sigma: FloatArray | None = None
+    resized: Resized | None = None
 
     def best(self, limit: int) -> tuple[Keyframe, NDArray[np.intp]]:
         """The frame with its ``limit`` best features, not prepared, and their places here."""

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from superglue_ros.config import Config, GeometryConfig
+from superglue_ros.geometry.refinement import make_refiner
 from superglue_ros.geometry.two_view import (
     LEAST_DEPTHS,
     TwoViewGeometry,
@@ -17,6 +18,7 @@ from superglue_ros.geometry.two_view import (
 )
 from superglue_ros.geometry.views import inverse
 from superglue_ros.mapping.keyframes import Candidate, Keyframe
+from superglue_ros.mapping.refinement import refined
 from superglue_ros.mapping.tracks import Claim, Tracking, relabelled, shared_ids
 from superglue_ros.types import (
     NO_TRACK,
@@ -125,26 +127,40 @@ def verify(
     reference = candidate.keyframe
     calibrated = reference.camera is not None and query.camera is not None
     rules = _strictness(candidate.kind, config)
+    points_ref = reference.features.keypoints[found.index_ref]
+    points_query = refined(
+        make_refiner(config.refinement),
+        reference.resized,
+        query.resized,
+        points_ref,
+        query.features.keypoints[found.index_query],
+    )
     if not calibrated:
         geometry = no_pose(len(found), rules)
     elif _depths(reference, found.index_ref) >= min(
         LEAST_DEPTHS, _depths(query, found.index_query)
     ):
-        geometry = _two_view(reference, query, found, rules)
+        geometry = _two_view(reference, query, found, (points_ref, points_query), rules)
     else:  # only the query knows depth: its scale holds the other way round, too
         swapped = Correspondences(found.index_query, found.index_ref, found.scores)
-        geometry = inverse(_two_view(query, reference, swapped, rules))
-    return frame_pair(candidate, query, found, geometry, config, calibrated)
+        geometry = inverse(_two_view(query, reference, swapped, (points_query, points_ref), rules))
+    return frame_pair(
+        candidate, query, found, geometry, config, calibrated, points_query=points_query
+    )
 
 
 def _two_view(
-    reference: Keyframe, query: Keyframe, found: Correspondences, rules: GeometryConfig
+    reference: Keyframe,
+    query: Keyframe,
+    found: Correspondences,
+    points: tuple[FloatArray, FloatArray],
+    rules: GeometryConfig,
 ) -> TwoViewGeometry:
     assert reference.camera is not None
     assert query.camera is not None
     return estimate_two_view(
-        reference.features.keypoints[found.index_ref],
-        query.features.keypoints[found.index_query],
+        points[0],
+        points[1],
         reference.camera,
         query.camera,
         rules,
@@ -167,8 +183,12 @@ def frame_pair(
     geometry: TwoViewGeometry,
     config: Config,
     calibrated: bool = True,
+    points_query: FloatArray | None = None,
 ) -> FramePair:
-    """All that is known of a pair, once its geometry is estimated."""
+    """All that is known of a pair, once its geometry is estimated.
+
+    ``points_query`` (K, 2): the query's pixels where they were refined.
+    """
     reference = candidate.keyframe
     matches = Matches(
         reference=reference.id,
@@ -178,7 +198,9 @@ def frame_pair(
         index_ref=found.index_ref,
         index_query=found.index_query,
         points_ref=reference.features.keypoints[found.index_ref],
-        points_query=query.features.keypoints[found.index_query],
+        points_query=query.features.keypoints[found.index_query]
+        if points_query is None
+        else points_query,
         scores=found.scores,
         inlier=geometry.inliers,
         sigma_px=sigma_of_matches(reference.features, query.features, found),

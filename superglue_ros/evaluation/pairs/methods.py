@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from superglue_ros.config import Config
+from superglue_ros.data.image import resize
 from superglue_ros.evaluation.pairs.keypoint_files import KeypointFiles
 from superglue_ros.evaluation.pairs.predictions import FeatureCache
 from superglue_ros.frontends.base import GreyImage, make_front_end
+from superglue_ros.geometry.refinement import make_refiner
+from superglue_ros.mapping.refinement import refined
 from superglue_ros.matchers.base import make_matcher, match_pair
 from superglue_ros.networks.device import resolve_device
 from superglue_ros.networks.weights import PACKAGED
-from superglue_ros.registry import FRONT_ENDS, MATCHERS
+from superglue_ros.registry import FRONT_ENDS, MATCHERS, REFINERS
 from superglue_ros.settings import to_mapping
-from superglue_ros.types import Correspondences, Features
+from superglue_ros.types import Correspondences, Features, FloatArray
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,10 @@ class MethodSpec:
         features = FRONT_ENDS[self.front_end].label
         if self.keypoints:
             features = f"keypoint files ({features})"
-        return f"{features} + {MATCHERS[self.matcher].label}"
+        label = f"{features} + {MATCHERS[self.matcher].label}"
+        if self.config.refinement == "none":
+            return label
+        return f"{label} + {REFINERS[self.config.refinement].label}"
 
     def fingerprint(self) -> dict[str, Any]:
         """All that decides the predictions: names, settings, and the weights' checksums.
@@ -69,6 +75,7 @@ class MethodSpec:
             "front_end": settings["front_end"],
             "matcher": settings["matcher"],
             "precision": self.config.precision,
+            "refinement": self.config.refinement,
         }
         del out["matcher"]["threshold"]
         for section, network in (("front_end", "superpoint"), ("matcher", "superglue")):
@@ -90,6 +97,7 @@ class Method:
         # All mutual best matches with their confidence; the threshold is applied when judging.
         matcher = replace(spec.config.matcher, threshold=0.0)
         self._matcher = make_matcher(replace(spec.config, matcher=matcher), device)
+        self._refiner = make_refiner(spec.config.refinement)
         self._files: KeypointFiles | None = None
         self._cache: FeatureCache | None = None
         if spec.keypoints:  # they depend on the image's name, not on its content alone: no cache
@@ -111,6 +119,19 @@ class Method:
     def match(self, features0: Features, features1: Features) -> Correspondences:
         """Matches of two images, by falling confidence."""
         return match_pair(self._matcher, features0, features1)
+
+    @property
+    def refines(self) -> bool:
+        """Whether :meth:`refine` moves anything."""
+        return self.spec.config.refinement != "none"
+
+    def refine(
+        self, images: tuple[GreyImage, GreyImage], points0: FloatArray, points1: FloatArray
+    ) -> FloatArray:
+        """Matched pixels (K, 2) of image 1, refined as the settings say."""
+        size = self.spec.config.front_end.max_size
+        resized = [resize(image, size) for image in images]
+        return refined(self._refiner, resized[0], resized[1], points0, points1)
 
 
 def checksum(path: str, packaged: str) -> str:

@@ -48,13 +48,28 @@ class PairMethod(Protocol):
         """Matches of two images."""
         ...
 
+    @property
+    def refines(self) -> bool:
+        """Whether :meth:`refine` moves anything."""
+        ...
+
+    def refine(
+        self,
+        images: tuple[GreyImage, GreyImage],
+        points0: NDArray[np.float32],
+        points1: NDArray[np.float32],
+    ) -> NDArray[np.float32]:
+        """Refined pixels (K, 2) of image 1."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
     """Keypoints (N, 2) float32 of both images, matches (K, 2) int32 with confidence (K,) float32.
 
     ``seconds`` (3,): extraction of image 0 and of image 1 (0 where kept from an earlier pair), and
-    matching. ``size0`` and ``size1``: width and height.
+    matching with refinement. ``size0`` and ``size1``: width and height. ``refined1`` (K, 2): pixels
+    of the matches in image 1, where the method refines them.
     """
 
     keypoints0: NDArray[np.float32]
@@ -64,6 +79,7 @@ class Prediction:
     seconds: NDArray[np.float64]
     size0: tuple[int, int]
     size1: tuple[int, int]
+    refined1: NDArray[np.float32] | None = None
 
     def above(self, threshold: float) -> Prediction:
         """The same with the matches of more than this confidence only."""
@@ -76,6 +92,7 @@ class Prediction:
             seconds=self.seconds,
             size0=self.size0,
             size1=self.size1,
+            refined1=None if self.refined1 is None else self.refined1[keep],
         )
 
     @property
@@ -85,8 +102,8 @@ class Prediction:
 
     @property
     def points1(self) -> NDArray[np.float32]:
-        """Matched pixels (K, 2) of image 1."""
-        return self.keypoints1[self.matches[:, 1]]
+        """Matched pixels (K, 2) of image 1, refined where the method does that."""
+        return self.keypoints1[self.matches[:, 1]] if self.refined1 is None else self.refined1
 
 
 @dataclass(frozen=True)
@@ -142,23 +159,26 @@ class PredictionStore:
                     seconds=a["seconds"],
                     size0=(width0, height0),
                     size1=(width1, height1),
+                    refined1=a["refined1"] if "refined1" in a.files else None,
                 )
         except (OSError, KeyError, ValueError, EOFError):
             return None
 
     def put(self, index: int, prediction: Prediction) -> None:
         """Keep one prediction, all or nothing."""
+        arrays = {
+            "keypoints0": prediction.keypoints0,
+            "keypoints1": prediction.keypoints1,
+            "matches": prediction.matches,
+            "confidence": prediction.confidence,
+            "seconds": prediction.seconds,
+            "sizes": np.array([*prediction.size0, *prediction.size1]),
+        }
+        if prediction.refined1 is not None:
+            arrays["refined1"] = prediction.refined1
         temporary = self._file(index).with_suffix(".part")
         with temporary.open("wb") as file:
-            np.savez(
-                file,
-                keypoints0=prediction.keypoints0,
-                keypoints1=prediction.keypoints1,
-                matches=prediction.matches,
-                confidence=prediction.confidence,
-                seconds=prediction.seconds,
-                sizes=np.array([*prediction.size0, *prediction.size1]),
-            )
+            np.savez(file, **arrays)  # type: ignore[arg-type]
         temporary.replace(self._file(index))
 
     def _file(self, index: int) -> Path:
@@ -207,14 +227,26 @@ def predict_all(
             continue
         started = time.perf_counter()
         found = method.match(features0, features1)
+        seconds = time.perf_counter() - started
+        refined1 = None
+        if method.refines:
+            images = case.image(0), case.image(1)
+            started = time.perf_counter()
+            refined1 = method.refine(
+                images,
+                features0.keypoints[found.index_ref],
+                features1.keypoints[found.index_query],
+            )
+            seconds += time.perf_counter() - started
         prediction = Prediction(
             keypoints0=features0.keypoints,
             keypoints1=features1.keypoints,
             matches=np.stack([found.index_ref, found.index_query], axis=1),
             confidence=found.scores,
-            seconds=np.array([seconds0, seconds1, time.perf_counter() - started]),
+            seconds=np.array([seconds0, seconds1, seconds]),
             size0=(features0.width, features0.height),
             size1=(features1.width, features1.height),
+            refined1=refined1,
         )
         store.put(index, prediction)
         yield prediction

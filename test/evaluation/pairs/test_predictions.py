@@ -39,6 +39,11 @@ class Method:
         points = np.array([[1.0, 2], [3, 4]], np.float32)
         return Features(points, np.ones(2, np.float32), 60, 40, "test", np.eye(2))
 
+    refines = False
+
+    def refine(self, images, points0, points1):
+        raise AssertionError
+
     def match(self, features0: Features, features1: Features) -> Correspondences:
         if self.matched == self.stop_after:
             raise KeyboardInterrupt

@@ -1,0 +1,105 @@
+"""Refinement of matches: the query's pixel moves to where it shows what the reference's shows.
+
+A detector places a keypoint in each image by itself; two matched ones disagree by about a pixel,
+which bounds the accuracy of a pose. Comparing the images around them is more exact. The names
+stand in :data:`superglue_ros.registry.REFINERS`.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from superglue_ros.registry import REFINERS
+
+GreyImage = NDArray[np.uint8]
+FloatArray = NDArray[np.float32]
+
+
+class Refiner(Protocol):
+    """Moves matched pixels of the query."""
+
+    def refine(
+        self,
+        reference: GreyImage,
+        query: GreyImage,
+        points_ref: FloatArray,
+        points_query: FloatArray,
+    ) -> FloatArray:
+        """Refined ``points_query`` (K, 2) float32.
+
+        Grey images (H, W) uint8 and pixels (K, 2) of them, (0, 0) the centre of the top-left one. A
+        match that cannot be refined keeps its pixel.
+        """
+        ...
+
+
+def make_refiner(name: str) -> Refiner:
+    """The refiner of that name; raises :class:`ConfigError`."""
+    made: Refiner = REFINERS.make(name)
+    return made
+
+
+class NoRefinement:
+    """Leaves matches where the detector saw them."""
+
+    def refine(
+        self,
+        reference: GreyImage,
+        query: GreyImage,
+        points_ref: FloatArray,
+        points_query: FloatArray,
+    ) -> FloatArray:
+        """See :class:`Refiner`."""
+        return points_query
+
+
+class LucasKanade:
+    """Iterative registration of the patches around both pixels (Lucas and Kanade, 1981).
+
+    A translation of the patch, from the match on. A step of more than ``MOST_PX`` is not a
+    refinement but another place, and one that does not lead back from the query to within
+    ``RETURN_PX`` of the reference's pixel is none at all: both are refused.
+    """
+
+    WINDOW_PX = 9
+    MOST_PX = 2.5
+    RETURN_PX = 1.0
+
+    def refine(
+        self,
+        reference: GreyImage,
+        query: GreyImage,
+        points_ref: FloatArray,
+        points_query: FloatArray,
+    ) -> FloatArray:
+        """See :class:`Refiner`."""
+        if not len(points_ref):
+            return points_query
+        fixed = np.ascontiguousarray(points_ref, np.float32)
+        start = np.ascontiguousarray(points_query, np.float32)
+        moved, there = self._register(reference, query, fixed, start)
+        returned, back = self._register(query, reference, moved, fixed)
+        good = there & back & (np.linalg.norm(returned - fixed, axis=1) < self.RETURN_PX)
+        return np.where(good[:, None], moved, start)
+
+    def _register(
+        self, first: GreyImage, second: GreyImage, points: FloatArray, start: FloatArray
+    ) -> tuple[FloatArray, NDArray[np.bool_]]:
+        """Where ``second`` shows ``points`` (K, 2) of ``first``, near ``start``; and whether."""
+        flow, found, _ = cv2.calcOpticalFlowPyrLK(
+            first,
+            second,
+            points[:, None],
+            start[:, None].copy(),
+            winSize=(self.WINDOW_PX, self.WINDOW_PX),
+            maxLevel=0,
+            flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
+            criteria=(cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 30, 0.01),
+        )
+        moved: FloatArray = np.asarray(flow[:, 0], np.float32)
+        near = np.linalg.norm(moved - start, axis=1) < self.MOST_PX
+        return moved, np.asarray((found[:, 0] > 0) & near)
