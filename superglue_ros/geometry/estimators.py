@@ -26,12 +26,16 @@ Pose = tuple[Array, Array]
 
 @dataclass(frozen=True)
 class RansacOptions:
-    """``threshold_px``: largest error of an inlier, of epipolar lines or of reprojection."""
+    """``threshold_px``: largest error of an inlier, of epipolar lines or of reprojection.
+
+    ``min_iterations`` holds for PoseLib; None takes its own default.
+    """
 
     threshold_px: float = 1.0
     confidence: float = 0.99999
     max_iterations: int = 1000
     seed: int = 0
+    min_iterations: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,14 +148,16 @@ class PoseLib:
 
     @staticmethod
     def _options(options: RansacOptions) -> dict[str, Any]:
-        return {
+        given = {
             "max_epipolar_error": options.threshold_px,
             "max_reproj_error": options.threshold_px,
             "max_iterations": options.max_iterations,
-            "min_iterations": min(100, options.max_iterations),
             "success_prob": options.confidence,
             "seed": options.seed,
         }
+        if options.min_iterations is not None:
+            given["min_iterations"] = min(options.min_iterations, options.max_iterations)
+        return given
 
 
 class OpenCvRansac:

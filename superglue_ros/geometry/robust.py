@@ -63,4 +63,5 @@ def _options(config: GeometryConfig) -> RansacOptions:
         confidence=config.confidence,
         max_iterations=config.max_iterations,
         seed=config.seed,
+        min_iterations=100,  # most pairs are easy, and a frame has little time
     )

@@ -48,7 +48,9 @@ class HomographyProtocol:
     @property
     def ransac(self) -> RansacOptions:
         """For the robust estimator; OpenCV's own confidence."""
-        return RansacOptions(self.ransac_px, 0.995, self.ransac_iterations)
+        return RansacOptions(
+            threshold_px=self.ransac_px, confidence=0.995, max_iterations=self.ransac_iterations
+        )
 
     def mapping(self) -> dict[str, Any]:
         """For result files."""

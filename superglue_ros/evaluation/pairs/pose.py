@@ -51,7 +51,12 @@ class PoseEstimatorConfig:
     @property
     def options(self) -> RansacOptions:
         """For the estimator."""
-        return RansacOptions(self.threshold_px, self.confidence, self.iterations, self.seed)
+        return RansacOptions(
+            threshold_px=self.threshold_px,
+            confidence=self.confidence,
+            max_iterations=self.iterations,
+            seed=self.seed,
+        )
 
     def mapping(self) -> dict[str, object]:
         """For result files."""
