@@ -75,13 +75,14 @@ class MethodSpec:
             "front_end": settings["front_end"],
             "matcher": settings["matcher"],
             "precision": self.config.precision,
-            "refinement": self.config.refinement,
         }
         del out["matcher"]["threshold"]
         for section, network in (("front_end", "superpoint"), ("matcher", "superglue")):
             path = out[section].pop("weights")
             if out[section]["name"] == network:
                 out[section]["weights"] = checksum(path, f"{network}.safetensors")
+        if self.config.refinement != "none":
+            out["refinement"] = self.config.refinement
         if self.keypoints:
             out["front_end"]["keypoints"] = self.keypoints
         return out
