@@ -232,8 +232,9 @@ class Config:
         "", "Folder that `superglue-ros export` wrote, for backend onnx or auto.", fixed=True
     )
     refinement: str = setting(
-        "none",
-        "Refinement of matched pixels by the images around them: none, or lk (Lucas-Kanade).",
+        "lk",
+        "Refinement of matched pixels by the images around them, for front-ends whose keypoints "
+        "are not exact: none, or lk (Lucas-Kanade).",
         choices=REFINERS,
     )
     robot: str = setting("", "Robot name in frame ids; empty where there is one robot.", fixed=True)

@@ -23,11 +23,13 @@ GreyImage = NDArray[np.uint8]
 class FrontEnd(Protocol):
     """The interface of a front-end; ``test/contract`` specifies it.
 
-    ``precision``: the arithmetic in effect, as the setting of that name spells it.
+    ``precision``: the arithmetic in effect, as the setting of that name spells it. ``exact``: its
+    keypoints are localised so well that refining matches by the images would only add noise.
     """
 
     detector: str
     descriptor_dim: int
+    exact: bool = False
 
     @property
     def precision(self) -> str:

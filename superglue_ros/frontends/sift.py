@@ -23,6 +23,7 @@ class SiftFrontEnd(OpenCvFrontEnd):
 
     detector = "sift-root"
     descriptor_dim = 128
+    exact = True
 
     def _create(self, max_keypoints: int) -> Any:
         return cv2.SIFT_create(nfeatures=max_keypoints)  # type: ignore[attr-defined]

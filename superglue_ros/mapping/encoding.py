@@ -47,7 +47,9 @@ def encode(
             features = own
             if features is None:
                 features = _outside_features(frame, front_end, config.front_end.max_keypoints)
-            encoded.append(_encoded(frame, features, beside, matcher, config))
+            # Pixels of an external front-end are left as they are.
+            refine = config.refinement != "none" and own is not None and not front_end.exact
+            encoded.append(_encoded(frame, features, beside, matcher, config, refine))
         except SuperglueError as error:
             encoded.append(error)
     return encoded
@@ -65,6 +67,7 @@ def _encoded(
     beside: Features | None,
     matcher: Matcher,
     config: Config,
+    keep_image: bool,
 ) -> Encoded:
     depth = depth_at(frame, features)
     raw = Keyframe(
@@ -74,9 +77,7 @@ def _encoded(
         camera=frame.camera,
         depth=depth,
         rectified=frame.rectified,
-        resized=None
-        if config.refinement == "none"
-        else resize(frame.image, config.front_end.max_size),
+        resized=resize(frame.image, config.front_end.max_size) if keep_image else None,
     )
     query = prepare(raw, matcher)
     if frame.right is None or beside is None:

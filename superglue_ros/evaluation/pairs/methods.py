@@ -60,9 +60,9 @@ class MethodSpec:
         if self.keypoints:
             features = f"keypoint files ({features})"
         label = f"{features} + {MATCHERS[self.matcher].label}"
-        if self.config.refinement == "none":
+        if self.config.refinement == Config().refinement:
             return label
-        return f"{label} + {REFINERS[self.config.refinement].label}"
+        return f"{label}, refinement {REFINERS[self.config.refinement].label}"
 
     def fingerprint(self) -> dict[str, Any]:
         """All that decides the predictions: names, settings, and the weights' checksums.
@@ -124,7 +124,8 @@ class Method:
     @property
     def refines(self) -> bool:
         """Whether :meth:`refine` moves anything."""
-        return self.spec.config.refinement != "none"
+        detected = self._files is None and not self._front_end.exact
+        return detected and self.spec.config.refinement != "none"
 
     def refine(
         self, images: tuple[GreyImage, GreyImage], points0: FloatArray, points1: FloatArray
