@@ -1,6 +1,6 @@
 """The middle-end from end to end: a frame in, matches and relative poses to keyframes out.
 
-    image -> features -> matches with keyframes -> refinement -> geometry -> tracks -> keyframe or not
+    image -> features -> matches with keyframes -> refinement -> geometry -> tracks -> a keyframe?
 
 This file tells the whole story (figure 3 of the SuperGlue paper, and what a SLAM system needs
 around it); every step is one call into the module of that name. What several cameras share, the
