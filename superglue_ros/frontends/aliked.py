@@ -19,6 +19,7 @@ class AlikedFrontEnd(PackageFrontEnd):
     """ALIKED (Zhao et al., 2023)."""
 
     detector = "aliked"
+    exact = True
 
     def _create(self, max_keypoints: int) -> Any:
         # The best keypoints instead of all above a threshold: the budget is what is compared.

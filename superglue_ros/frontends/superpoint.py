@@ -10,7 +10,7 @@ from superglue_ros.config import Config, FrontEndConfig
 from superglue_ros.data.image import Resized, resize, to_tensor
 from superglue_ros.engines.backends import superpoint_engine
 from superglue_ros.engines.precision import MapsImages, short_name
-from superglue_ros.frontends.base import GreyImage
+from superglue_ros.frontends.base import FrontEnd, GreyImage
 from superglue_ros.networks.superpoint import (
     SuperPointConfig,
     detect_keypoints,
@@ -30,7 +30,7 @@ def make(config: Config, device: torch.device) -> SuperPointFrontEnd:
     return SuperPointFrontEnd(engine, loaded.kind, loaded.network.config, config.front_end, device)
 
 
-class SuperPointFrontEnd:
+class SuperPointFrontEnd(FrontEnd):
     """SuperPoint on the image shrunk to ``max_size``; keypoints in pixels of the original."""
 
     def __init__(

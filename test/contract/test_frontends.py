@@ -98,6 +98,10 @@ def test_describes_no_and_one_pixel(front_end, photograph, count):
     assert len(features) == count
 
 
+def test_says_whether_its_keypoints_are_exact(front_end):
+    assert front_end.exact is (front_end.detector in ("sift-root", "aliked"))
+
+
 def test_takes_other_settings(photograph, front_end, request):
     usual = FrontEndConfig(name=request.node.callspec.params["front_end"], max_keypoints=LIMIT)
     many = front_end.extract(photograph)

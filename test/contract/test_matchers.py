@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+
 import cv2
 import numpy as np
 import pytest
 
 from superglue_ros.config import Config, FrontEndConfig, MatcherConfig
 from superglue_ros.errors import DescriptorKindError, FeaturesError
-from superglue_ros.frontends.base import FrontEnd, make_front_end
+from superglue_ros.frontends.base import make_front_end
 from superglue_ros.matchers.base import Matcher, make_matcher, match_pair
 from superglue_ros.registry import MATCHERS
 from superglue_ros.types import Features
@@ -33,19 +35,21 @@ def config(name) -> Config:
     return Config(front_end=front_end, matcher=MatcherConfig(name=name))
 
 
-@pytest.fixture(scope="module")
-def front_end(config) -> FrontEnd:
-    return made_or_skipped(make_front_end, config)
+@functools.lru_cache
+def features_of(front_end: FrontEndConfig, image: bytes, shape: tuple[int, int]) -> Features:
+    """Features of an image; once for all matchers of that front-end."""
+    made = made_or_skipped(make_front_end, Config(front_end=front_end))
+    return made.extract(np.frombuffer(image, np.uint8).reshape(shape))
 
 
 @pytest.fixture(scope="module")
-def features(front_end, photograph) -> Features:
-    return front_end.extract(photograph)
+def features(config, photograph) -> Features:
+    return features_of(config.front_end, photograph.tobytes(), photograph.shape)
 
 
 @pytest.fixture(scope="module")
-def moved(front_end, warped) -> Features:
-    return front_end.extract(warped[0])
+def moved(config, warped) -> Features:
+    return features_of(config.front_end, warped[0].tobytes(), warped[0].shape)
 
 
 @pytest.fixture(scope="module")
