@@ -1,7 +1,7 @@
-"""``superglue-ros``: one command line for all that is not a node.
+"""``superglue-ros``: the command line for everything but the nodes.
 
-Every area brings its own subcommands; this file only gathers them. An area is imported when its
-command is asked for, so that ``--help`` does not wait for torch.
+Every area defines its own subcommands; this file only collects them. An area is imported when its
+command is run, so that ``--help`` does not wait for torch.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     image -> features -> matches with keyframes -> refinement -> geometry -> tracks -> a keyframe?
 
-This file tells the whole story (figure 3 of the SuperGlue paper, and what a SLAM system needs
-around it); every step is one call into the module of that name. What several cameras share, the
-networks above all, is the :class:`~superglue_ros.rig.Rig`.
+This file is the overview (figure 3 of the SuperGlue paper, and what a SLAM system needs around
+it); every step is one call into the module of that name. :class:`~superglue_ros.rig.Rig` holds what
+several cameras share, above all the networks.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from superglue_ros.types import Correspondences, Features, FloatArray, Frame, Fr
 class FrameResult:
     """The results of one frame. ``pairs`` is empty where there was no keyframe yet.
 
-    ``depth``, ``depth_sigma`` (N,) float32 metres at the keypoints, 0 = unknown, where known at
-    all; ``stereo`` and ``right_features``, with landmarks, of a stereo pair.
+    ``depth``, ``depth_sigma`` (N,) float32 metres at the keypoints, 0 = unknown, or None;
+    ``stereo`` and ``right_features`` (with landmarks) are those of a stereo pair, or None.
     """
 
     frame_id: FrameId
@@ -52,8 +52,8 @@ class FrameResult:
 class Pipeline:
     """One camera: matches every frame against a window of keyframes. Not thread-safe.
 
-    The cameras of a robot, each with a pipeline, share a ``rig``; without one the pipeline makes
-    its own as ``config`` says.
+    The cameras of a robot have one pipeline each and share a ``rig``. Without one the pipeline
+    makes its own from ``config``.
     """
 
     def __init__(self, config: Config | None = None, rig: Rig | None = None) -> None:
@@ -65,7 +65,7 @@ class Pipeline:
         self._lost_frames = 0
 
     def configure(self, config: Config) -> None:
-        """Take new settings, from the next frame on; the fixed ones must be as they were."""
+        """Apply new settings from the next frame on; fixed settings must not change."""
         self.config = config
         self.rig.configure(config)
         self.keyframes.config = config.keyframes
@@ -77,7 +77,7 @@ class Pipeline:
 
         Where time jumped backwards (a bag that starts over) all keyframes are dropped first.
         Raises an error of :mod:`superglue_ros.errors` on bad input, and on a frame that is a little
-        older than the one before it; the pipeline is then ready for the next frame as it was.
+        older than the one before it; the pipeline's state is then unchanged.
         """
         outcome = process_together([self], [frame])[0]
         if isinstance(outcome, SuperglueError):
@@ -141,7 +141,7 @@ class Pipeline:
     # -- the map -----------------------------------------------------------------------------
 
     def reset(self) -> None:
-        """Forget all keyframes; landmark ids, and the caller's frame ids, go on counting."""
+        """Drop all keyframes; landmark ids and the caller's frame ids keep counting."""
         self._forget_keyframes()
         self.time.forget()
 
@@ -153,7 +153,7 @@ class Pipeline:
         return map_io.save(path, self.keyframes, last_frame, self.rig.tracks.next_id)
 
     def load_map(self, path: str | Path) -> int:
-        """Put the keyframes of a file in place of all others; returns their number.
+        """Replace all keyframes by those of a file; returns their number.
 
         As :meth:`read_map` and :meth:`take_map`.
         """
@@ -173,9 +173,9 @@ class Pipeline:
         return replace(stored, keyframes=tuple(prepared))
 
     def take_map(self, stored: map_io.StoredMap) -> int:
-        """Put a map in place of all keyframes; returns the number of those that are kept.
+        """Replace all keyframes by a map; returns the number of keyframes kept.
 
-        The next frame is looked for in all of the map. Frames to come must be numbered above
+        The next frame is relocalised in the whole map. Later frames must be numbered above
         ``stored.last_frame``.
         """
         self.reset()
@@ -189,7 +189,7 @@ class Pipeline:
         return len(self.keyframes)
 
     def keep_newest(self) -> FrameId | None:
-        """Make the newest frame a keyframe, whatever the rules say; None where there is none."""
+        """Make the newest frame a keyframe regardless of the rules; None if there is no frame."""
         if self._newest is None:
             return None
         query, connected = self._newest
@@ -202,7 +202,7 @@ class Pipeline:
     # -- apart from the map ------------------------------------------------------------------
 
     def match_pair(self, reference: Frame, query: Frame) -> FramePair:
-        """Match two frames with each other, apart from the map and without touching it."""
+        """Match two frames with each other, independently of the map."""
         frames = []
         for one in self.rig.encode([reference, query]):
             if isinstance(one, SuperglueError):
@@ -211,11 +211,11 @@ class Pipeline:
         return self._match([Candidate(frames[0], MatchKind.KEYFRAME)], frames[1], StageClock())[0]
 
     def match_peer(self, frame: Keyframe, keyframes: int) -> tuple[FramePair, ...]:
-        """Match another robot's frame against the ``keyframes`` keyframes that look most alike.
+        """Match another robot's frame against the ``keyframes`` most similar keyframes.
 
-        The map is not touched. Without the other's calibration there are matches but no poses; with
-        depth of either, the poses are metric. Of more than ``front_end.max_keypoints`` keypoints
-        the best are matched; matches index them as they came.
+        The map does not change. Without the other frame's calibration there are matches but no
+        poses; with depth of either frame, the poses are metric. At most the best
+        ``front_end.max_keypoints`` keypoints are matched; matches index the features as received.
         """
         best, places = frame.best(self.config.front_end.max_keypoints)
         query = prepare(best, self.rig.matcher)
@@ -264,7 +264,7 @@ class Pipeline:
     def _relocalise(
         self, query: Keyframe, pairs: tuple[FramePair, ...], clock: StageClock
     ) -> tuple[FramePair, ...]:
-        """Look for the frame in the map; where it is found becomes the reference."""
+        """Relocalise the frame in the map; the keyframe that it matches becomes the reference."""
         tried = {pair.matches.reference for pair in pairs}
         candidates = self.keyframes.relocalisation_candidates(query.global_descriptor)
         limits = self.config.keyframes
@@ -282,7 +282,7 @@ class Pipeline:
         return (found, *pairs)
 
     def _adds_something(self, features: Features, pairs: Sequence[FramePair]) -> bool:
-        """Whether the frame becomes a keyframe; a lost one only once the loss has lasted."""
+        """Whether the frame becomes a keyframe; a lost one only after several lost frames."""
         reference = self.keyframes.reference
         if reference is None:
             return self.keyframes.should_insert(features, None)
@@ -298,7 +298,7 @@ class Pipeline:
     def _track(
         self, query: Keyframe, pairs: Sequence[FramePair], is_keyframe: bool
     ) -> tuple[Keyframe, tuple[FramePair, ...]]:
-        """Give keypoints and matches their landmarks; merge those that a loop shows to be one."""
+        """Assign landmarks to keypoints and matches; merge landmarks that a loop identifies."""
         references = [self.keyframes[p.matches.reference].features.track_ids for p in pairs]
         tracking = self.rig.tracks.extend(
             len(query.features),
@@ -317,11 +317,11 @@ class Pipeline:
 def process_together(
     pipelines: Sequence[Pipeline], frames: Sequence[Frame]
 ) -> list[FrameResult | SuperglueError]:
-    """What :meth:`Pipeline.process` of each pipeline gives for its frame, or why it refuses it.
+    """The result of :meth:`Pipeline.process` for each pipeline's frame, or the error.
 
-    For frames that the cameras of a rig took together: the networks are called once for all. The
-    pipelines, each given once, share their rig. Results are those of one after the other, up to
-    rounding; the seconds of shared calls are shared out evenly.
+    For frames that the cameras of a rig took at one instant: each network is called once for all.
+    The pipelines must be distinct and share their rig. Results equal those of separate calls up to
+    rounding; the time of shared calls is divided evenly.
     """
     rig, clock = pipelines[0].rig, StageClock()
     with clock.stage("extract"):

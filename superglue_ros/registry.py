@@ -1,4 +1,4 @@
-"""Everything that is chosen by name, and the factory that makes it.
+"""Registries of everything that is chosen by name, with its factory.
 
 A new front-end, matcher, estimator or layout of sequences is one new file and one line here.
 Settings, command lines, the contract suites and the tables of the documentation take their choices
@@ -73,7 +73,7 @@ class Registry(Mapping[str, Choice]):
         )
 
     def unregister(self, name: str) -> None:
-        """Take a choice out again."""
+        """Remove a choice."""
         del self._choices[name]
 
     def choose(self, name: str) -> Choice:
@@ -85,7 +85,7 @@ class Registry(Mapping[str, Choice]):
         return self._choices[name]
 
     def make(self, name: str, *arguments: Any) -> Any:
-        """What the factory of ``name`` makes of ``arguments``."""
+        """Call the factory of ``name`` with ``arguments``."""
         return self.choose(name).load()(*arguments)
 
     def __getitem__(self, name: str) -> Choice:
@@ -98,7 +98,7 @@ class Registry(Mapping[str, Choice]):
         return len(self._choices)
 
 
-# Factories take (Config, torch.device) and give a frontends.base.FrontEnd.
+# Factories take (Config, torch.device) and return a frontends.base.FrontEnd.
 FRONT_ENDS = Registry("front-end")
 _room = "superglue_ros.frontends"
 _sizes = ("max_keypoints", "max_size")
@@ -113,7 +113,7 @@ FRONT_ENDS.register(
 )
 FRONT_ENDS.register("disk", f"{_room}.disk:make", "DISK", "DISK of the LightGlue package.", _sizes)
 
-# Factories take (Config, torch.device) and give a matchers.base.Matcher.
+# Factories take (Config, torch.device) and return a matchers.base.Matcher.
 MATCHERS = Registry("matcher")
 _room = "superglue_ros.matchers"
 MATCHERS.register(
@@ -154,7 +154,7 @@ MATCHERS.register(
     "LightGlue (Lindenberger et al., 2023) on ALIKED or DISK, from the LightGlue package.",
 )  # fmt: skip
 
-# Factories take nothing and give a geometry.estimators.Estimator.
+# Factories take nothing and return a geometry.estimators.Estimator.
 ESTIMATORS = Registry("estimator")
 _room = "superglue_ros.geometry.estimators"
 ESTIMATORS.register("poselib", f"{_room}:PoseLib", "PoseLib", "PoseLib's LO-RANSAC.")
@@ -165,7 +165,7 @@ ESTIMATORS.register(
     "opencv-ransac", f"{_room}:OpenCvRansac", "OpenCV RANSAC", "OpenCV's classical RANSAC."
 )
 
-# Factories take nothing and give a geometry.refinement.Refiner.
+# Factories take nothing and return a geometry.refinement.Refiner.
 REFINERS = Registry("refinement of matches")
 _room = "superglue_ros.geometry.refinement"
 REFINERS.register("none", f"{_room}:NoRefinement", "none", "Pixels as the detector gives them.")
@@ -173,7 +173,7 @@ REFINERS.register(
     "lk", f"{_room}:LucasKanade", "Lucas-Kanade", "Registration of the patches around both pixels."
 )
 
-# Factories take nothing and give a data.sequences.base.Layout; the first that recognises a folder
+# Factories take nothing and return a data.sequences.base.Layout; the first that recognises a folder
 # opens it.
 SEQUENCES = Registry("sequence layout")
 _room = "superglue_ros.data.sequences"

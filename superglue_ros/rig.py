@@ -38,7 +38,7 @@ class Pairing:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """An encoded frame and all that it is to be matched against."""
+    """An encoded frame and the references to match it against."""
 
     encoded: Encoded
     pairings: tuple[Pairing, ...]
@@ -53,7 +53,7 @@ class Matched:
 
 
 class Rig:
-    """Networks and landmark ids of one robot's cameras. One thread at a time may use it.
+    """Networks and landmark ids of one robot's cameras. Not thread-safe.
 
     ``front_end`` and ``matcher`` default to those that ``config`` names. Raises
     :class:`ConfigError` and :class:`WeightsError`.
@@ -77,14 +77,14 @@ class Rig:
         self.tracks = Tracks()
 
     def configure(self, config: Config) -> None:
-        """Take new settings, from the next frame on; the fixed ones must be as they were."""
+        """Apply new settings from the next frame on; fixed settings must not change."""
         self.config = config
         self.front_end.configure(config.front_end)
         self.matcher.configure(config.matcher)
 
     @property
     def precision(self) -> str:
-        """The arithmetic in effect; of front-end and matcher, in this order, where they differ."""
+        """The precision in effect: that of front-end and matcher, in this order, if they differ."""
         used = (self.front_end.precision, self.matcher.precision)
         return used[0] if used[0] == used[1] else ", ".join(used)
 
@@ -95,7 +95,7 @@ class Rig:
     def match(self, plans: Sequence[Plan | SuperglueError]) -> list[Matched | SuperglueError]:
         """The correspondences of every plan, all in one batch.
 
-        Where the batch cannot be matched, each plan is tried by itself.
+        If the batch cannot be matched, each plan is matched separately.
         """
         pairings = [p for plan in plans if isinstance(plan, Plan) for p in plan.pairings]
         try:
@@ -122,7 +122,7 @@ class Rig:
 
 
 def attempt(step: Callable[[Given], Made], given: Given | SuperglueError) -> Made | SuperglueError:
-    """Apply ``step`` to ``given``; errors are returned, and passed on."""
+    """Apply ``step`` to ``given``; returns its error, or ``given`` if that is one already."""
     if isinstance(given, SuperglueError):
         return given
     try:

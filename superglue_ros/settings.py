@@ -28,10 +28,10 @@ from superglue_ros.errors import ConfigError
 T = TypeVar("T")
 
 MAX_BYTES = 1 << 20
-"""Largest settings file; what is larger is not one."""
+"""Maximum size of a settings file."""
 MAX_DEPTH = 32
 MAX_VALUES = 20_000
-"""Values in a file once its aliases are written out."""
+"""Maximum number of values in a file with its aliases expanded."""
 
 
 def setting(
@@ -45,7 +45,7 @@ def setting(
 ) -> Any:
     """A leaf of the tree: inclusive range ``low`` to ``high``, or ``choices``.
 
-    ``choices`` may be a registry, which is asked anew at each check. ``fixed`` settings shape the
+    ``choices`` may be a registry, which is read at each check. ``fixed`` settings shape the
     networks or the wiring: they can only change while the node is unconfigured. All others take
     effect on the next frame.
     """
@@ -100,7 +100,7 @@ def build(cls: type[T], values: Any, name: str = "") -> T:
             raise ConfigError(f"{_join(name, key)} is missing")
     try:
         return cls(**arguments)
-    except ConfigError as error:  # what only the whole can say, such as an order of two values
+    except ConfigError as error:  # checks across several values, such as their order
         raise ConfigError(_join(name, error)) from error
 
 
@@ -201,7 +201,7 @@ def load(path: str | Path, cls: type[T], overrides: Sequence[str] = ()) -> T:
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file; an empty file is an empty one. Raises :class:`ConfigError`."""
+    """The mapping in a YAML file; empty for an empty file. Raises :class:`ConfigError`."""
     try:
         with open(path, "rb") as file:
             content = file.read(MAX_BYTES + 1)
@@ -218,14 +218,14 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def _parse(text: str) -> Any:
-    """YAML without surprises. Raises ValueError and yaml.YAMLError."""
+    """Parse bounded YAML without duplicate keys. Raises ValueError and yaml.YAMLError."""
     values = yaml.load(text, _Loader)
     _count(values, MAX_VALUES, MAX_DEPTH)
     return values
 
 
 def _count(value: Any, left: int, depth: int) -> int:
-    """How many more values there may be; raises ValueError where there are more, or too deep."""
+    """Number of values still allowed; raises ValueError on too many or too deep nesting."""
     if left < 0 or depth < 0:
         raise ValueError("too many values, or nested too deeply: aliases that multiply?")
     inner: Iterable[Any] = ()
@@ -239,7 +239,7 @@ def _count(value: Any, left: int, depth: int) -> int:
 
 
 class _Loader(yaml.SafeLoader):
-    """Bounded in depth; a key that is given twice is an error, not the later one."""
+    """Bounded in depth; a duplicate key is an error."""
 
     def __init__(self, stream: Any) -> None:
         super().__init__(stream)
@@ -255,7 +255,7 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         if isinstance(node, yaml.MappingNode) and not getattr(node, "checked", False):
-            node.checked = True  # type: ignore[attr-defined]  # PyYAML writes `<<` out into it
+            node.checked = True  # type: ignore[attr-defined]  # PyYAML expands `<<` into it
             seen = set()
             for key, _ in node.value:
                 if not isinstance(key, yaml.ScalarNode):
@@ -266,7 +266,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-# YAML 1.1 wants a point in 1.0e-4; the world writes 1e-4.
+# YAML 1.1 requires a decimal point in 1.0e-4; users write 1e-4.
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
@@ -295,9 +295,9 @@ def add_set_option(parser: Any, example: str, what: str = "setting") -> None:
 def override(values: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
     """Nested mappings with leaves replaced: ``words`` like ``matcher.name=ratio``.
 
-    Values are YAML (``true``, ``0.5``, ``[1, 2]``); a number among the names is a place in a list
-    (``stages.0.steps=10``). Raises :class:`ConfigError`. Whether there is such a setting and what
-    it may be is checked by :func:`build`.
+    Values are YAML (``true``, ``0.5``, ``[1, 2]``); a number among the names is an index of a list
+    (``stages.0.steps=10``). Raises :class:`ConfigError`. :func:`build` checks that the setting
+    exists and that the value is valid.
     """
     changed = copy.deepcopy(dict(values))
     for word in words:

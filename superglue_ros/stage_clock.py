@@ -23,7 +23,7 @@ class StageSeconds:
 
 
 class StageClock:
-    """Adds up the wall time of the stages of one frame, from ``start`` on."""
+    """Accumulates the wall time of the stages of one frame, from ``start`` on."""
 
     def __init__(self, start: StageSeconds | None = None) -> None:
         start = start or StageSeconds(0.0, 0.0, 0.0)
@@ -35,11 +35,11 @@ class StageClock:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Count the time spent in the block to the stage ``name``."""
+        """Add the time spent in the block to the stage ``name``."""
         started = time.perf_counter()
         yield
         self._seconds[name] += time.perf_counter() - started
 
     def seconds(self, frames: int = 1) -> StageSeconds:
-        """So far; for each of ``frames`` that the work was done for together."""
+        """The times so far, divided by the number of ``frames`` processed together."""
         return StageSeconds(**{name: each / frames for name, each in self._seconds.items()})

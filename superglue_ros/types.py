@@ -1,4 +1,4 @@
-"""What passes between the stages: frozen dataclasses of NumPy arrays, validated when made.
+"""The data passed between the stages: frozen dataclasses of NumPy arrays, validated when made.
 
 Pixels: (0, 0) is the centre of the top-left pixel of the original image.
 Poses: ``T_ref_query`` maps query-camera points to the reference camera, ``x_ref = R x_query + t``,
@@ -69,7 +69,7 @@ class Features:
     ``keypoints`` (N, 2) float32, pixels (x, y); ``scores`` (N,) float32 in [0, 1];
     ``descriptors`` (N, D) float32, or None where only pixels are known; ``sigma_px`` (N,) float32,
     standard deviation of a keypoint in pixels; ``track_ids`` (N,) int64, -1 = no track;
-    ``detector`` names what made the descriptors: a matcher refuses any kind it was not made for.
+    ``detector`` names the kind of the descriptors: a matcher refuses kinds it was not made for.
 
     Raises :class:`FeaturesError` on shapes that do not fit, values that are not finite, or
     keypoints outside the image (more than half a pixel beyond its outer pixel centres).
@@ -149,7 +149,7 @@ class Features:
         )
 
     def best(self, limit: int) -> tuple[Features, NDArray[np.intp]]:
-        """The ``limit`` features of the highest scores in their order, and their places here."""
+        """The ``limit`` features of highest score, in their order, and their indices here."""
         if len(self) <= limit:
             return self, np.arange(len(self))
         places = np.sort(np.argsort(-self.scores, kind="stable")[:limit])
@@ -157,7 +157,7 @@ class Features:
 
     @classmethod
     def empty(cls, width: int, height: int, detector: str, descriptor_dim: int) -> Features:
-        """No features, of the same type as many."""
+        """Zero features."""
         return cls(
             np.zeros((0, 2), np.float32),
             np.zeros(0, np.float32),
@@ -172,8 +172,8 @@ class Features:
 class RightView:
     """The right image of a rectified stereo pair, of which a frame is the left one.
 
-    ``image`` (H, W) uint8 grey; ``baseline`` metres, > 0: the right camera stands this far along
-    the left one's x axis. Raises :class:`ImageError` and :class:`CalibrationError`.
+    ``image`` (H, W) uint8 grey; ``baseline`` metres, > 0: the right camera's
+    position on the left one's x axis. Raises :class:`ImageError` and :class:`CalibrationError`.
     """
 
     id: FrameId
@@ -191,12 +191,13 @@ class RightView:
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One image with all that came with it.
+    """One image with its calibration and optional inputs.
 
     ``image`` (H, W) uint8 grey, not empty; ``camera`` None or uncalibrated: matches yes, pose no;
     ``keypoints`` from an outside front-end, with or without descriptors; ``depth`` (H, W) float32
-    metres, registered to the image, 0 or NaN = unknown; ``right``, of a rectified stereo pair, in
-    whose place there is no ``depth``. Raises :class:`ImageError` and :class:`CalibrationError`.
+    metres, registered to the image, 0 or NaN = unknown; ``right``, the right image of a
+    rectified stereo pair, excludes ``depth``. Raises :class:`ImageError` and
+    :class:`CalibrationError`.
     """
 
     id: FrameId
@@ -234,7 +235,7 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class Correspondences:
-    """A one-to-one partial assignment between two feature sets, by falling confidence.
+    """A one-to-one partial assignment between two feature sets, highest confidence first.
 
     ``index_ref``, ``index_query`` (K,) int32 into the two sets; ``scores`` (K,) float32 in [0, 1].
     """
@@ -248,7 +249,7 @@ class Correspondences:
 
     @classmethod
     def empty(cls) -> Correspondences:
-        """No correspondences, of the same type as many."""
+        """Zero correspondences."""
         return cls(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.float32))
 
 
@@ -262,8 +263,8 @@ class Matches:
     ``inlier`` bool, agrees with the estimated two-view geometry (all False where there is none);
     ``sigma_px`` float32; ``track_ids`` int64, -1 = none.
 
-    ``merged_from``, ``merged_into`` (J,) int64: landmarks that a loop showed to be one; the second
-    stands from now on wherever the first stood before.
+    ``merged_from``, ``merged_into`` (J,) int64: landmarks that a loop identified; from now on the
+    second id replaces the first.
     """
 
     reference: FrameId
@@ -288,7 +289,7 @@ class Matches:
 
 @dataclass(frozen=True, eq=False)
 class RelativePose:
-    """Pose of the query camera in the reference camera with all that says how far to trust it.
+    """Pose of the query camera in the reference camera, with its uncertainty and quality.
 
     ``rotation`` (3, 3) and ``translation`` (3,) float64: ``x_ref = R x_query + t``; the translation
     has unit norm unless ``scale_known`` (then metres). ``covariance`` (6, 6), order x y z then

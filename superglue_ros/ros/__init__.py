@@ -1,1 +1,1 @@
-"""The only room that imports ``rclpy`` and messages: the nodes, and what they consist of."""
+"""The nodes and their parts; the only package that imports ``rclpy`` and messages."""

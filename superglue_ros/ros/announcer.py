@@ -31,7 +31,7 @@ class Announcer:
         self._logger.warning(text)
 
     def throttled(self, key: str, text: str) -> None:
-        """Report an error at most every few seconds for ``key``, counting those between."""
+        """Log an error at most every few seconds for ``key``, counting those in between."""
         now = time.monotonic()
         with self._lock:
             last, unsaid = self._said.get(key, (-THROTTLE_SECONDS, 0))
@@ -48,7 +48,7 @@ class Announcer:
 
 
 class LogBridge(logging.Handler):
-    """Carries the log records of the core, which knows nothing of ROS, into the node's log."""
+    """Forwards the log records of the core, which is independent of ROS, to the node's log."""
 
     def __init__(self, logger: Any) -> None:
         super().__init__(logging.INFO)

@@ -1,7 +1,7 @@
 """The example back-end as a node: an adapter between topics and the bundle adjuster.
 
-In: ``matches``, ``relative_pose``, ``camera_info`` (the last one holds). Out: ``path``
-(nav_msgs/Path, all poses as they are estimated now), ``odometry`` (nav_msgs/Odometry, the newest
+In: ``matches``, ``relative_pose``, ``camera_info`` (the newest is used). Out: ``path``
+(nav_msgs/Path, the current estimate of all poses), ``odometry`` (nav_msgs/Odometry, the newest
 pose) and ``landmarks`` (sensor_msgs/PointCloud2), in ``world_frame``: x forward, y left, z up of
 the first camera. The unit is the metre if the matcher knows the scale, else the first baseline. The
 orientation is that of the camera's optical frame. No TF is published. Of a rig only the camera of
@@ -37,7 +37,7 @@ from superglue_ros.settings import from_flat, leaves
 from superglue_ros.types import FrameId, MatchKind
 
 NODE_NAME = "bundle_adjuster"
-_INPUT_DEPTH = 1000  # optimising takes longer than a frame; nothing may be lost meanwhile
+_INPUT_DEPTH = 1000  # optimising takes longer than a frame; no message may be lost
 
 # x forward, y left, z up, from optical axes.
 _WORLD_FROM_OPTICAL = np.array([[0.0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
@@ -86,7 +86,7 @@ class BundleAdjusterNode(Node):
         self._take(self._refusing(lambda: pose_from_message(message)))
 
     def _refusing(self, convert_message: Any) -> Any:
-        """What was converted; None, and a warning, where that was refused."""
+        """The converted message; None, with a warning, if it is invalid."""
         try:
             return convert_message()
         except (SuperglueError, ValueError) as error:
@@ -104,9 +104,9 @@ class BundleAdjusterNode(Node):
             return
         matches, relative = pair
         if matches.kind is MatchKind.STEREO:
-            return  # two cameras at one moment: nothing of motion
+            return  # two cameras at one instant: no motion
         if matches.query.camera_index or matches.reference.camera_index:
-            return  # its place on the rig is unknown
+            return  # its pose on the rig is unknown
         if self._time.passed(matches.query.stamp_ns):
             self.get_logger().info("time jumped backwards: the map begins anew")
             self._back_end = BundleAdjuster(self._config)

@@ -1,4 +1,4 @@
-"""Messages of this package to types and back: stateless, the only place that knows both.
+"""Convert the messages of this package to types and back; stateless.
 
 Every function raises an error of :mod:`superglue_ros.errors` that names what is wrong with the
 message. Long arrays go out as :class:`array.array`, the fast path of rclpy's setters: an ndarray or
@@ -92,7 +92,7 @@ def keyframe_from_message(message: FeaturesMessage) -> Keyframe:
 
 
 def header_of(frame: FrameId) -> Header:
-    """Stamp and TF frame of an image, as they came."""
+    """Header with the stamp and TF frame of an image."""
     return _header(frame.stamp_ns, frame.frame_id)
 
 
@@ -239,7 +239,7 @@ def quaternion(rotation: NDArray[np.float64]) -> tuple[float, float, float, floa
 
 
 def _column(message: Any, name: str, count: int, optional: bool) -> NDArray[Any] | None:
-    """One per-keypoint array of a ``Features`` message; None where an optional one is empty."""
+    """One per-keypoint array of a ``Features`` message; None if it is optional and empty."""
     values = np.asarray(getattr(message, name))
     if optional and not values.size:
         return None
@@ -252,12 +252,12 @@ def _column(message: Any, name: str, count: int, optional: bool) -> NDArray[Any]
 
 
 def _known(depth: NDArray[Any]) -> FloatArray:
-    """Depths or their deviations as float32, 0 where they are no positive number."""
+    """Depths or their standard deviations as float32, 0 where not finite and positive."""
     return np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32)
 
 
 def _camera_of(message: Any) -> Camera | None:
-    """The calibration in a ``Features`` message, None where it brings none."""
+    """The calibration in a ``Features`` message, None if it has none."""
     if not message.k[0]:
         return None
     matrix = np.array(message.k, np.float64)
@@ -271,7 +271,7 @@ def _camera_of(message: Any) -> Camera | None:
 
 
 def _descriptors(message: Any, count: int) -> NDArray[Any] | None:
-    """Descriptors (N, D) of a ``Features`` message in the type they came in, None without."""
+    """Descriptors (N, D) of a ``Features`` message in their type, None if it has none."""
     if not message.descriptor_dim:
         return None
     types = {FeaturesMessage.F32: "<f4", FeaturesMessage.F16: "<f2"}
@@ -298,6 +298,6 @@ def _header(stamp_ns: int, frame_id: str) -> Header:
 
 
 def _array(code: str, values: NDArray[Any]) -> array.array[Any]:
-    """``values`` as an array of ``code``: the type that rclpy takes over without checking each."""
+    """``values`` as an array of ``code``: rclpy takes this type without checking each value."""
     dtype = {"f": np.float32, "i": np.int32, "q": np.int64, "B": np.uint8}[code]
     return array.array(code, np.ascontiguousarray(values, dtype).tobytes())

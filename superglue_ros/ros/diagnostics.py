@@ -1,4 +1,4 @@
-"""Counters of the node, and what /diagnostics says about them."""
+"""Counters of the node, and its message on /diagnostics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from std_msgs.msg import Header
 
 @dataclass(frozen=True)
 class Counts:
-    """Frames since activation: ``received = matched + dropped + refused`` + those in work.
+    """Frames since activation: ``received = matched + dropped + refused`` + those in progress.
 
     ``stereo_rejected``: stereo pairs whose matches do not lie on equal rows, which gave no depth.
     """
@@ -25,7 +25,7 @@ class Counts:
     stereo_rejected: int = 0
 
     def since(self, before: Counts) -> Counts:
-        """What was added since ``before``, an earlier snapshot; all of it after a fresh start."""
+        """The increase since ``before``, an earlier snapshot; all counts after a restart."""
         if before.received > self.received:
             return self
         return Counts(
@@ -37,7 +37,7 @@ class Counts:
 
 
 class Counter:
-    """Counts from several threads."""
+    """Thread-safe counters."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -52,7 +52,7 @@ class Counter:
             )
 
     def snapshot(self) -> Counts:
-        """All counts at one moment."""
+        """A snapshot of all counts."""
         with self._lock:
             return self._counts
 
@@ -64,11 +64,11 @@ class Counter:
 
 @dataclass(frozen=True)
 class Health:
-    """What the node knows about itself at one moment.
+    """A snapshot of the node's state.
 
     ``state`` of the life cycle; ``problem`` why the node could not be configured, ``last_refusal``
     why the last bad frame was refused; ``seconds_per_frame`` networks and geometry of the last one;
-    ``silent`` the names of inputs that nothing comes from.
+    ``silent`` the names of inputs without messages.
     """
 
     state: str
@@ -85,7 +85,7 @@ class Health:
 
 
 def judge(health: Health) -> tuple[bytes, str]:
-    """Level and message of a state of health: what an operator should look at, if anything."""
+    """Level and message for a state of health: what needs an operator's attention."""
     if health.problem:
         return DiagnosticStatus.ERROR, health.problem
     if health.state != "active":

@@ -1,4 +1,4 @@
-"""Converts a bundle of messages to a frame, and numbers it."""
+"""Convert a bundle of messages to a numbered frame."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from superglue_ros.types import Features, Frame, FrameId, RightView
 
 
 class FrameNumbers:
-    """Numbers the frames of the node's whole life from 1; number 0 names no frame."""
+    """Numbers frames from 1 over the life of the node; 0 means no frame."""
 
     def __init__(self) -> None:
         self.last = 0
 
     def next(self) -> int:
-        """A number that was never given before."""
+        """A new, unused number."""
         self.last += 1
         return self.last
 
     def reserve(self, number: int) -> None:
-        """Go on after ``number``, which is in use already."""
+        """Continue after ``number``, which is in use already."""
         self.last = max(self.last, number)
 
 

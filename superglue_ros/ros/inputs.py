@@ -1,4 +1,4 @@
-"""The topics of one camera: subscriptions, synchronisation, and what to say when nothing comes."""
+"""The topics of one camera: subscriptions, synchronisation, and warnings when inputs are silent."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ class PeerFeatures:
 
 
 class PeerInput:
-    """Subscribes to ``peer_features`` and hands on what other robots than ``robot`` send.
+    """Subscribes to ``peer_features`` and forwards the features of robots other than ``robot``.
 
-    Features without descriptors cannot be matched and are passed over, as those of the right
-    images of a stereo pair; a robot that sends no others is warned about once.
+    Features without descriptors, such as those of right stereo images, cannot be matched and are
+    skipped. A robot that sends only such features causes one warning.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class PeerInput:
     def _heard(self, message: Any) -> None:
         robot = message.frame.robot
         if robot == self._robot:
-            return  # one's own features come back where all robots publish to one topic
+            return  # the robot's own features, if all robots publish to one topic
         if message.descriptor_dim:
             self._on_features(PeerFeatures(message, time.monotonic()))
         elif robot not in self._known:
@@ -87,7 +87,7 @@ class PeerInput:
 
 
 class _Input:
-    """One subscription and when it was last heard; ``role`` is the field of :class:`Bundle`."""
+    """A subscription and the time of its last message; ``role`` is a field of :class:`Bundle`."""
 
     def __init__(self, role: str, name: str, kind: type) -> None:
         self.role = role
@@ -97,16 +97,16 @@ class _Input:
         self.subscriber: Any = None
         self.heard: float | None = None
         self.warned = False
-        self.incompatible = ""  # the QoS policy a publisher offers that does not fit
+        self.incompatible = ""  # the incompatible QoS policy that a publisher offers
 
     def hear(self) -> None:
-        """A message came."""
+        """A message arrived."""
         self.heard = time.monotonic()
         self.warned = False
 
 
 class CameraInputs:
-    """Subscribes to the topics of one camera and hands on complete bundles.
+    """Subscribes to the topics of one camera and forwards complete bundles.
 
     ``prefix`` goes before the topic names ("" or "left/"). ``on_bundle`` runs in the subscription's
     callback, under message_filters' lock: it must only store and never raise.
@@ -130,15 +130,15 @@ class CameraInputs:
         self._started = time.monotonic()
         self._last_set = self._started
         self._never_meet_warned = False
-        self.silent: list[str] = []  # names of the inputs that nothing comes from
+        self.silent: list[str] = []  # names of the inputs without messages
         lossless = config.intake.mode == "lossless"
         self._inputs = _synchronised_inputs(config)
-        self._joined = len(self._inputs)  # those above, which are brought together by stamp
+        self._joined = len(self._inputs)  # the inputs above, which are synchronised by stamp
         self._synchroniser = Synchroniser(
             self._joined,
             self._complete,
             slop=config.sync.slop if config.sync.mode == "approximate" else None,
-            # Lossless: a burst of one input must not drive out what waits for the other.
+            # Lossless: a burst on one input must not push out messages that wait for the other.
             queue=LOSSLESS_DEPTH if lossless else config.sync.queue,
         )
         for index, item in enumerate(self._inputs):
@@ -150,7 +150,7 @@ class CameraInputs:
 
     @property
     def unsynchronised(self) -> int:
-        """Messages that never found their partners."""
+        """Number of messages that were never synchronised."""
         return self._synchroniser.unsynchronised + self._before_info
 
     def destroy(self) -> None:
@@ -160,7 +160,7 @@ class CameraInputs:
         self._synchroniser.clear()
 
     def warnings(self, silent_after: float) -> list[str]:
-        """New warnings, each once until its cause is gone. Call about once a second."""
+        """New warnings, repeated only once their cause has gone. Call about once a second."""
         now = time.monotonic()
         found = []
         self.silent = []
@@ -281,7 +281,7 @@ def input_names(config: NodeConfig) -> list[str]:
 
 
 def _synchronised_inputs(config: NodeConfig) -> list[_Input]:
-    """What is brought together by stamp, the image first."""
+    """The inputs to synchronise by stamp, the image first."""
     image = CompressedImage if config.image_transport == "compressed" else Image
     stereo = config.inputs.stereo
     inputs = [_Input("image", "left/image_rect" if stereo else "image", image)]

@@ -2,7 +2,7 @@
 
 The synchroniser's callback only stores (:meth:`Intake.put`); one worker thread takes frames out and
 runs the networks. Jobs (services, new settings, resets) go to the same thread ahead of the frames,
-so that the pipeline is only ever touched by one thread.
+so that only one thread uses the pipeline.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class Intake(Generic[T]):
     """Frames waiting for the worker.
 
     ``latest``: one slot per source, the newest frame wins. ``lossless``: all of them, in order of
-    arrival; the bound is memory, ``len()`` is the number waiting. Frames of different sources for
-    which ``together`` holds are taken together.
+    arrival; the bound is memory, ``len()`` is the number waiting. Frames of
+    different sources are taken together if ``together`` is true for them.
     """
 
     def __init__(self, lossless: bool, together: Callable[[T], bool] = lambda frame: True) -> None:
@@ -46,9 +46,9 @@ class Intake(Generic[T]):
         return dropped
 
     def take(self) -> list[T]:
-        """The next frame, the sources taking turns, and with it one each of others that wait.
+        """The next frame, with the sources in turn, and at most one of each other waiting source.
 
-        Empty where nothing waits. In lossless mode the order of arrival is kept.
+        Empty if no frame waits. In lossless mode the order of arrival is kept.
         """
         taken: dict[Hashable, T] = {}
         for key, queue in list(self._queues.items()):
@@ -62,7 +62,7 @@ class Intake(Generic[T]):
         return not taken or all(self._together(one) for one in (frame, *taken.values()))
 
     def clear(self) -> int:
-        """Drop everything that waits; returns how many frames that were."""
+        """Drop all waiting frames; returns their number."""
         waiting = len(self)
         self._queues.clear()
         return waiting
@@ -71,8 +71,8 @@ class Intake(Generic[T]):
 class Worker(Generic[T]):
     """One thread that hands frames to ``on_frames`` and runs jobs between them.
 
-    ``on_frames`` gets those that are taken together, see :class:`Intake`. An exception of it is a
-    defect of the caller: it is logged, and the thread goes on.
+    ``on_frames`` receives the frames that are taken together, see :class:`Intake`. If it raises,
+    which is a defect of the caller, the error is logged and the thread continues.
     """
 
     def __init__(
@@ -116,17 +116,17 @@ class Worker(Generic[T]):
         return future
 
     def drop_waiting(self) -> int:
-        """Drop the frames that wait; the one in hand goes on. Returns how many."""
+        """Drop the waiting frames, not the one in progress; returns their number."""
         with self._wake:
             return self._intake.clear()
 
     def wait_idle(self, timeout: float | None = None) -> bool:
-        """Wait until nothing waits and nothing is in hand; False if that took too long."""
+        """Wait until all frames are processed; False after the timeout."""
         with self._wake:
             return self._wake.wait_for(self._is_idle, timeout)
 
     def stop(self, timeout: float | None = None) -> bool:
-        """Drop what waits, finish the frame in hand and end the thread; False if it took longer."""
+        """Drop waiting frames, finish the current one, end the thread; False after the timeout."""
         with self._wake:
             self._stopping = True
             self._intake.clear()

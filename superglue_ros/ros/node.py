@@ -1,9 +1,9 @@
 """The matcher node: an adapter between topics and :class:`superglue_ros.pipeline.Pipeline`.
 
 Life cycle: *configure* loads the weights and makes the publishers, *activate* subscribes,
-*deactivate* finishes the frame in hand and stops listening, *cleanup* frees the memory.
-Threads: the executor's stores bundles (:mod:`superglue_ros.ros.inputs`), the worker's runs the
-networks and publishes (:mod:`superglue_ros.ros.intake`).
+*deactivate* finishes the current frame and unsubscribes, *cleanup* frees the memory.
+Threads: the executor's thread stores bundles (:mod:`superglue_ros.ros.inputs`), the worker thread
+runs the networks and publishes (:mod:`superglue_ros.ros.intake`).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from superglue_ros.ros.signals import ignore_further_signals
 NODE_NAME = "matcher"
 T = TypeVar("T")
 _WATCH_SECONDS = 1.0
-_PATIENCE_SECONDS = 30.0  # for the frame in hand, when the node is told to stop
+_PATIENCE_SECONDS = 30.0  # to finish the current frame when the node stops
 
 
 class MatcherNode(LifecycleNode):
@@ -99,7 +99,7 @@ class MatcherNode(LifecycleNode):
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Count from zero and listen."""
+        """Reset the counters and subscribe."""
         assert self._settings is not None
         self._counter.reset()
         self._counts_before = Counts()
@@ -127,7 +127,7 @@ class MatcherNode(LifecycleNode):
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop listening, drop what waits, let the frame in hand be published."""
+        """Unsubscribe, drop waiting frames, let the current frame be published."""
         self._stop_listening()
         self._state = "inactive"
         return super().on_deactivate(state)
@@ -226,7 +226,7 @@ class MatcherNode(LifecycleNode):
     # -- frames --------------------------------------------------------------------------------
 
     def _store(self, bundle: Bundle) -> None:
-        """In the subscription's callback: only store."""
+        """Runs in the subscription's callback, so it only stores."""
         assert self._worker is not None
         dropped = self._worker.put(bundle, bundle.camera_index)
         self._counter.add(received=1, dropped=dropped)
@@ -281,7 +281,7 @@ class MatcherNode(LifecycleNode):
     # -- watching ------------------------------------------------------------------------------
 
     def _watch_inputs(self) -> None:
-        """Once a second: warn about inputs that give nothing, publish the diagnostics."""
+        """Once a second: warn about silent inputs, publish the diagnostics."""
         self._silent = []
         if self._settings is not None:
             silent_after = self._settings.node.inputs.silent_after
@@ -330,7 +330,7 @@ class MatcherNode(LifecycleNode):
 
 
 def _free_memory() -> None:
-    """Give back what the networks held, on the GPU too."""
+    """Release the memory of the networks, also on the GPU."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -357,7 +357,7 @@ def main(args: list[str] | None = None) -> int:
         finally:
             node.destroy_node()
     except (ExternalShutdownException, RuntimeError):
-        if rclpy.ok():  # otherwise the interrupt came in the middle of a call into rcl
+        if rclpy.ok():  # otherwise the interrupt came during a call into rcl
             raise
     finally:
         executor.shutdown()

@@ -1,4 +1,4 @@
-"""The node's publishers: what a frame gave, in messages."""
+"""The node's publishers of the results of a frame."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Outputs:
         self._publish("matches", convert.error_to_message(frame))
 
     def publish_status(self, status: MatcherStatus) -> None:
-        """How the last frame went."""
+        """Publish the outcome of the last frame."""
         self._publish("status", status)
 
     def forget_images(self) -> None:
@@ -98,12 +98,12 @@ class Outputs:
             self._publishers[topic].publish(message)
         except RuntimeError:
             if self._node.context.ok():
-                raise  # otherwise the process was interrupted in the middle of a frame
+                raise  # otherwise the process was interrupted during a frame
 
     def _publish_picture(self, frame: Frame, pair: FramePair) -> None:
         reference = self._images.get(pair.matches.reference)
         if reference is None:
-            return  # matched against a keyframe older than the pictures that are kept
+            return  # the keyframe's picture is no longer kept
         picture = draw_matches(reference, frame.image, pair.matches)
         self._publish("matches_image", sensor_messages.image_to_message(picture, frame.id))
 

@@ -1,4 +1,4 @@
-"""Brings the two messages that the matcher publishes of a pair of frames together."""
+"""Joins the two messages that the matcher publishes for a pair of frames."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from superglue_ros.types import FrameId, Matches, RelativePose
 
 
 class PairBuffer:
-    """Brings the two messages of a pair of frames together, whichever comes first.
+    """Joins the two messages of a pair of frames, in either order.
 
-    At most ``limit`` halves wait; the oldest is given up for a newer one.
+    At most ``limit`` messages wait for their partner; a newer one replaces the oldest.
     """
 
     def __init__(self, limit: int = 1000) -> None:

@@ -1,7 +1,7 @@
 """The node's parameters: the settings of the core and of the node, declared once.
 
 A parameter has the dotted name, the default, the description and the range of its setting. A change
-is checked as a whole and without side effects: :func:`check_change` says yes, or no and why.
+is checked as a whole and without side effects by :func:`check_change`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def descriptor(item: dataclasses.Field[Any], kind: type) -> ParameterDescriptor:
     result = ParameterDescriptor(
         description=meta["description"],
         additional_constraints="; ".join(constraints),
-        # A whole number is a float too; our own check says so, ROS's static typing would not.
+        # A whole number is a valid float: our check accepts it, ROS's static typing would not.
         dynamic_typing=kind is float,
     )
     if meta["low"] is not None and kind is float:
@@ -70,10 +70,10 @@ def descriptor(item: dataclasses.Field[Any], kind: type) -> ParameterDescriptor:
 
 
 def declare(node: Node) -> dict[str, str]:
-    """Declare all parameters; returns what is wrong with values given at start, by name.
+    """Declare all parameters; returns the errors of initial values, by parameter name.
 
-    Such a value is replaced by the default for now, so that the node starts and can be corrected;
-    it must not be configured before.
+    An invalid value is replaced by the default, so that the node starts and can be corrected.
+    Until then it must not be configured.
     """
     problems = {}
     for name, item, kind in all_settings():

@@ -62,7 +62,7 @@ class FrameProcessor:
         self._announcer = announcer
         self._frames = FrameMaker(settings, numbers, announcer)
         self._unsynchronised = unsynchronised
-        self._time_jumps: dict[int, int] = {}  # of each camera's pipeline, as far as announced
+        self._time_jumps: dict[int, int] = {}  # of each camera's pipeline, as last announced
         self._device = str(resolve_device(settings.core.device))
 
     @property
@@ -76,13 +76,13 @@ class FrameProcessor:
         return sum(len(pipeline.keyframes) for pipeline in self.pipelines)
 
     def configure(self, settings: Settings) -> None:
-        """Take new settings, from the next frame on."""
+        """Apply new settings from the next frame on."""
         self._settings = self._frames.settings = settings
         for pipeline in self.pipelines:
             pipeline.configure(settings.core)
 
     def reset(self) -> None:
-        """Drop all keyframes; ids go on counting."""
+        """Drop all keyframes; ids keep counting."""
         for pipeline in self.pipelines:
             pipeline.reset()
         self._outputs.forget_images()
@@ -157,9 +157,9 @@ class FrameProcessor:
             )
 
     def add_keyframe(self, image: Image, camera_info: CameraInfo) -> FrameId:
-        """Make an image of the first camera a keyframe, whatever the rules say; published as usual.
+        """Make an image of the first camera a keyframe regardless of the rules; published as usual.
 
-        An image of zero size stands for the newest frame. Raises :class:`SuperglueError`.
+        An image of zero size means the newest frame. Raises :class:`SuperglueError`.
         """
         pipeline = self.pipelines[0]
         if image.width or image.height:
@@ -192,7 +192,7 @@ class FrameProcessor:
         return kept
 
     def match_pair(self, request: MatchPair.Request) -> FramePair:
-        """Match two images apart from everything else. Raises :class:`SuperglueError`."""
+        """Match two images, independently of the map. Raises :class:`SuperglueError`."""
         frames = [
             self._frames.frame(
                 Bundle(
@@ -221,10 +221,10 @@ class FrameProcessor:
         )
 
     def load_map(self, path: str) -> int:
-        """Put the keyframes of a file in place of those held; returns their number.
+        """Replace all keyframes by those of a file; returns their number.
 
-        Frames are numbered on above all that were given before the map was saved. Raises
-        :class:`SuperglueError`, and stays as it was.
+        New frames are numbered above all frames of the saved map. Raises
+        :class:`SuperglueError` and then changes nothing.
         """
         maps = [
             pipeline.read_map(self._map_file(path, index))
@@ -236,7 +236,7 @@ class FrameProcessor:
         return sum(p.take_map(stored) for p, stored in zip(self.pipelines, maps, strict=True))
 
     def _map_file(self, path: str, camera_index: int) -> Path:
-        """The file itself with one camera; with several, the camera's number before the ending."""
+        """The file itself with one camera; with several, the camera's number before the suffix."""
         file = Path(path)
         if len(self.pipelines) == 1:
             return file
@@ -314,12 +314,12 @@ def weights_names(settings: Settings) -> str:
 
 
 def images_together(config: NodeConfig) -> int:
-    """How many images go through the network at once, if all cameras give one at a time."""
+    """Number of images in one network batch if every camera sends one."""
     return len(config.camera_names) * (2 if config.inputs.stereo else 1)
 
 
 def warm_up(rig: Rig, images: int) -> None:
-    """Run the networks once on noise, so that the first frame is not the slow one."""
+    """Run the networks once on noise, so that the first frame is not slow."""
     noise = np.random.default_rng(0).integers(0, 256, (480, 640), np.uint8)
     prepared = [rig.matcher.prepare(f) for f in rig.front_end.extract_all([noise] * images)]
     rig.matcher.match_pairs(prepared, prepared)

@@ -1,8 +1,8 @@
 """Quality of service of the node's topics; every profile can be overridden by parameter.
 
 ``qos_overrides.<topic>.<subscription|publisher>.<history|depth|reliability|durability>``, for
-lossless inputs ``subscription_lossless``. A new profile is made for every use: rclpy writes the
-overrides into the one it is given.
+lossless inputs ``subscription_lossless``. A new profile is made for every use: rclpy writes
+the overrides into it.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from rclpy.qos import (
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 SENSOR_DEPTH = 5
-LOSSLESS_DEPTH = 1000  # bridges bursts; what waits for the networks waits in the intake
+LOSSLESS_DEPTH = 1000  # for bursts only; frames wait for the networks in the intake
 OUTPUT_DEPTH = 100
 
 
 def input_profile(lossless: bool) -> QoSProfile:
-    """Sensor data, which hears reliable and best-effort publishers alike.
+    """Sensor data: receives from reliable and best-effort publishers.
 
-    ``lossless``: reliable and deep, so that the transport drops nothing; it does not hear
+    ``lossless``: reliable and deep, so that the transport drops nothing; it does not receive from
     best-effort publishers.
     """
     return QoSProfile(
@@ -36,7 +36,7 @@ def input_profile(lossless: bool) -> QoSProfile:
 
 
 def output_profile() -> QoSProfile:
-    """Reliable, keep last: a back-end that is briefly busy misses nothing."""
+    """Reliable, keep last: a briefly busy back-end loses no message."""
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
         depth=OUTPUT_DEPTH,
@@ -48,8 +48,8 @@ def output_profile() -> QoSProfile:
 def overridable(entity: str | None = None) -> QoSOverridingOptions:
     """Declares the override parameters with the topic; ``entity`` is added to their name.
 
-    They keep the profile of their first use for as long as the process lives: what has another
-    profile needs another name.
+    They keep the profile of their first use for the life of the process: another profile needs
+    another name.
     """
     return QoSOverridingOptions(
         entity_id=entity,

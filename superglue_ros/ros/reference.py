@@ -1,4 +1,4 @@
-"""Writes what must agree with the code: ``config/matcher.yaml`` and the table in ``docs/node.md``.
+"""Generates ``config/matcher.yaml`` and the tables of ``docs/node.md`` from the code.
 
 Run ``scripts/run python -m superglue_ros.ros.reference`` after a setting changed; a test compares.
 """
@@ -76,7 +76,7 @@ def choice_table() -> str:
 
 
 def with_tables(document: str) -> str:
-    """``document`` with its tables renewed."""
+    """``document`` with updated tables."""
     for (begin, end), table in ((CHOICES, choice_table()), (PARAMETERS, parameter_table())):
         before, rest = document.split(begin)
         _, after = rest.split(end)
@@ -101,7 +101,7 @@ def _constraint(item: dataclasses.Field[Any], kind: type) -> str:
 
 
 def main() -> int:
-    """Renew both files of the repository that this module lies in."""
+    """Update both files in the repository of this module."""
     root = Path(__file__).resolve().parents[2]
     (root / "config" / "matcher.yaml").write_text(yaml_text(), encoding="utf-8")
     page = root / "docs" / "node.md"

@@ -35,7 +35,7 @@ _BYTES_PER_PIXEL |= {
     for pattern in ("rggb", "bggr", "gbrg", "grbg")
     for bits in (8, 16)
 }
-# Without a meaning in colours, cv_bridge has to be told which one is meant.
+# These encodings have no colour meaning, so cv_bridge needs an explicit one.
 _MEANING = {"8UC1": "mono8", "8UC3": "bgr8", "8UC4": "bgra8", "16UC1": "mono16"}
 _DEPTH_TYPES = {"16UC1": np.uint16, "mono16": np.uint16, "32FC1": np.float32}
 
@@ -74,7 +74,7 @@ def compressed_to_grey(message: CompressedImage, max_pixels: int) -> NDArray[np.
     if not data.size:
         raise ImageError("compressed image has no data")
     try:
-        # Not turned as the file may ask: the calibration holds for the sensor's rows and columns.
+        # Stored orientation is ignored: the calibration holds for the sensor's rows and columns.
         grey = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
         raise ImageError(f"compressed image cannot be decoded: {error}") from error
@@ -117,7 +117,7 @@ def camera_info_to_camera(
 ) -> Camera | None:
     """Calibration for an image of ``width`` x ``height``; None where it is uncalibrated (K[0] = 0).
 
-    Raises :class:`CalibrationError` on values that make no camera, or one of another size.
+    Raises :class:`CalibrationError` on invalid intrinsics or another image size.
     """
     if not message.k[0]:
         return None

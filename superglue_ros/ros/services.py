@@ -22,14 +22,14 @@ Job = Callable[[FrameProcessor], Any]
 class Services:
     """``~/match_pair``, ``~/add_keyframe``, ``~/reset``, ``~/save_map`` and ``~/load_map``.
 
-    ``run`` hands a job to the worker, or gives None where the node is not configured. A request
-    that cannot be met is answered with ``success`` false and a message that says why.
+    ``run`` passes a job to the worker; it returns None if the node is not configured. A request
+    that fails is answered with ``success`` false and the reason in ``message``.
     """
 
     def __init__(self, node: Node, run: Callable[[Job], Future[Any] | None]) -> None:
         self._node = node
         self._run = run
-        # A group of its own: what waits for the worker must not hold up images and transitions.
+        # Its own callback group: waiting for the worker must not block images and transitions.
         group = ReentrantCallbackGroup()
         for kind, name, callback in (
             (MatchPair, "~/match_pair", self._match_pair),
@@ -88,7 +88,7 @@ class Services:
         return response
 
     async def _answer(self, response: Any, job: Job) -> Any:
-        """What ``job`` gives, or None where it failed; fills in ``success`` and ``message``."""
+        """The result of ``job``, or None if it failed; fills in ``success`` and ``message``."""
         started = self._run(job)
         if started is None:
             response.success = False
@@ -109,9 +109,9 @@ class Services:
         return None
 
     def _ros_future(self, future: Future[Any]) -> RosFuture:
-        """A future that the executor can wait for, done when the worker's is."""
+        """A future for the executor to await, done when the worker's is."""
         awaited = RosFuture(executor=self._node.executor)
-        # With a callback to schedule, the end of the future wakes the executor from its wait.
+        # Scheduling a callback lets the end of the future wake the executor.
         awaited.add_done_callback(lambda _: None)
 
         def done(finished: Future[Any]) -> None:

@@ -6,7 +6,7 @@ import signal
 
 
 def ignore_further_signals() -> None:
-    """Let the process end by itself, however often it is asked to.
+    """Ignore further signals while the process ends.
 
     Ctrl-C in a terminal reaches a launched node twice, from the terminal and from launch, which
     sends SIGTERM five seconds later; the interpreter's own end takes seconds on a busy machine.

@@ -14,12 +14,12 @@ OnSet = Callable[[Sequence[Any]], None]
 
 
 class Synchroniser:
-    """A synchroniser of message_filters that counts what never met, and survives time jumps.
+    """A message_filters synchroniser that counts unmatched messages and handles time jumps.
 
     message_filters drops the smallest stamps of a full queue: after time jumped backwards these
-    would be the new ones, for ever. So every pass of time has a synchroniser of its own, to which
-    an input's messages go once that input has jumped. The inputs may jump one after the other; a
-    pass ends when all have left it.
+    would always be the new ones. So a new synchroniser is made at each jump, and an input's
+    messages go to it once that input has jumped. Inputs may jump one after the other; the old
+    synchroniser is dropped when all have jumped.
 
     ``slop`` in seconds, None = stamps must be equal. ``on_set`` takes one message per input in
     their order; it runs under message_filters' lock and must not raise.
@@ -70,7 +70,7 @@ class Synchroniser:
 
 
 class _Pass:
-    """Messages between two jumps of time. ``dropped`` counts those that left without partners."""
+    """Messages between two time jumps. ``dropped`` counts those without partners."""
 
     def __init__(self, inputs: int, on_set: OnSet, slop: float | None, queue: int) -> None:
         self.dropped = 0
@@ -90,7 +90,7 @@ class _Pass:
         return sum(len(stamps) for stamps in self._pending)
 
     def add(self, index: int, stamp: int, message: Any) -> bool:
-        """Take a message, and drop what message_filters drops; whether the queue ran over."""
+        """Add a message, drop those that message_filters drops; True if the queue overflowed."""
         pending = self._pending[index]
         self.dropped += stamp in pending  # the newer of two with one stamp stays
         pending.add(stamp)

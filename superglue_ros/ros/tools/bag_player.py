@@ -2,7 +2,7 @@
 
     ros2 run superglue_ros bag_player BAG --max-in-flight 2
 
-Messages go out as they are stored, at the pace of the recording, with ``/clock`` beside them. With
+Stored messages are published at the pace of the recording, together with ``/clock``. With
 ``--max-in-flight`` the player waits for the matcher (topic ``status``), so that a slow computer
 matches every frame. Progress is written to the standard output as one JSON object per line.
 """
@@ -88,21 +88,21 @@ class BagPlayer(Node):
                     f"does the node run, and are its inputs remapped to these names?"
                 )
             self._executor.spin_once(timeout_sec=0.05)
-        # A subscriber can learn of its publisher later than that of it, and misses what is sent
-        # meanwhile.
+        # A subscriber may discover its publisher later than the reverse; it misses messages sent
+        # # in between.
         end = time.monotonic() + (_SETTLE if names else 0.0)
         while (left := end - time.monotonic()) > 0:
             self._executor.spin_once(timeout_sec=left)
 
     def _has_subscriber(self, name: str) -> bool:
-        if name in self._outputs:  # connected, which is more than known
+        if name in self._outputs:  # connected, not only discovered
             return bool(self._outputs[name].get_subscription_count())
         return bool(self.count_subscribers(name))
 
     def play(self, max_in_flight: int, patience: float) -> None:
         """Publish everything; with ``max_in_flight`` wait for the matcher's answers.
 
-        Raises :class:`DataError` where it gives none for ``patience`` seconds.
+        Raises :class:`DataError` after ``patience`` seconds without an answer.
         """
         start_ns: int | None = None
         started = time.monotonic()
@@ -124,9 +124,9 @@ class BagPlayer(Node):
         self._wait_for_delivery(patience)
 
     def _wait_for_delivery(self, patience: float) -> None:
-        """Stay until every reliable subscriber has all of it: a writer that leaves takes it along.
+        """Wait until every reliable subscriber has everything: a closed writer loses its queue.
 
-        Raises :class:`DataError` where one does not within ``patience`` seconds.
+        Raises :class:`DataError` if one has not within ``patience`` seconds.
         """
         for name, output in self._outputs.items():
             if not output.wait_for_all_acked(Duration(seconds=patience)):
@@ -174,7 +174,7 @@ class BagPlayer(Node):
 
 
 def frame_topic(bag: BagReader, names: Sequence[str]) -> str:
-    """The first image topic that is no depth, "" without one."""
+    """The first image topic that is not depth; "" if there is none."""
     images = [n for n in names if bag.topics[n].type in (IMAGE, COMPRESSED) and "depth" not in n]
     return images[0] if images else ""
 

@@ -2,8 +2,8 @@
 
     ros2 run superglue_ros bag_recorder BAG /matches /relative_pose
 
-Messages are stored as they arrive. SIGINT or SIGTERM close the bag properly, with all in it that
-had been received by then. The line ``ready`` on the standard output says that every topic has a
+Messages are stored as they arrive. SIGINT or SIGTERM close the bag properly, with all messages
+received until then. The line ``ready`` on the standard output says that every topic has a
 publisher.
 """
 
@@ -28,12 +28,12 @@ from superglue_ros.errors import DataError
 from superglue_ros.ros.tools.bag_player import message_class
 
 _DEPTH = 1000
-_POLL = 0.1  # seconds between looks at the signals
-_DRAIN = 10  # looks without a message that say that there is none left
+_POLL = 0.1  # seconds between checks for signals
+_DRAIN = 10  # polls without a message after which none is left
 
 
 class BagRecorder(Node):
-    """Writes everything that comes on some topics into an open bag.
+    """Writes all messages of some topics into an open bag.
 
     With ``use_sim_time`` the time of recording is that of ``/clock``.
     """
@@ -46,7 +46,7 @@ class BagRecorder(Node):
     def wait_for_topics(
         self, names: Sequence[str], timeout: float, stopped: threading.Event
     ) -> None:
-        """Subscribe to each topic as soon as it has a publisher, which tells its type.
+        """Subscribe to each topic as soon as a publisher shows its type.
 
         Ends early when ``stopped``.
 
@@ -77,7 +77,7 @@ class BagRecorder(Node):
         return write
 
     def record_until(self, stopped: threading.Event) -> None:
-        """Store what arrives until ``stopped``, and then what had arrived without being stored."""
+        """Store messages until ``stopped``, then those that are still queued."""
         while not stopped.is_set():
             rclpy.spin_once(self, timeout_sec=_POLL)
         before = -1

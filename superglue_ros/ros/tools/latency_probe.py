@@ -1,4 +1,4 @@
-"""Times the matcher node from outside: publishes an image, waits for its matches.
+"""Measures the latency of the matcher node: publishes an image, waits for its matches.
 
     python -m superglue_ros.ros.tools.latency_probe --frames 20
 
@@ -32,7 +32,7 @@ from superglue_ros.synthetic.demo_room import RoomSequence
 
 
 class LatencyProbe(Node):
-    """A camera driver and a back-end in one."""
+    """Acts as camera driver and back-end."""
 
     def __init__(self) -> None:
         super().__init__("latency_probe")
@@ -47,7 +47,7 @@ class LatencyProbe(Node):
         self._status: MatcherStatus | None = None
 
     def wait_for_node(self, patience: float) -> bool:
-        """Until the node listens."""
+        """Wait until the node has subscribed."""
         end = time.monotonic() + patience
         while time.monotonic() < end:
             self._executor.spin_once(timeout_sec=0.05)
@@ -56,7 +56,7 @@ class LatencyProbe(Node):
         return False
 
     def time_frame(self, item: SequenceItem, patience: float) -> dict[str, float] | None:
-        """Publish one frame; None where it has nothing to be matched with, or no answer comes."""
+        """Publish one frame; None if it has no reference to be matched with, or on no answer."""
         image, camera_info = _messages(item)
         self._matched, self._status = 0.0, None
         self._camera_info.publish(camera_info)
