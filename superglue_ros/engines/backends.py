@@ -35,9 +35,9 @@ Onnx = TypeVar("Onnx", OnnxSuperGlueEngine, OnnxSuperPointEngine)
 def superglue_engine(
     loaded: LoadedSuperGlue, config: Config, device: torch.device
 ) -> SuperGlueEngine | OnnxSuperGlueEngine:
-    """The matcher's engine that ``config.backend`` asks for.
+    """The matcher's engine for ``config.backend``.
 
-    Raises :class:`WeightsError` where the exported graph is missing or not of these weights.
+    Raises :class:`WeightsError` if the exported graph is missing or was made from other weights.
     """
     network, iterations = loaded.network, config.matcher.sinkhorn_iterations
     dtype = superglue_dtype(network, config.precision, device)
@@ -57,7 +57,7 @@ def superglue_engine(
 def superpoint_engine(
     loaded: LoadedSuperPoint, config: Config, device: torch.device
 ) -> SuperPointEngine | OnnxSuperPointEngine:
-    """The front-end's engine that ``config.backend`` asks for; as :func:`superglue_engine`."""
+    """The front-end's engine for ``config.backend``; as :func:`superglue_engine`."""
     dtype = superpoint_dtype(loaded.network, config.precision, device)
     if config.backend == "compiled":
         return CompiledSuperPointEngine(loaded.network, device, dtype)
@@ -101,7 +101,7 @@ def _choose(
 
 
 def _timed(run: Callable[[Torch], Outcome], engine: Torch) -> tuple[Outcome, float]:
-    """Result, and the time of a second run: the first one fills buffers and caches."""
+    """Result, and the time of a second run: the first fills buffers and caches."""
     run(engine)
     started = time.perf_counter()
     result = run(engine)

@@ -2,7 +2,7 @@
 
 A graph is recorded for fixed shapes. So every set of keypoints is padded to one of a few sizes
 (*buckets*), and the padding is masked out of the attention. Recording takes seconds to minutes: it
-is done when the engine is made, or the first live frames would wait for it.
+is done when the engine is made, so that the first live frames do not wait for it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def buckets(max_keypoints: int) -> tuple[int, ...]:
 class CompiledSuperGlueEngine(SuperGlueEngine):
     """:class:`SuperGlueEngine` whose layers run as one compiled graph per bucket, pair by pair.
 
-    Sets of more than ``max_keypoints`` (keypoints from outside may be more) go the uncompiled way.
+    Sets of more than ``max_keypoints`` (as external keypoints may be) run uncompiled.
     Raises :class:`ConfigError` where torch cannot compile here, e.g. without a C++ compiler.
     """
 
@@ -130,11 +130,11 @@ class CompiledSuperPointEngine(SuperPointEngine):
         return probability.clone(), descriptors.clone()
 
     def _apply(self, x: Tensor, block: Block) -> Tensor:
-        return block(x)  # strips are for eager mode: the compiler fuses what they keep in the cache
+        return block(x)  # strips are for eager mode: the compiler fuses these operations
 
 
 def _compile(function: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
-    # reduce-overhead is what replays CUDA graphs; without a GPU it is the default mode.
+    # reduce-overhead replays CUDA graphs; without a GPU it is the default mode.
     mode = "reduce-overhead" if device.type == "cuda" else "default"
     compiled: Callable[..., Any] = torch.compile(function, mode=mode, dynamic=False)
     return compiled

@@ -1,8 +1,8 @@
 """The networks as ONNX for other runtimes; batch, image size and keypoints stay dynamic.
 
-SuperPoint gives its dense maps: keypoint selection is sorting, which is better done outside.
-SuperGlue is complete, from features to the log assignment, with padding masks. Its optimal
-transport is unrolled: a graph has no use for a loop that looks at its data.
+SuperPoint outputs its dense maps: keypoint selection is sorting, which is better done outside the
+graph. SuperGlue is complete, from features to the log assignment, with padding masks. Its optimal
+transport is unrolled, because a static graph cannot stop on a condition.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def _export(
     metadata: dict[str, str],
 ) -> None:
     try:
-        import onnxscript  # noqa: F401  what torch's exporter stands on
+        import onnxscript  # noqa: F401  torch's exporter needs it
     except ImportError as error:
         raise ConfigError(
             "export needs the packages onnx and onnxscript: pip install onnx onnxscript"
@@ -140,7 +140,7 @@ def _export(
             dynamic_shapes=tuple(shapes.values()),
             dynamo=True,
             verbose=False,
-            optimize=False,  # the runtime does it again when it loads the file, in less time
+            optimize=False,  # the runtime optimises when it loads the file, in less time
         )
     assert program is not None
     program.model.metadata_props.update(metadata)

@@ -1,6 +1,6 @@
 """The exported networks in ONNX Runtime, behind the interface of the torch engines.
 
-The files are those of ``superglue-ros export``; their metadata says which descriptors they are for.
+The files are those of ``superglue-ros export``; their metadata names the kind of descriptors.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from superglue_ros.errors import ConfigError, WeightsError
 
 @dataclass(frozen=True, eq=False)
 class PreparedArrays:
-    """A set's inputs by name, with a leading batch axis; a graph keeps no results in between."""
+    """A set's inputs by name, with a leading batch axis; a graph stores no encoding."""
 
     arrays: Mapping[str, Any]
 
@@ -102,7 +102,7 @@ def open_session(path: Path, inputs: Sequence[str]) -> tuple[Any, dict[str, str]
         )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    # Waiting threads that spin would take the processor from torch's.
+    # Spinning idle threads would take the processor from torch's threads.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(

@@ -1,8 +1,8 @@
 """Lower precisions behind a parity check: one that changes the result is refused.
 
-bfloat16 is several times as fast as float32 where the processor has matrix units for it, and slower
-where it has not; float16 likewise. So nothing is assumed: ``auto`` measures. And a network in low
-precision may silently lose its matches: it is compared with float32 first.
+bfloat16 and float16 are several times as fast as float32 where the processor has matrix units for
+them, and slower elsewhere, so ``auto`` measures. A network in low precision may silently lose
+matches, so it is first compared with float32.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class MatchesSets(Protocol):
     def prepare(
         self, keypoints: Tensor, scores: Tensor, descriptors: Tensor, size: tuple[int, int]
     ) -> Any:
-        """As :meth:`SuperGlueEngine.prepare`; what comes out has a length."""
+        """As :meth:`SuperGlueEngine.prepare`; the result has a length."""
 
     def match_pairs(
         self, references: Sequence[Any], queries: Sequence[Any], iterations: int = 100
@@ -87,10 +87,10 @@ def superpoint_dtype(network: SuperPoint, precision: str, device: torch.device) 
 
 
 def matching_outcome(engine: MatchesSets, descriptor_dim: int, iterations: int = 100) -> Outcome:
-    """Matches of made-up pairs of 256 keypoints with their probabilities.
+    """Matches of synthetic pairs of 256 keypoints with their probabilities.
 
-    Half of the keypoints recur, their descriptors noisier one by one, so that confidences of every
-    size occur.
+    Half of the keypoints recur with increasing descriptor noise, so that all levels of confidence
+    occur.
     """
     found: Outcome = {}
     for seed in range(3):
@@ -105,7 +105,7 @@ def matching_outcome(engine: MatchesSets, descriptor_dim: int, iterations: int =
 
 
 def detection_outcome(engine: MapsImages) -> Outcome:
-    """Keypoints of a made-up texture with their probabilities."""
+    """Keypoints of a synthetic texture with their probabilities."""
     generator = torch.Generator().manual_seed(0)
     image = torch.zeros(1, 1, 240, 320)
     for size in (3, 6, 12, 24, 48):
@@ -143,7 +143,7 @@ def _choose(
 
 
 def difference(expected: Outcome, found: Outcome) -> str:
-    """What a lower precision changed, in words; "" = nothing that matters."""
+    """What a lower precision changes, in words; "" if within the tolerance."""
     changed = len(expected.keys() ^ found.keys())
     if changed:
         return f"{changed} of {len(expected)} results change"
@@ -152,7 +152,7 @@ def difference(expected: Outcome, found: Outcome) -> str:
 
 
 def _timed(run: Callable[[torch.dtype], Outcome], dtype: torch.dtype) -> tuple[Outcome, float]:
-    """Result, and the time of a second run: the first one fills buffers and caches."""
+    """Result, and the time of a second run: the first fills buffers and caches."""
     run(dtype)
     started = time.perf_counter()
     result = run(dtype)
@@ -175,5 +175,5 @@ def _pair(dim: int, seed: int, count: int = 256) -> list[tuple[Tensor, Tensor, T
 
 
 def short_name(dtype: torch.dtype) -> str:
-    """As the setting ``precision`` spells it."""
+    """The name of ``dtype`` in the setting ``precision``."""
     return str(dtype).removeprefix("torch.")

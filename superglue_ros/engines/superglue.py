@@ -1,6 +1,6 @@
-"""SuperGlue compiled for inference: the same arithmetic as ``superglue.py``, less of it.
+"""SuperGlue optimised for inference: the same results as ``networks/superglue.py`` in less time.
 
-What changes no result is folded into the weights once, in float64:
+Folded into the weights once, in float64, without changing the result:
 
 - batch norm into the linear layer before it;
 - the merge of the heads (eq. 5) into the part of the message MLP that reads it;
@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from superglue_ros.networks.sinkhorn import sinkhorn
 from superglue_ros.networks.superglue import AttentionalPropagation, SuperGlue, normalise_keypoints
 
-_CPU_TOKENS = 4096  # packed together; more leave the caches and cost more each
+_CPU_TOKENS = 4096  # packed together; larger batches exceed the caches and cost more per token
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,8 +118,8 @@ class SuperGlueEngine:
         merge, merge_bias = _parameters(module.merge)
         (hidden, hidden_bias), (update, update_bias) = _fold_batch_norm(module.mlp)
         own, message = hidden[:, :d], hidden[:, d:]
-        # Keys and values go without bias: the softmax does not see the one, the message passes the
-        # other on unchanged.
+        # Keys and values have no bias: the softmax cancels that of the keys, and that of the values
+        # # passes through the message unchanged.
         hidden_bias = hidden_bias + message @ (merge @ (qkv_bias[2 * d :] + qkv[2 * d :] @ offset))
         hidden_bias = hidden_bias + message @ merge_bias + own @ offset
         bias = torch.cat([qkv_bias[:d] + qkv[:d] @ offset, torch.zeros(2 * d), hidden_bias])
@@ -141,7 +141,7 @@ class SuperGlueEngine:
     def prepare(
         self, keypoints: Tensor, scores: Tensor, descriptors: Tensor, size: tuple[int, int]
     ) -> Tensor:
-        """A set's share of the work: (N, D) float32 tokens.
+        """Encode one set: (N, D) float32 tokens.
 
         ``keypoints`` (N, 2) pixels, ``scores`` (N,), ``descriptors`` (N, descriptor_dim) float32;
         ``size`` width and height of the image in pixels.
@@ -167,7 +167,7 @@ class SuperGlueEngine:
     def match_pairs(
         self, references: Sequence[Tensor], queries: Sequence[Tensor], iterations: int = 100
     ) -> Iterator[tuple[int, Tensor]]:
-        """Prepared references (M_k, D) against the query (N_k, D) beside each, none of them empty.
+        """Match prepared references (M_k, D) against queries (N_k, D), pair by pair; none empty.
 
         Yields (k, log assignment (1, M_k + 1, N_k + 1)) in no particular order.
         """
@@ -256,7 +256,7 @@ class SuperGlueEngine:
         hidden[target].addmm_(message.transpose(1, 2).reshape(-1, d), layer.message)
 
     def _buffer(self, name: str, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
-        """Working memory, kept and grown when needed."""
+        """Working memory, reused and grown when needed."""
         kept = self._buffers.get(name)
         if kept is None or len(kept) < rows:
             kept = torch.empty(rows, columns, dtype=dtype, device=self.device)

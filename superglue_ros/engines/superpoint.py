@@ -1,11 +1,11 @@
-"""SuperPoint compiled for inference: the same maps as ``superpoint.py``, in less time.
+"""SuperPoint optimised for inference: the same maps as ``networks/superpoint.py``, in less time.
 
 Batch norm after ReLU, y = s r + t, is folded into the next convolution: s into its weights, t into
-its bias. Zero padding pads y, not r, so at the image border the taps that fall outside would bring
-a t that was never there: their share is taken off the border rows and columns again. Maximum
+its bias. Zero padding pads y, not r, so at the image border the taps outside the image would add a
+t that is not there: it is subtracted from the border rows and columns. Maximum
 pooling lies between: it commutes with s r + t only where s is positive, else the batch norm stays.
 
-On a CPU the time of the first blocks is that of their full-size maps going through main memory
+On a CPU the first blocks are bound by the memory traffic of their full-size maps
 (79 MB each at 640x480). There a block runs in strips of rows that stay in the cache, each with the
 neighbouring rows it needs: more arithmetic by a few per cent, and the same result.
 """
@@ -22,12 +22,12 @@ from torch import Tensor
 from superglue_ros.networks.superpoint import SuperPoint, keypoint_probability
 
 STRIP_BYTES = 2**20
-"""Size of a strip's map, which has to share a core's second-level cache with weights and output."""
+"""Size of a strip's map, which shares a core's L2 cache with weights and output."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Conv:
-    """Convolution with folded bias; ``border`` None = nothing to take off there."""
+    """Convolution with folded bias; ``border`` None = no border correction."""
 
     weight: Tensor
     bias: Tensor
@@ -74,7 +74,7 @@ class Block:
         return self._end(_convolve(_convolve(x, self.a).relu_(), self.b))
 
     def strip(self, x: Tensor, start: int, stop: int) -> Tensor:
-        """What rows ``start`` to ``stop`` become; the convolutions use up two rows around them."""
+        """The output of rows ``start`` to ``stop``, computed from two more rows on each side."""
         height = x.shape[2]
         edges = (start == 0, stop == height)
         rows = x[:, :, max(start - 2, 0) : min(stop + 2, height)]

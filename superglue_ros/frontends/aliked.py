@@ -22,7 +22,7 @@ class AlikedFrontEnd(PackageFrontEnd):
     exact = True
 
     def _create(self, max_keypoints: int) -> Any:
-        # The best keypoints instead of all above a threshold: the budget is what is compared.
+        # The best keypoints instead of all above a threshold, to compare at an equal budget.
         return lightglue_package().ALIKED(max_num_keypoints=max_keypoints, detection_threshold=0.0)
 
     def _sample(self, image: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:

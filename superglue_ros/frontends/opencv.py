@@ -1,4 +1,4 @@
-"""What front-ends on one of OpenCV's feature detectors share."""
+"""The common part of front-ends on OpenCV's feature detectors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from superglue_ros.types import Features, FloatArray
 class OpenCvFrontEnd(FrontEnd):
     """A ``cv2.Feature2D`` on the CPU, on the image shrunk to ``max_size``.
 
-    A subclass says how to create it, how large a given pixel is, and what its descriptors are.
+    A subclass defines how to create it, the size of given pixels, and the descriptors.
     """
 
     precision = "float32"
@@ -34,7 +34,7 @@ class OpenCvFrontEnd(FrontEnd):
         raise NotImplementedError
 
     def _diameter_px(self) -> float:
-        """Size of the neighbourhood that describes a pixel from outside, which has no scale."""
+        """Size of the neighbourhood that describes an external pixel, which has no scale."""
         raise NotImplementedError
 
     def _converted(self, descriptors: Any) -> FloatArray:

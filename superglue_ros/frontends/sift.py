@@ -29,7 +29,7 @@ class SiftFrontEnd(OpenCvFrontEnd):
         return cv2.SIFT_create(nfeatures=max_keypoints)  # type: ignore[attr-defined]
 
     def _diameter_px(self) -> float:
-        return 4.0  # what SIFT gives most of its own keypoints
+        return 4.0  # the size of most of SIFT's own keypoints
 
     def _converted(self, descriptors: Any) -> FloatArray:
         return root_normalise(descriptors)

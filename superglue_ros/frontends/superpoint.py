@@ -24,7 +24,7 @@ _SUBPIXEL_RADIUS = 2
 
 
 def make(config: Config, device: torch.device) -> SuperPointFrontEnd:
-    """With the weights and the engine that ``config`` asks for."""
+    """With the weights and the engine that ``config`` names."""
     loaded = load_superpoint(config.front_end.weights)
     engine = superpoint_engine(loaded, config, device)
     return SuperPointFrontEnd(engine, loaded.kind, loaded.network.config, config.front_end, device)

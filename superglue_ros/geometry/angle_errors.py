@@ -1,4 +1,4 @@
-"""How far an estimated pose is from the true one, as angles (section 5.2)."""
+"""Angular errors of an estimated pose (section 5.2)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def rotation_error_deg(estimate: NDArray, truth: NDArray) -> float:
 def direction_error_deg(estimate: NDArray, truth: NDArray, signed: bool = False) -> float:
     """Angle between two translations [degrees]; infinite where the estimate has no length.
 
-    An essential matrix does not know the sign of the translation: unsigned, the usual form in
+    An essential matrix leaves the sign of the translation open: unsigned, the usual form in
     published tables, takes t and -t as the same (0 to 90); ``signed`` does not (0 to 180). NaN
     where the true translation is zero: there is no direction to compare with.
     """
@@ -38,5 +38,5 @@ def direction_error_deg(estimate: NDArray, truth: NDArray, signed: bool = False)
 
 
 def pose_error_deg(rotation_deg: float, direction_deg: float) -> float:
-    """The larger of rotation and direction error (section 5.2); NaN direction does not count."""
+    """The larger of rotation and direction error (section 5.2); a NaN direction is ignored."""
     return rotation_deg if np.isnan(direction_deg) else max(rotation_deg, direction_deg)

@@ -13,7 +13,7 @@ from superglue_ros.geometry import distortion as lens
 
 Array = NDArray[np.float64]
 
-# Coefficients each model may come with; the first is what the model has when written in full.
+# Allowed numbers of coefficients of each model; the first is the full model.
 _SIZES = {
     "plumb_bob": (5, 0, 4),
     "rational_polynomial": (8, 0, 4, 5, 12, 14),
@@ -77,7 +77,7 @@ class Camera:
 
     @property
     def distorted(self) -> bool:
-        """Whether rays differ from the plain pinhole's."""
+        """Whether the camera has lens distortion."""
         return self.model == "equidistant" or bool(np.any(self.distortion))
 
     def rays(self, points: ArrayLike) -> Array:

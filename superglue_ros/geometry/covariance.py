@@ -1,20 +1,20 @@
-"""How far to trust a pose: noise from the residuals, covariance from the derivatives.
+"""Uncertainty of a pose: noise from the residuals, covariance from the derivatives.
 
 Convention, here and in ``RelativePose``: 6x6, order x y z then rotation about fixed axes, both in
 the reference frame, for ``t = t_estimate + dt`` and ``R = exp([dr]x) R_estimate``.
 
 - Monocular pose: |t| = 1, so dt lies in the plane at right angles to t; the matrix has rank 5 and
-  its null space is (t, 0): the length of the baseline is not claimed to be known, it is not there.
-- ROTATION_ONLY: t = 0 with covariance I/3, mean and covariance of a direction of which nothing is
-  known.
+  its null space is (t, 0): the length of the baseline is not estimated.
+- ROTATION_ONLY: t = 0 with covariance I/3, mean and covariance of a uniformly distributed
+direction.
 - Metric pose: rank 6, metres and radians.
 
-Two kinds of error add up. Independent errors of the matches are measured at the residuals: that is
+Two kinds of error add up. Independent errors of the matches are estimated from the residuals, as
 the covariance of an M-estimator (Huber, "Robust Statistics", section 6.3). Errors that neighbouring
-matches share (calibration, rolling shutter, depth bias) do not average out however many matches
-there are, and the pose absorbs the better part of them, so the residuals cannot tell; they are
-declared, in ``geometry.systematic_px`` and ``geometry.depth_systematic``, and carried through the
-same derivatives.
+matches share (calibration, rolling shutter, depth bias) do not average out with more matches, and
+the pose absorbs most of them, so the residuals do not show them. They are set by
+``geometry.systematic_px`` and ``geometry.depth_systematic`` and propagated through the same
+derivatives.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from superglue_ros.geometry.least_squares import Fit
 
 Array = NDArray[np.float64]
 
-# Matches in one of this many columns of the image share their systematic error.
+# The image is divided into this many columns of cells; matches in a cell share their error.
 CELLS_ACROSS = 4
-# The a-posteriori scale leans on the noise declared beforehand as on this many residuals.
+# Weight of the prior noise in the a-posteriori scale, as a number of residuals.
 _PRIOR_COUNT = 5.0
 _LEAST_SCALE_PX = 0.05
-# Standard deviation of what the matches say nothing of: radians, or baselines, or metres.
+# Standard deviation of what the matches do not constrain: radians, or baselines, or metres.
 _UNKNOWN = np.pi
 
 
@@ -42,7 +42,7 @@ def noise_scale(residuals: Array, expected: float, limit: float) -> float:
 
     Expectation-maximisation of a Gaussian about zero and a uniform density of outliers on
     ``[-4 limit, 4 limit]``, with a weak prior at ``expected``; at most ``limit``. Unlike the spread
-    of the inliers it does not shrink by the inlier threshold cutting off the tails.
+    of the inliers it is not biased by the inlier threshold that cuts off the tails.
     """
     window = 4 * limit
     squared = residuals[np.abs(residuals) < window] ** 2
@@ -97,7 +97,7 @@ def parameter_covariance(
 
 
 def leverage(fit: Fit[Any]) -> Array:
-    """Share (K,) in [0, 1] that each match has in its own prediction: the diagonal of the hat."""
+    """Leverage (K,) in [0, 1] of each match: the diagonal of the hat matrix."""
     jacobian = fit.linearisation.jacobian
     weighted = jacobian * fit.prior[:, None, None]
     normal = np.einsum("kmp,kmq->pq", weighted, jacobian)
@@ -121,7 +121,7 @@ def unit_translation_covariance(parameters: Array, basis: Array) -> Array:
 
 
 def rotation_covariance(parameters: Array) -> Array:
-    """(6, 6) of rotation parameters (3, 3) with a translation direction that is unknown."""
+    """(6, 6) of rotation parameters (3, 3) with unknown translation direction."""
     covariance = np.zeros((6, 6))
     covariance[:3, :3] = np.eye(3) / 3
     covariance[3:, 3:] = parameters

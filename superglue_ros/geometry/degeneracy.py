@@ -1,10 +1,9 @@
-"""Which model do the matches call for: general motion, a planar scene, or a rotation only?
+"""Model selection: general motion, a planar scene, or a rotation only.
 
-A planar scene or a rotation fits the epipolar constraint too, with a pose that noise decides.
+A planar scene or a rotation also fits the epipolar constraint, with a pose determined by noise.
 Torr's GRIC ("An Assessment of Information Criteria for Motion Model Selection", CVPR 1997) weighs
-the
-residuals against what a model leaves free: per match the dimension of its manifold, per model its
-parameters.
+the residuals against a model's degrees of freedom: per match the dimension of its manifold, per
+model its parameters.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ def gric(residuals: Array, model: Model) -> float:
 
 
 def log10_false_alarms(count: int, inliers: int, model: Model, chance: float) -> float:
-    """log10 of how often chance makes ``inliers`` of ``count`` random matches agree on a model.
+    """log10 of how often ``inliers`` of ``count`` random matches agree on a model by chance.
 
     ``chance`` is the probability that a random match lies within the threshold of a given model.
     """

@@ -1,4 +1,4 @@
-"""Posed views with depth: where pixels of one appear in the other, and how much two views share."""
+"""Posed views with depth: project pixels between views, and measure their overlap."""
 
 from __future__ import annotations
 

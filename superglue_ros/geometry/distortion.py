@@ -2,9 +2,9 @@
 
 The models are OpenCV's, under the names of ``sensor_msgs/CameraInfo``: ``plumb_bob`` (k1 k2 p1 p2
 k3), ``rational_polynomial`` (k1 k2 p1 p2 k3 k4 k5 k6) and ``equidistant`` (Kannala-Brandt, k1 k2
-k3 k4). The inverse is our own because OpenCV's fixed-point iteration stops after five steps unless
-told otherwise, is told otherwise in different ways by different versions, and returns a wrong point
-where there is none.
+k3 k4). The inverse is our own because OpenCV's fixed-point iteration stops after five steps by
+default, versions differ in how to change that, and it returns a wrong point where there is no
+solution.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def undistort_rational(points: Array, coefficients: Array) -> Array:
         error = points - distorted
         if np.abs(error).max(initial=0.0) < _TOLERANCE:
             break
-        # Past the fold the derivative turns over and Newton runs away: fall back to a plain step.
+        # Past the fold the derivative changes sign and Newton diverges: take a plain step instead.
         safe = determinant(jacobian) > 0.05
         step = error.copy()
         step[safe] = np.linalg.solve(jacobian[safe], error[safe][:, :, None])[:, :, 0]

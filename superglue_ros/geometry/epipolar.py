@@ -1,7 +1,7 @@
 """Epipolar geometry of two calibrated views, on rays (normalised image coordinates).
 
 Everywhere ``x_ref = R x_query + t``, so ``E = [t]x R`` and ``x_ref^T E x_query = 0``; rays are
-(K, 2) float64 rows (x, y) that stand for (x, y, 1).
+(K, 2) float64 rows (x, y), meaning (x, y, 1).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Robust estimators of relative pose, homography and absolute pose, behind one interface.
 
-Their names stand in :data:`superglue_ros.registry.ESTIMATORS`. Pixels (K, 2) go with intrinsics
-(3, 3), so that thresholds are in pixels. All are deterministic for a given seed; OpenCV's classical
-RANSAC always starts from the same state and ignores it.
+Their names are in :data:`superglue_ros.registry.ESTIMATORS`. Inputs are pixels (K, 2) and
+intrinsics (3, 3), so that thresholds are in pixels. All are deterministic for a given seed;
+OpenCV's classical RANSAC ignores the seed and always starts from the same state.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class EstimatedPose:
 
 
 class Estimator(Protocol):
-    """What every estimator can do. Failure, degenerate and too few matches give None."""
+    """The interface of an estimator. On failure, or degenerate or too few matches: None."""
 
     def relative_pose(
         self,
@@ -58,19 +58,19 @@ class Estimator(Protocol):
         intrinsics1: NDArray,
         options: RansacOptions,
     ) -> EstimatedPose | None:
-        """From matched pixels of two views; five are the least."""
+        """From matched pixels of two views; at least five."""
         ...
 
     def homography(
         self, points0: NDArray, points1: NDArray, options: RansacOptions
     ) -> Array | None:
-        """``H`` (3, 3) with ``x_1 ~ H x_0``; four matches are the least."""
+        """``H`` (3, 3) with ``x_1 ~ H x_0``; at least four matches."""
         ...
 
     def absolute_pose(
         self, points: NDArray, pixels: NDArray, intrinsics: NDArray, options: RansacOptions
     ) -> Pose | None:
-        """``(R, t)`` with ``x_camera = R x + t`` from points (K, 3); four are the least."""
+        """``(R, t)`` with ``x_camera = R x + t`` from points (K, 3); at least four."""
         ...
 
 

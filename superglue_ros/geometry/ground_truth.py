@@ -40,7 +40,7 @@ OUTDOOR = LabelThresholds(3.0, 5.0)
 
 @dataclass(frozen=True)
 class LabelRule:
-    """What the paper leaves open, or this package can do in another way; the paper's by default."""
+    """Choices that the paper leaves open, and alternatives to its rule; defaults: the paper's."""
 
     error: str = setting(
         "forward",
@@ -131,7 +131,7 @@ def inside(points: Array, width: int, height: int) -> Mask:
 
 
 def subset(labels: MatchLabels, kept0: NDArray[np.intp], kept1: NDArray[np.intp]) -> MatchLabels:
-    """Labels after keeping only some keypoints: who lost its partner is unmatched."""
+    """Labels after keeping only some keypoints; one whose partner was dropped is unmatched."""
     return MatchLabels(
         _remap(labels.matches0[kept0], kept1, len(labels.matches1)),
         _remap(labels.matches1[kept1], kept0, len(labels.matches0)),

@@ -37,7 +37,7 @@ def planar_motions(homography: Array, rays_query: Array) -> list[Motion]:
 
 
 def fit_planes(homography: Array, pairs: RayPairs, prior: Array, scale: float) -> list[Fit[Motion]]:
-    """Every motion of ``homography`` refined on all pairs; twins fit alike. May be empty."""
+    """Every motion of ``homography`` refined on all pairs; the two fit equally. May be empty."""
     linearise = partial(transfer, pairs=pairs)
     return [
         minimise(motion, linearise, Motion.moved, prior, scale, 8)

@@ -1,8 +1,7 @@
-"""Robust nonlinear least squares over a handful of parameters: Levenberg-Marquardt with weights.
+"""Robust nonlinear least squares over a few parameters: reweighted Levenberg-Marquardt.
 
 Residuals are whitened, that is, in units of the noise model's standard deviation, up to one common
-``scale`` that is estimated from them; Tukey's biweight takes the weight of what lies far outside to
-zero.
+``scale`` that is estimated from them; Tukey's biweight gives distant outliers zero weight.
 """
 
 from __future__ import annotations
@@ -65,7 +64,8 @@ def minimise(
 ) -> Fit[State]:
     """Minimise ``sum_k prior_k rho(|r_k| / scale)`` from ``state``; ``prior`` (K,) >= 0.
 
-    ``retract(state, step)`` moves a state by (P,) local parameters. Never ends worse than it began.
+    ``retract(state, step)`` moves a state by (P,) local parameters. The
+    cost never increases.
     """
     damping = 1e-6
     current = linearise(state)

@@ -1,8 +1,8 @@
 """Rival motions: when quite different poses explain the matches almost equally well.
 
-Two views have several local optima: a plane allows two motions, and a narrow field of view lets
-rotation stand in for translation. The covariance of one optimum knows nothing of the others, so
-those that are found are weighed.
+Two views have several local optima: a plane allows two motions, and in a narrow field of view
+rotation resembles translation. The covariance of one optimum ignores the others, so the
+optima found are weighted by their probability.
 """
 
 from __future__ import annotations

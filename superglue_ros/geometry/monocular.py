@@ -1,4 +1,4 @@
-"""Pose up to scale from matches alone: essential matrix, plane or rotation, and how sure."""
+"""Pose up to scale from matches alone: essential matrix, plane or rotation, with covariance."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from superglue_ros.geometry.views import (
 Array = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
-# One match may have this much of a parameter to itself.
+# Maximum share of a parameter that one match may determine.
 _MOST_LEVERAGE = 0.4
 
 
@@ -37,12 +37,12 @@ def monocular_pose(views: Views, config: GeometryConfig) -> TwoViewGeometry:
     """The pose of whichever model explains the matches best, with its status and covariance."""
     pairs = views.pairs
     pose = robust.robust_relative_pose(pairs.ref, pairs.query, *views.focals, config)
-    # Without parallax there may be no essential matrix, and a rotation all the same.
+    # Without parallax there may be no essential matrix, but still a rotation.
     start = Motion(*pose) if pose else Motion(np.eye(3), np.array([0.0, 0.0, 1.0]))
     model = partial(epipolar, pairs=views.weighted())
     residuals = model(start).residuals[:, 0]
     scale = covariance.noise_scale(residuals, views.expected_px, config.threshold_px)
-    # Systematic errors must pass neither for structure nor for evidence.
+    # Systematic errors must count neither as structure nor as evidence.
     noise = float(np.hypot(scale, config.systematic_px / 2))
     general = minimise(start, model, Motion.moved, views.prior, scale)
     views = replace(views, prior=_trusted(general, views))
@@ -67,7 +67,7 @@ def monocular_pose(views: Views, config: GeometryConfig) -> TwoViewGeometry:
     if chosen is Model.ROTATION:
         result = _rotation_result(turn, general, views, config)
     elif result.median_parallax_rad < least:
-        # Too little parallax for a direction, yet what shows some is no outlier.
+        # Too little parallax for a direction, but matches with some parallax are no outliers.
         result = replace(_rotation_result(turn, general, views, config), inliers=result.inliers)
     chance = views.chance_of_point if chosen is Model.ROTATION else views.chance_of_line
     alarms = log10_false_alarms(
@@ -79,10 +79,10 @@ def monocular_pose(views: Views, config: GeometryConfig) -> TwoViewGeometry:
 
 
 def _trusted(fit: Fit[Motion], views: Views) -> Array:
-    """The prior weights (K,), zero for matches that would bend the fit to their will.
+    """The prior weights (K,), zero for matches of excessive leverage.
 
     A mismatch that happens to lie near its epipolar line has a point behind a camera, or so near to
-    one that it alone decides a parameter: its residual then vanishes and no robust cost sees it.
+    one that it alone decides a parameter: its residual then vanishes and no robust cost detects it.
     """
     pairs, motion = views.pairs, fit.state
     front = epipolar_geometry.in_front(pairs.ref, pairs.query, motion.rotation, motion.translation)
@@ -98,7 +98,7 @@ def _trusted(fit: Fit[Motion], views: Views) -> Array:
 
 
 def _fit_rotation(start: Motion, views: Views, scale: float, config: GeometryConfig) -> Fit[Motion]:
-    """Rotation only, from wide to narrow: the start may have put rotation into translation."""
+    """Rotation only, first with a wide scale: the start may explain rotation as translation."""
     model = partial(transfer, pairs=views.weighted())
     wide = 10 * config.threshold_px
     motion = Motion(start.rotation, np.array([0.0, 0.0, 1.0]))
@@ -111,7 +111,7 @@ def _fit_planes(
 ) -> list[Fit[Motion]]:
     """The motions of a plane among the epipolar inliers, refined on all matches, best first."""
     good = views.pairs.select(inliers)
-    # Enough for a plane that holds half of the inliers; a smaller one changes no verdict.
+    # Enough for a plane with half of the inliers; a smaller one changes no status.
     quick = replace(config, max_iterations=min(config.max_iterations, 200))
     homography = robust.robust_homography(good.ref, good.query, *views.focals, quick)
     if homography is None:
@@ -132,7 +132,7 @@ def _general_result(
 def _planar_result(
     fits: list[Fit[Motion]], views: Views, noise: float, config: GeometryConfig
 ) -> TwoViewGeometry:
-    """The twin that what lies off the plane speaks for, the other as its rival."""
+    """The motion that matches off the plane support, with the other as its rival."""
     weighted = views.weighted()
     costs = [Fit(fit.state, epipolar(fit.state, weighted), fit.prior, noise).cost for fit in fits]
     best = int(np.argmin(costs))
@@ -176,8 +176,8 @@ def _rotation_result(
 ) -> TwoViewGeometry:
     """The rotation ``fit``; it absorbs any small translation that the matches cannot separate.
 
-    How much that may be shows in the rotation of the ``general`` motion, which is as good an
-    explanation: the difference of the two is added to the covariance as a rival's.
+    The rotation of the ``general`` motion, an equally good explanation, shows how large that may
+    be: the difference of the two is added to the covariance as that of a rival.
     """
     off = np.linalg.norm(transfer(fit.state, views.pairs).residuals, axis=1)
     inliers = off <= POINT_TO_LINE * config.threshold_px

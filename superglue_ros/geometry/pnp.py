@@ -54,8 +54,7 @@ def reprojection(
     ``depth`` (K,) metres along the reference's optical axis, of standard deviation ``depth_sigma``
     (K,); ``pixel`` (K,) the size of a pixel on the normalised plane. Residuals (K, 2), derivative
     (K, 2, 6). The covariance holds the noise of both keypoints and of the depth, carried through
-    the projection. The third column of ``shift`` is the effect of a depth that is off by all of
-    itself.
+    the projection. The third column of ``shift`` is the effect of a relative depth error of 1.
     """
     rays = homogeneous(pairs.ref)
     arm = depth[:, None] * rays - motion.translation

@@ -1,8 +1,8 @@
-"""Refinement of matches: the query's pixel moves to where it shows what the reference's shows.
+"""Refinement of matches: register the query's patch to the reference's.
 
-A detector places a keypoint in each image by itself; two matched ones disagree by about a pixel,
-which bounds the accuracy of a pose. Comparing the images around them is more exact. The names
-stand in :data:`superglue_ros.registry.REFINERS`.
+A detector places keypoints in each image independently; matched ones disagree by about a pixel,
+which bounds the accuracy of a pose. Comparing the image patches is more exact. The names are in
+:data:`superglue_ros.registry.REFINERS`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def make_refiner(name: str) -> Refiner:
 
 
 class NoRefinement:
-    """Leaves matches where the detector saw them."""
+    """Leaves matches unchanged."""
 
     def refine(
         self,
@@ -60,9 +60,9 @@ class NoRefinement:
 class LucasKanade:
     """Iterative registration of the patches around both pixels (Lucas and Kanade, 1981).
 
-    A translation of the patch, from the match on. A step of more than ``MOST_PX`` is not a
-    refinement but another place, and one that does not lead back from the query to within
-    ``RETURN_PX`` of the reference's pixel is none at all: both are refused.
+    Estimates a translation of the patch, starting at the match. Refused are steps of more than
+    ``MOST_PX``, which lead to another point, and those that do not lead back from the query to
+    within ``RETURN_PX`` of the reference's pixel.
     """
 
     WINDOW_PX = 9
@@ -89,7 +89,7 @@ class LucasKanade:
     def _register(
         self, first: GreyImage, second: GreyImage, points: FloatArray, start: FloatArray
     ) -> tuple[FloatArray, NDArray[np.bool_]]:
-        """Where ``second`` shows ``points`` (K, 2) of ``first``, near ``start``; and whether."""
+        """Positions in ``second`` of ``points`` (K, 2) in ``first``, near ``start``; success."""
         flow, found, _ = cv2.calcOpticalFlowPyrLK(
             first,
             second,

@@ -1,4 +1,4 @@
-"""Robust poses and homographies between rays, by the estimator that the settings name.
+"""Robust poses and homographies between rays, by the configured estimator.
 
 Rays times a focal length are pixels of an ideal camera without distortion: thresholds stay pixels.
 """
@@ -63,5 +63,5 @@ def _options(config: GeometryConfig) -> RansacOptions:
         confidence=config.confidence,
         max_iterations=config.max_iterations,
         seed=config.seed,
-        min_iterations=100,  # most pairs are easy, and a frame has little time
+        min_iterations=100,  # most pairs are easy, and time per frame is limited
     )

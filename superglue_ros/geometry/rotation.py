@@ -1,4 +1,4 @@
-"""Small tools of the rotation group SO(3)."""
+"""Functions on the rotation group SO(3)."""
 
 from __future__ import annotations
 

@@ -109,10 +109,9 @@ def disparity_sigma(
 ) -> Array:
     """Standard deviation (K,) in pixels of the disparities of K matched keypoints.
 
-    ``sigma_px`` (K,) are those that the keypoints claim. Rows are known to be equal, so their
-    differences show what the claims are worth: their spread is that of the disparities, too. But
-    where keypoints lie on a grid, as those of a network do, rows are rounded alike and disparities
-    are not; the rounding is added.
+    ``sigma_px`` (K,) are those of the keypoints. True rows are equal, so the spread of the row
+    differences estimates that of the disparities too. But where keypoints lie on a grid, as those
+    of a network do, rows are rounded alike and disparities are not; the rounding error is added.
     """
     left = np.asarray(points_left, np.float64).reshape(-1, 2)
     right = np.asarray(points_right, np.float64).reshape(-1, 2)

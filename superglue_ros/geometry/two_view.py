@@ -1,8 +1,8 @@
-"""Relative pose of two calibrated views from matches, with a verdict on how far to trust it.
+"""Relative pose of two calibrated views from matches, with a status of its quality.
 
     pixels -> rays -> pose (monocular, with depth, or of a stereo pair) -> status
 
-The steps and the thresholds behind every status are told in docs/geometry.md.
+docs/geometry.md describes the steps and the thresholds of every status.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ __all__ = ["TwoViewGeometry", "estimate_stereo", "estimate_two_view", "no_pose"]
 
 Array = NDArray[np.float64]
 
-# Fewest matches with depth for a metric pose.
+# Minimum number of matches with depth for a metric pose.
 LEAST_DEPTHS = 8
-# Least weight of a match: a matcher's confidence is not that well calibrated.
+# Minimum weight of a match: a matcher's confidence is not calibrated well enough for less.
 _LEAST_WEIGHT = 0.05
-# A rotation less certain than this (radians, about its worst axis) is none.
+# A rotation less certain than this (radians, about its worst axis) is rejected.
 _MOST_ROTATION_SIGMA = 0.5
 
 
@@ -133,7 +133,7 @@ def estimate_stereo(
 
 
 def _verdict(result: TwoViewGeometry, config: GeometryConfig) -> TwoViewGeometry:
-    """REJECTED where too few of the matches agree, or they leave the rotation open."""
+    """REJECTED if too few matches agree, or the rotation is not determined."""
     needed = max(config.min_inliers, config.min_inlier_share * len(result.inliers))
     turn = float(np.sqrt(np.linalg.eigvalsh(result.covariance[3:, 3:])[-1]))
     if result.inliers.sum() >= needed and turn < _MOST_ROTATION_SIGMA:

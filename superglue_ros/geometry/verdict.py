@@ -1,4 +1,4 @@
-"""What a relative pose is based on, and how far it can be trusted."""
+"""Method and status of a relative pose."""
 
 from __future__ import annotations
 

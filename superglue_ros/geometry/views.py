@@ -1,4 +1,4 @@
-"""What goes into and what comes out of a two-view estimate."""
+"""Input and output of a two-view estimate."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ POINT_TO_LINE = 1.249
 
 @dataclass(frozen=True, eq=False)
 class TwoViewGeometry:
-    """``x_ref = R x_query + t`` and all that says how far to trust it.
+    """``x_ref = R x_query + t`` with its uncertainty and quality.
 
     ``rotation`` (3, 3), ``translation`` (3,) of unit norm unless ``scale_known`` (then metres), and
     zero where its direction is unknown (ROTATION_ONLY, or no pose); ``covariance`` (6, 6), see
@@ -48,7 +48,7 @@ class TwoViewGeometry:
 
 @dataclass(frozen=True, eq=False)
 class Views:
-    """K matches that have rays, and what goes with them.
+    """K matches with rays, and their data.
 
     ``pairs`` with standard deviations of one pixel; ``relative_sigma`` (K,) those of the matches
     over their median, and ``expected_px`` that median; ``prior`` (K,) weights; ``cells`` (K,) the

@@ -1,1 +1,1 @@
-"""What is kept of frames: keyframes, landmark tracks, verified pairs, loops, maps on disk."""
+"""Keyframes, landmark tracks, verified pairs, loops, and maps on disk."""

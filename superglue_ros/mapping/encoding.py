@@ -35,7 +35,7 @@ class Encoded:
 def encode(
     frames: Sequence[Frame], front_end: FrontEnd, matcher: Matcher, config: Config
 ) -> list[Encoded | SuperglueError]:
-    """Every frame encoded, or the error for which it is refused; images in one network batch."""
+    """Every encoded frame, or the error that refuses it; images in one network batch."""
     images = [frame.image for frame in frames if frame.keypoints is None]
     images += [frame.right.image for frame in frames if frame.right is not None]
     extracted = iter(front_end.extract_all(images))
@@ -47,7 +47,7 @@ def encode(
             features = own
             if features is None:
                 features = _outside_features(frame, front_end, config.front_end.max_keypoints)
-            # Pixels of an external front-end are left as they are.
+            # Pixels of an external front-end are never refined.
             refine = config.refinement != "none" and own is not None and not front_end.exact
             encoded.append(_encoded(frame, features, beside, matcher, config, refine))
         except SuperglueError as error:
@@ -82,7 +82,7 @@ def _encoded(
     query = prepare(raw, matcher)
     if frame.right is None or beside is None:
         return Encoded(query)
-    # Nothing but its left image is matched with a right one: no global descriptor.
+    # A right image is only matched with its left one: no global descriptor.
     right = Keyframe(
         id=frame.right.id,
         features=beside,
@@ -94,7 +94,7 @@ def _encoded(
 
 
 def _outside_features(frame: Frame, front_end: FrontEnd, max_keypoints: int) -> Features:
-    """Keypoints of an external front-end; described here where they bring no descriptors."""
+    """Keypoints of an external front-end; described here if they have no descriptors."""
     assert frame.keypoints is not None
     outside, _ = frame.keypoints.best(max_keypoints)
     if outside.descriptors is not None and outside.descriptor_dim:

@@ -1,9 +1,9 @@
-"""One descriptor of a whole image, pooled from its local ones: finds places seen before.
+"""A global image descriptor pooled from local ones, for place recognition.
 
 VLAD (Jegou et al., CVPR 2010) with soft assignment (Arandjelovic et al., NetVLAD, CVPR 2016), but
-with fixed random anchors in place of a learned vocabulary: no second network and nothing to train,
-and any descriptor size will do. Descriptors are centred on their mean over the image first, which
-takes out what all descriptors of a network have in common. docs/slam.md has the comparison.
+with fixed random anchors in place of a learned vocabulary: no second network, nothing to
+train, any descriptor size. Descriptors are first centred on their mean over the image, which
+removes the component that all descriptors of a network share. docs/slam.md has the comparison.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Keyframes: which frames are kept, which a frame is matched against, and which go.
+"""Keyframes: which frames are kept, which are matched against, and which are removed.
 
 Three rules, each deterministic for a given input:
 
@@ -7,7 +7,7 @@ Three rules, each deterministic for a given input:
   global descriptor, and after tracking is lost all keyframes by falling similarity;
 * **removal** of the most redundant keyframe once the map is full.
 
-The reference is the keyframe that tracking hangs on: the newest, until relocalisation finds
+The reference is the keyframe that is tracked against: the newest, until relocalisation selects
 another.
 """
 
@@ -36,7 +36,7 @@ REDUNDANT_VIEWS = 2  # a landmark seen by this many other keyframes survives wit
 
 @dataclass(frozen=True, eq=False)
 class Keyframe:
-    """A frame that later frames are matched against, with all that is computed once.
+    """A frame that later frames are matched against, with everything computed once for it.
 
     ``prepared`` is the matcher's encoding of the features; ``global_descriptor`` (G,) float32 of
     unit length, or None where the features carry no descriptors; ``depth`` (N,) float32 metres at
@@ -56,7 +56,7 @@ class Keyframe:
     resized: Resized | None = None
 
     def best(self, limit: int) -> tuple[Keyframe, NDArray[np.intp]]:
-        """The frame with its ``limit`` best features, not prepared, and their places here."""
+        """The frame with its ``limit`` best features, not prepared, and their indices here."""
         features, places = self.features.best(limit)
         depth, sigma = self.depth, self.depth_sigma
         chosen = dataclasses.replace(
@@ -139,7 +139,7 @@ class KeyframeStore:
 
     @property
     def reference(self) -> Keyframe | None:
-        """The keyframe that tracking hangs on."""
+        """The keyframe that is tracked against."""
         return None if self._reference is None else self._keyframes[self._reference]
 
     def part(self, frame: FrameId) -> int:
@@ -149,10 +149,10 @@ class KeyframeStore:
     # -- selection ---------------------------------------------------------------------------
 
     def neighbours(self) -> tuple[Candidate, ...]:
-        """The reference first, then the most covisible keyframes, then the frame before.
+        """The reference, then the most covisible keyframes, then the previous frame.
 
-        ``keyframes.window`` bounds the keyframes; the frame before comes on top, of kind
-        SEQUENTIAL, where ``keyframes.sequential`` asks for it and it is no keyframe itself.
+        ``keyframes.window`` bounds the keyframes. The previous frame is added, of kind
+        SEQUENTIAL, if ``keyframes.sequential`` is set and it is not a keyframe itself.
         """
         if self.reference is None:
             return ()
@@ -166,12 +166,12 @@ class KeyframeStore:
         return tuple(found)
 
     def loop_candidates(self, global_descriptor: FloatArray | None) -> tuple[Candidate, ...]:
-        """Keyframes that look like the current frame but lie outside what it is tracked against.
+        """Loop candidates: keyframes that look like the current frame but are not tracked against.
 
-        Left out are all that share landmarks with the reference, and, in the part of the map that
-        is connected with it, the newest ``loop_min_gap`` keyframes. A candidate must be at least
+        Excluded are those that share landmarks with the reference and, in the part of the map
+        connected with it, the newest ``loop_min_gap`` keyframes. A candidate must be at least
         ``loop_similarity`` times as similar to the frame as the reference is: the reference shows
-        the same place, so it gauges how similar views of one place are here.
+        the same place, so its similarity is the yardstick for views of one place.
         """
         reference = self.reference
         if reference is None or global_descriptor is None or self.config.loop_candidates == 0:
@@ -234,10 +234,10 @@ class KeyframeStore:
     ) -> tuple[FrameId, ...]:
         """Keep ``keyframe``, make it the reference, and return the ids of those removed for it.
 
-        ``connected_to``: the keyframes that its pose is known to. Connected to none it begins a new
-        part of the map; connected to several parts, by a loop, it makes them one.
+        ``connected_to``: the keyframes relative to which its pose is known. Without any it begins a
+        new part of the map; connected to several parts, by a loop, it joins them.
 
-        Raises :class:`FeaturesError` if a keyframe of this id is kept already.
+        Raises :class:`FeaturesError` if the map has a keyframe of this id.
         """
         if keyframe.id in self._keyframes:
             raise FeaturesError(
@@ -256,7 +256,7 @@ class KeyframeStore:
         return tuple(removed)
 
     def pass_by(self, frame: Keyframe) -> None:
-        """Remember the current frame as the one before the next."""
+        """Store the current frame as the previous one of the next."""
         self._previous = frame if self.config.sequential else None
 
     def activate(self, frame: FrameId) -> None:
@@ -274,17 +274,17 @@ class KeyframeStore:
             self._previous = _relabelled(self._previous, merged)
 
     def clear(self) -> None:
-        """Forget all keyframes."""
+        """Drop all keyframes."""
         self._keyframes.clear()
         self._parts.clear()
         self._reference = None
         self._previous = None
 
     def _most_redundant(self) -> FrameId:
-        """The keyframe whose landmarks other keyframes see best, the newest and reference apart.
+        """The most redundant keyframe by shared landmarks; not the newest or the reference.
 
-        Among equals, the one most similar to its successor goes, then the oldest: without
-        landmarks the map is thinned out rather than cut off at its start.
+        Among equals, the one most similar to its successor, then the oldest: without landmarks the
+        map is thinned out rather than cut off at its start.
         """
         keyframes = list(self)
         ids, views = np.unique(
@@ -308,7 +308,7 @@ class KeyframeStore:
 
 
 def _tracks(keyframe: Keyframe) -> np.ndarray:
-    """The landmark ids a keyframe observes, without those that have none."""
+    """The landmark ids that a keyframe observes, without -1."""
     ids = keyframe.features.track_ids
     return ids[ids != NO_TRACK]
 

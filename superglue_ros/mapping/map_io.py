@@ -1,10 +1,10 @@
 """Keyframes with their features on disk: versioned, written atomically, checked on load.
 
 One safetensors file. The features of all keyframes lie one after the other in shared arrays; the
-metadata holds the format version, the SHA-256 of the arrays, and a JSON list with what else a
-keyframe consists of. What can be computed again (encodings, global descriptors) is not stored, so
-that a map outlives the matcher's weights; landmark ids are, as they are referred to by others, and
-so is how far frames and landmarks were counted: whoever loads the map continues from there.
+metadata holds the format version, the SHA-256 of the arrays, and a JSON list with the other fields
+of every keyframe. Encodings and global descriptors are recomputed on load, not stored, so that a
+map does not depend on the matcher's weights. Landmark ids are stored because other programs refer
+to them; frame and landmark counters are stored so that numbering continues after loading.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class StoredMap:
 def save(
     path: str | Path, keyframes: KeyframeStore, last_frame: int = 0, next_landmark: int = 0
 ) -> int:
-    """Write all keyframes, and return how many; the file is complete or not there at all.
+    """Write all keyframes atomically; returns their number.
 
     ``last_frame``, ``next_landmark``: see :class:`StoredMap`.
 

@@ -27,5 +27,5 @@ def refined(
     moved = refiner.refine(reference.image, query.image, reference.to_resized(points_ref), start)
     height, width = query.image.shape
     outside = ((moved < -0.5) | (moved > [width - 0.5, height - 0.5])).any(axis=1)
-    kept = outside | (moved == start).all(axis=1)  # to the bit, not scaled there and back
+    kept = outside | (moved == start).all(axis=1)  # unchanged to the bit: not scaled forth and back
     return np.where(kept[:, None], points_query, query.to_original(moved))

@@ -1,4 +1,4 @@
-"""After tracking is lost: match against the keyframes of the map, the likeliest first."""
+"""Relocalisation: match against the keyframes of the map, the most similar first."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def relocalise(
 ) -> FramePair | None:
     """The pair with the most inliers of the first batch that has any; None if none has.
 
-    ``match`` verifies a batch of candidates. At most ``most`` of them are tried, 0 = all: a bound
-    that gives the same on every machine. ``budget_s`` seconds bound the time in which new batches
-    are begun besides, 0 = no bound; the first batch is always tried.
+    ``match`` verifies a batch of candidates. At most ``most`` candidates are tried, 0 = all: this
+    bound is deterministic. No new batch is begun after ``budget_s`` seconds, 0 = no bound; the
+    first batch is always tried.
     """
     if most:
         candidates = candidates[:most]

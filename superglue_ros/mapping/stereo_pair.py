@@ -15,7 +15,7 @@ from superglue_ros.mapping.keyframes import Candidate, Keyframe
 from superglue_ros.mapping.verification import FramePair, frame_pair, sigma_of_matches
 from superglue_ros.types import Correspondences, FloatArray, MatchKind, PoseStatus
 
-# A depth less certain than this share of itself is none: its error is skewed, far from Gaussian.
+# Depths of larger relative uncertainty are dropped: their error is skewed, far from Gaussian.
 MOST_RELATIVE_SIGMA = 0.25
 
 
@@ -60,7 +60,7 @@ def verify_stereo(
 
 
 def right_tracks(pair: FramePair, left_ids: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Landmarks (count,) of the right keypoints: those of the left ones that they match, else -1.
+    """Landmarks (count,) of the right keypoints: those of their left matches, else -1.
 
     ``left_ids`` (N,) are the landmarks of the left keypoints. Only inliers of ``pair`` count.
     """

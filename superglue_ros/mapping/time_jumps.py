@@ -1,15 +1,15 @@
-"""Time that jumps backwards, as when a bag starts over, told from messages out of order."""
+"""Distinguish backward time jumps, as when a bag starts over, from messages out of order."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable
 
 JUMP_NS = 500_000_000
-"""A step back in time of this much is a jump, less is disorder."""
+"""A step back of at least this is a time jump; a smaller one is a message out of order."""
 
 
 class TimeJumps:
-    """Follows the stamps of several sources, each by itself. ``count``: jumps so far."""
+    """Tracks the stamps of several sources separately. ``count``: jumps so far."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -20,11 +20,11 @@ class TimeJumps:
         return self._newest.get(source)
 
     def behind_ns(self, stamp_ns: int, source: Hashable = 0) -> int:
-        """How far a stamp lies before the newest of its source; 0 where it does not."""
+        """How far a stamp lies before the newest of its source; 0 if it is newer."""
         return max(0, self._newest.get(source, stamp_ns) - stamp_ns)
 
     def passed(self, stamp_ns: int, source: Hashable = 0) -> bool:
-        """Take the next stamp of a source; True where time jumped backwards to it."""
+        """Record the next stamp of a source; True if time jumped backwards to it."""
         behind = self.behind_ns(stamp_ns, source)
         jumped = behind >= JUMP_NS
         if jumped or not behind:
@@ -33,5 +33,5 @@ class TimeJumps:
         return jumped
 
     def forget(self) -> None:
-        """Any stamp may come next; ``count`` stays."""
+        """Accept any stamp next; ``count`` is kept."""
         self._newest.clear()

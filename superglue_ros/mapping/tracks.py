@@ -4,9 +4,9 @@ A landmark begins at a keypoint of a keyframe; a keypoint matched to it inherits
 hold for any input (``test/mapping/test_tracks.py``):
 
 * in one frame a keypoint has at most one landmark, and a landmark at most one keypoint;
-* ids only ever count up: none is used again, not even after a reset;
+* ids only increase: none is reused, even after a reset;
 * a matched pair carries a landmark only if both its keypoints do;
-* landmarks become one only through a loop, and never if some keyframe sees both at different
+* landmarks are merged only by a loop, and never if some keyframe sees both at different
   pixels. The older id survives, and the merge is reported.
 """
 
@@ -24,7 +24,7 @@ _QUERY = -1  # stands for the current frame among the keyframes that see a landm
 
 @dataclass(frozen=True, eq=False)
 class Claim:
-    """What one matched pair says about the landmarks of the current frame.
+    """The evidence of one matched pair for the landmarks of the current frame.
 
     ``reference_ids`` (M,) int64 landmarks of the reference's keypoints; of length K: ``index_ref``,
     ``index_query``, ``scores`` in [0, 1], and ``verified`` bool, agrees with the two-view geometry
@@ -63,12 +63,12 @@ class Tracks:
         return self._next
 
     def reserve(self, ids: IdArray) -> None:
-        """Never give out any of ``ids``: those of a map that was loaded."""
+        """Reserve ``ids``, those of a loaded map: they are never assigned to new landmarks."""
         if len(ids):
             self._next = max(self._next, int(ids.max()) + 1)
 
     def begin(self, ids: IdArray) -> IdArray:
-        """Give a new landmark to each keypoint that has none, as a new keyframe needs."""
+        """Assign a new landmark to each keypoint without one, for a new keyframe."""
         ids = ids.copy()
         new = ids == NO_TRACK
         ids[new] = np.arange(self._next, self._next + int(new.sum()))
@@ -80,9 +80,9 @@ class Tracks:
     ) -> Tracking:
         """Landmarks of a frame of ``num_keypoints`` keypoints, from its matched pairs.
 
-        Where several pairs disagree, the keypoint and the landmark with the most confidence in sum
-        over the pairs find each other first. ``keyframe_ids``: the landmarks of each keyframe
-        of the map, against which merges are checked.
+        Where pairs disagree, keypoints and landmarks are assigned greedily by their confidence
+        summed over the pairs. ``keyframe_ids``: the landmarks of each keyframe of the map, against
+        which merges are checked.
         """
         ids = np.full(num_keypoints, NO_TRACK, np.int64)
         _assign(ids, [claim for claim in claims if claim.kind is not MatchKind.LOOP])

@@ -35,15 +35,15 @@ from superglue_ros.types import (
     RelativePose,
 )
 
-# One two-view geometry explains the inliers, whatever it leaves open about the translation.
+# A two-view geometry explains the inliers, even if the translation is undetermined.
 _EXPLAINED = (PoseStatus.VALID, PoseStatus.ROTATION_ONLY, PoseStatus.PLANAR)
-# The reference was chosen because it looks alike, not because the camera was there just before.
+# The reference was chosen by similarity, not because the camera was there just before.
 _BY_LOOKS = (MatchKind.LOOP, MatchKind.RELOCALISE)
 
 
 @dataclass(frozen=True, eq=False)
 class FramePair:
-    """A frame against one reference frame; ``calibrated``: there were cameras to check it with.
+    """A frame against one reference frame; ``calibrated``: both cameras were known.
 
     ``strong``: the check is strong enough to merge landmarks. A loop may be good enough to be
     published and too weak for that: merged landmarks cannot be separated again.
@@ -56,10 +56,9 @@ class FramePair:
 
     @property
     def tracked(self) -> bool:
-        """Whether the frame is known to see what the reference sees.
+        """Whether the frame is verified to see what the reference sees.
 
-        Without calibration enough matches are taken for it, but not where looks alone chose the
-        reference.
+        Without calibration, enough matches suffice, unless the reference was chosen by similarity.
         """
         if self.calibrated:
             return self.pose.status in _EXPLAINED
@@ -67,13 +66,13 @@ class FramePair:
 
     @property
     def verified(self) -> BoolArray:
-        """(K,) which matches can be relied on: inliers, or all where nothing could check them."""
+        """(K,) which matches are reliable: the inliers, or all without calibration."""
         if not self.calibrated:
             return np.full(len(self.matches), self.tracked)
         return self.matches.inlier & self.tracked
 
     def claim(self, reference_ids: IdArray) -> Claim:
-        """What this pair says about the landmarks of the query frame."""
+        """The evidence of this pair for the landmarks of the query frame."""
         return Claim(
             kind=self.matches.kind,
             reference_ids=reference_ids,
@@ -103,14 +102,14 @@ class FramePair:
         )
 
     def with_query_indices(self, places: NDArray[np.intp]) -> FramePair:
-        """The same pair, the query's keypoints counted as they were before some were left out."""
+        """The same pair with query indices into the features before some were dropped."""
         index = places[self.matches.index_query].astype(np.int32)
         return dataclasses.replace(
             self, matches=dataclasses.replace(self.matches, index_query=index)
         )
 
     def lost(self) -> FramePair:
-        """The same pair, saying that neither this nor any other keyframe was recognised."""
+        """The same pair, with the status that no keyframe was recognised."""
         return dataclasses.replace(
             self, pose=dataclasses.replace(self.pose, status=PoseStatus.LOST)
         )
@@ -119,10 +118,10 @@ class FramePair:
 def verify(
     candidate: Candidate, query: Keyframe, found: Correspondences, config: Config
 ) -> FramePair:
-    """Estimate the geometry behind ``found`` and put all that is known of the pair together.
+    """Estimate the geometry of ``found`` and assemble the result for the pair.
 
     A pair that would close a loop or end a loss of tracking must bring at least
-    ``keyframes.loop_min_inliers`` inliers: a false one does more harm than a missed one.
+    ``keyframes.loop_min_inliers`` inliers: a false match does more harm than a missed one.
     """
     reference = candidate.keyframe
     calibrated = reference.camera is not None and query.camera is not None
@@ -141,7 +140,7 @@ def verify(
         LEAST_DEPTHS, _depths(query, found.index_query)
     ):
         geometry = _two_view(reference, query, found, (points_ref, points_query), rules)
-    else:  # only the query knows depth: its scale holds the other way round, too
+    else:  # only the query has depth: estimate in the other direction
         swapped = Correspondences(found.index_query, found.index_ref, found.scores)
         geometry = inverse(_two_view(query, reference, swapped, (points_query, points_ref), rules))
     return frame_pair(
@@ -185,7 +184,7 @@ def frame_pair(
     calibrated: bool = True,
     points_query: FloatArray | None = None,
 ) -> FramePair:
-    """All that is known of a pair, once its geometry is estimated.
+    """The result for a pair, given its geometry.
 
     ``points_query`` (K, 2): the query's pixels where they were refined.
     """

@@ -1,7 +1,7 @@
 """The interface of a matcher.
 
-What can be computed of one set alone is computed once by ``prepare`` (a keyframe keeps the result);
-``match_pairs`` then takes all references of a query in one batch.
+``prepare`` does the work that needs one set only, once (a keyframe keeps the result);
+``match_pairs`` then matches all references of a query in one batch.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from superglue_ros.types import Correspondences, Features, FloatArray
 class Matcher(Protocol):
     """The interface of a matcher; ``test/contract`` specifies it.
 
-    ``descriptor_kind``: the kind of descriptors it was made for, None = any, as long as both sets
-    are of the same. ``precision``: the arithmetic in effect, as the setting of that name spells it.
+    ``descriptor_kind``: the kind of descriptors it was made for, None = any, if both sets have the
+    same. ``precision``: the precision in effect, as in the setting of that name.
     """
 
     descriptor_kind: str | None
@@ -33,7 +33,7 @@ class Matcher(Protocol):
         """Of the network, if there is one."""
 
     def prepare(self, features: Features) -> Any:
-        """All of the work that needs one set only. Raises :class:`DescriptorKindError`."""
+        """The work that needs one set only. Raises :class:`DescriptorKindError`."""
         ...
 
     def match_pairs(
@@ -43,7 +43,7 @@ class Matcher(Protocol):
         ...
 
     def configure(self, config: MatcherConfig) -> None:
-        """Take new settings, from the next match on; the fixed ones are as they were."""
+        """Apply new settings from the next match on; fixed settings do not change."""
         ...
 
 

@@ -28,7 +28,7 @@ def make(config: Config, device: torch.device) -> GmsMatcher:
 class GmsMatcher:
     """Grid-based motion statistics (Bian et al., CVPR 2017), with rotation and scale.
 
-    Where several reference keypoints keep the same query keypoint, the closest has it.
+    If several reference keypoints share a query keypoint, the closest keeps it.
     """
 
     descriptor_kind: str | None = None

@@ -18,7 +18,7 @@ from superglue_ros.types import Correspondences, Features
 
 
 def make(config: Config, device: torch.device) -> SuperGlueMatcher:
-    """With the weights and the engine that ``config`` asks for."""
+    """With the weights and the engine that ``config`` names."""
     loaded = load_superglue(config.matcher.weights)
     engine = superglue_engine(loaded, config, device)
     dim = loaded.network.config.descriptor_dim
@@ -50,7 +50,7 @@ class SuperGlueMatcher:
         self._config = config
 
     def prepare(self, features: Features) -> Any:
-        """See :class:`~superglue_ros.matchers.base.Matcher`; what the engine keeps of a set."""
+        """See :class:`~superglue_ros.matchers.base.Matcher`; the engine's encoding of a set."""
         check_kind(features, self.descriptor_kind, self._descriptor_dim)
         return self._engine.prepare(
             as_tensor(features.keypoints),
