@@ -1,5 +1,5 @@
 """A small visual-SLAM back-end on GTSAM that consumes matches and relative poses.
 
-``back_end.py`` tells the story; :mod:`superglue_ros.ros.bundle_adjuster` is its ROS node, and
-``superglue-ros slam`` runs it over a recorded sequence.
+Start at ``bundle_adjuster.py``; :mod:`superglue_ros.ros.bundle_adjuster` is the ROS node, and
+``superglue-ros slam`` runs the back-end over a recorded sequence.
 """

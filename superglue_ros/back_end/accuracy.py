@@ -1,4 +1,4 @@
-"""How far a trajectory is from the true one: ATE and RPE by evo, after alignment."""
+"""Trajectory errors: ATE and RPE by evo, after alignment."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Accuracy:
 
     ``ate_m`` is the root mean square distance after alignment by a rigid motion (metric) or a
     similarity; ``rpe_m`` and ``rpe_deg`` are the root mean square errors of the motion from frame
-    to frame; ``scale`` is the factor by which the estimate must be stretched to fit, and
-    ``placed`` the share of frames that have a pose. ``aligned`` and ``truth`` (N, 4, 4) are the
+    to frame; ``scale`` is the factor that scales the estimate to the truth, and ``placed``
+    the share of frames with a pose. ``aligned`` and ``truth`` (N, 4, 4) are the
     compared poses, ``indices`` (N,) the frames they belong to.
     """
 
@@ -42,7 +42,7 @@ class Accuracy:
         return abs(1 / self.scale - 1)
 
     def figures(self) -> dict[str, float]:
-        """The numbers, by name, for a summary file."""
+        """The errors by name, for a summary file."""
         names = ("ate_m", "rpe_m", "rpe_deg", "scale", "placed")
         return {name: getattr(self, name) for name in names}
 

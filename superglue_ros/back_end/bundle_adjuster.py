@@ -3,7 +3,7 @@
     place the new frame -> observe -> triangulate -> bundle adjustment of the window
     and where a loop closes: where should the frame be? -> pose graph -> merge -> adjust all
 
-It sees what any consumer of the topics sees: :class:`~superglue_ros.types.Matches` and
+It uses only what is published on the topics: :class:`~superglue_ros.types.Matches` and
 :class:`~superglue_ros.types.RelativePose` of one calibrated camera.
 """
 
@@ -37,7 +37,7 @@ _FAR_OFF = 20.0  # times max_error_px: no poor first guess explains such an erro
 
 
 class BundleAdjuster:
-    """A window of poses over a map of landmarks. Feed it every pair in the order of the topics."""
+    """Bundle adjustment of a window of poses over a landmark map. Add every pair in topic order."""
 
     def __init__(self, config: BackEndConfig | None = None) -> None:
         self.config = config or BackEndConfig()
@@ -45,7 +45,7 @@ class BundleAdjuster:
         self.loops_closed = 0
 
     def add(self, matches: Matches, relative: RelativePose, camera: Camera) -> bool:
-        """Take one pair of frames; returns whether its query frame has a pose now.
+        """Add one pair of frames; returns whether its query frame now has a pose.
 
         The first reference frame becomes the world. A pair that cannot place its query frame is
         kept as observations: a later frame may connect it.
@@ -69,7 +69,7 @@ class BundleAdjuster:
         return True
 
     def optimise(self, camera: Camera) -> Adjustment | None:
-        """Adjust the window of the newest frames, held in place by those they share most with."""
+        """Adjust the window of the newest frames; the frames most covisible with it stay fixed."""
         window = list(self.scene.poses)[-self.config.window :]
         fixed = keep_in_place(self.scene, window, self.config.fixed)
         return self._adjust(window, fixed, camera, self.config.iterations)
@@ -99,13 +99,13 @@ class BundleAdjuster:
             self.scene.poses[matches.query] = placed.pose
 
     def _bridge(self, frame: FrameId) -> None:
-        """Tracking was lost and goes on from ``frame``: the camera is assumed where it was."""
+        """Tracking was lost and continues from ``frame``: assume that the camera did not move."""
         last = next(reversed(self.scene.poses))
         self.scene.poses[frame] = self.scene.poses[last].copy()
         self.scene.edges.append(Edge(reference=last, query=frame, bridge=True))
 
     def _place_waiting(self, camera: Camera) -> None:
-        """Frames that came before there was a map, or could not be placed: by landmarks since."""
+        """Place earlier frames without a pose by the landmarks that now have a position."""
         for frame in [frame for frame in self.scene.tracks_of if frame not in self.scene.poses]:
             ids = sorted(self.scene.tracks_of[frame] & self.scene.landmarks.keys())
             if len(ids) < self.config.min_landmarks:
@@ -117,7 +117,7 @@ class BundleAdjuster:
                 self._connect(frame, ids)
 
     def _connect(self, frame: FrameId, tracks: list[int]) -> None:
-        """An edge from a frame placed late to the frame it shares most landmarks with."""
+        """An edge from a frame placed late to the frame with which it shares most landmarks."""
         shared: dict[FrameId, int] = {}
         for track in tracks:
             for other in self.scene.placed_views(track):
@@ -148,8 +148,8 @@ class BundleAdjuster:
     def _observe(self, matches: Matches, camera: Camera) -> None:
         """Both ends of every match that carries a landmark become observations of it.
 
-        Not those that lie far from where the map sees the landmark: a pair that was matched wrongly
-        brings many, and together they would drag its frame away.
+        Observations far from the landmark's projection are skipped: a wrongly matched pair brings
+        many, and together they would displace its frame.
         """
         ends = ((matches.reference, matches.points_ref), (matches.query, matches.points_query))
         # sigma_px is that of a match: the two keypoints share it.
@@ -164,10 +164,10 @@ class BundleAdjuster:
                     self.scene.observe(frame, track, Observation(rays[k], float(sigma[k])))
 
     def _close_loop(self, matches: Matches, relative: RelativePose, camera: Camera) -> bool:
-        """Correct the drift that the loop shows, then let both sides share their landmarks.
+        """Correct the drift that the loop shows, then merge the landmarks of both sides.
 
-        Returns whether the loop was believed. If not, the landmarks it merged keep what was known
-        of them lately; what was known of them before is given up, as ids cannot be parted again.
+        Returns whether the loop was accepted. If not, the merged landmarks keep their recent
+        observations and lose the older ones, as ids cannot be separated again.
         """
         merged = dict(zip(matches.merged_from.tolist(), matches.merged_into.tolist(), strict=True))
         loop = self._loop(matches, relative, camera, merged)
@@ -199,10 +199,9 @@ class BundleAdjuster:
         camera: Camera,
         merged: dict[int, int],
     ) -> loops.Loop | None:
-        """Where the old part of the map says the query frame is.
+        """The query frame's pose in the old part of the map.
 
-        The landmarks must say the same as the relative pose: on repeated textures each finds a
-        pose of its own.
+        The landmarks must agree with the relative pose: on repeated textures the two differ.
         """
         if matches.reference not in self.scene.poses:
             return None
@@ -233,7 +232,7 @@ class BundleAdjuster:
 
 
 def _edge(relative: RelativePose) -> Edge:
-    """The edge of a pair; metric if the pose is, and says how certain it is."""
+    """The edge of a pair; metric if the pose is metric and has a covariance."""
     uncertainty = np.linalg.eigvalsh(relative.covariance)
     if not relative.scale_known or uncertainty[0] <= 0:
         return Edge(reference=relative.reference, query=relative.query)

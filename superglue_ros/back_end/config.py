@@ -9,7 +9,7 @@ from superglue_ros.settings import setting
 
 @dataclass(frozen=True)
 class BackEndConfig:
-    """What the bundle adjuster keeps, trusts and optimises."""
+    """Settings of the bundle adjuster."""
 
     window: int = setting(10, "Newest frames whose poses are optimised together.", low=2, high=200)
     fixed: int = setting(

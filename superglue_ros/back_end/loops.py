@@ -1,7 +1,7 @@
-"""Closing a loop: where the drift went is decided by a pose graph of similarities on GTSAM.
+"""Loop closing: distributes the drift by a pose graph of similarities on GTSAM.
 
-A monocular map drifts in scale too, so every camera gets a scale of its own (Strasdat et al., RSS
-2010); in a metric map the scales are held at one.
+A monocular map also drifts in scale, so every camera has its own scale (Strasdat et al., RSS
+2010); in a metric map the scales are fixed at one.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from superglue_ros.types import FrameId
 # Standard deviations of one edge: rotation [rad], translation (part of the median step), log scale.
 _ROTATION, _TRANSLATION, _SCALE = 0.01, 0.1, 0.05
 _METRIC_SCALE = 1e-4
-_LEAST_SCALE = 0.02  # of a loop: landmarks near one another share their errors
+_LEAST_SCALE = 0.02  # of a loop: nearby landmarks share their errors
 _LEAST_RATIOS = 5
 _MAD_TO_SIGMA, _MEDIAN_EFFICIENCY = 1.4826, 1.2533  # of a Gaussian
-_BRIDGE = 100.0  # a guess over a gap in tracking is this much less certain
+_BRIDGE = 100.0  # a guess over a gap in tracking is less certain by this factor
 _ITERATIONS = 50
 
 
@@ -28,7 +28,7 @@ _ITERATIONS = 50
 class Scale:
     """How much larger the old map is than the new one, and the standard deviation of its logarithm.
 
-    By default nothing is known: the pose graph decides.
+    By default it is unknown: the pose graph estimates it.
     """
 
     factor: float = 1.0
@@ -49,8 +49,8 @@ def scale_of(scene: Scene, query: FrameId, pose: Array, merged: dict[int, int]) 
     """How much larger the old map is than the new one: the median ratio of landmark depths.
 
     ``merged`` maps landmarks of the new map to the same ones of the old map, in which ``query`` is
-    at ``pose``. Its certainty is that of a median, by the spread of the ratios; with fewer than
-    five landmarks in both nothing is claimed.
+    at ``pose``. Its standard deviation is that of a median, from the spread of
+    the ratios; with fewer than five common landmarks it is unknown.
     """
     both = [
         (scene.landmarks[retired], scene.landmarks[surviving])
@@ -72,7 +72,7 @@ def scale_of(scene: Scene, query: FrameId, pose: Array, merged: dict[int, int]) 
 
 
 def close(scene: Scene, loop: Loop) -> None:
-    """Spread the error of the loop over all poses; landmarks follow the first frame seeing them."""
+    """Distribute the loop error over all poses; landmarks move with the first frame seeing them."""
     frames = list(scene.poses)
     key = {frame: i for i, frame in enumerate(frames)}
     graph = gtsam.NonlinearFactorGraph()

@@ -24,7 +24,7 @@ from superglue_ros.types import Frame, FrameId, MatchKind
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """A frame and where the camera truly was: ``T_world_camera`` (4, 4), or None."""
+    """A frame and its true pose ``T_world_camera`` (4, 4), or None."""
 
     frame: Frame
     truth: Array | None
@@ -43,10 +43,10 @@ class Closure:
 class SlamRun:
     """Trajectories of one run, one entry per frame, None where there is no pose.
 
-    ``chained`` strings relative poses together (without back-end), ``optimised`` is what the
-    back-end made of them; all are ``T_world_camera`` with a world of their own. Where scale is
-    unknown, every chained translation is given its true length: it is an upper bound of what
-    relative poses alone can do. ``landmarks`` (M, 3) in the world of ``optimised``.
+    ``chained`` concatenates relative poses (without back-end), ``optimised`` is from the back-end;
+    all are ``T_world_camera``, each in its own world frame. Where scale is unknown, chained
+    translations have their true length: an upper bound for relative poses alone.
+    ``landmarks`` (M, 3) in the world of ``optimised``.
     """
 
     stamps_ns: Array
@@ -63,7 +63,7 @@ class SlamRun:
 
     @property
     def trajectories(self) -> dict[str, list[Array | None]]:
-        """Both trajectories by the names that tables give them."""
+        """Both trajectories by their names in tables."""
         return {"relative poses": self.chained, "back-end": self.optimised}
 
     def write(self, folder: Path, prefix: str = "") -> None:
@@ -87,7 +87,7 @@ def recordings(sequence: ImageSequence, with_depth: bool) -> Iterator[Recording]
 
 
 def run(frames: Iterable[Recording], pipeline: Pipeline, back_end: BundleAdjuster) -> SlamRun:
-    """Feed the frames through both, in order, as the two nodes would."""
+    """Process the frames with matcher and back-end, in order, as the two nodes do."""
     session = Session(back_end)
     keyframes = 0
     seconds = 0.0
@@ -103,7 +103,7 @@ def run(frames: Iterable[Recording], pipeline: Pipeline, back_end: BundleAdjuste
 
 
 class Session:
-    """Makes trajectories, with the back-end and without, of what the matcher says of each frame."""
+    """Builds trajectories, with and without the back-end, from the matcher's results."""
 
     def __init__(self, back_end: BundleAdjuster) -> None:
         self._back_end = back_end
@@ -133,7 +133,7 @@ class Session:
         self._seconds += time.perf_counter() - started
 
     def finish(self) -> SlamRun:
-        """Adjust all frames once more, and give the trajectories."""
+        """Adjust all frames once more, and return the trajectories."""
         if self._camera is not None:
             started = time.perf_counter()
             self._back_end.optimise_all(self._camera)
@@ -153,7 +153,7 @@ class Session:
 
 
 class _Chain:
-    """Poses by stringing relative poses together; a gap is bridged by standing still."""
+    """Poses by concatenating relative poses; over a gap the camera is assumed at rest."""
 
     def __init__(self) -> None:
         self.poses: dict[FrameId, Array] = {}

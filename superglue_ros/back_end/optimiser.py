@@ -1,11 +1,11 @@
 """Bundle adjustment of some frames of a scene and the landmarks they see, on GTSAM.
 
-Gauge: without fixed frames the first one is held. Scale: metric relative poses where there are
-any, fixed frames where there are at least two, else the distance between the first camera and the
-one farthest from it is held.
+Gauge: without fixed frames the first one is fixed. Scale: from metric relative poses if there are
+any, or from two or more fixed frames; else the distance between the first camera and the one
+farthest from it is fixed.
 
-Only metric relative poses become factors. The others stem from the same pixels as the observations
-and would count them twice; metric ones know the depth too, which no message carries.
+Only metric relative poses become factors. The others come from the same pixels as the observations
+and would count them twice; metric ones also use the depth, which is in no message.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from superglue_ros.types import FrameId
 
 _HUBER = 1.345  # standard deviations; 95 % efficiency under Gaussian noise
 _HALF_BELIEVED = 5.0  # standard deviations of a relative pose's six numbers together
-_HELD = 1e-6  # standard deviation of what is held in place
+_HELD = 1e-6  # standard deviation of fixed quantities
 _UNIT_CAMERA = gtsam.Cal3_S2(1.0, 1.0, 0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
 class Adjustment:
-    """What an optimisation worked on, and its cost (half the robust squared error, unitless)."""
+    """Size of an optimisation problem, and its cost (half the robust squared error, unitless)."""
 
     frames: int
     landmarks: int
@@ -44,9 +44,9 @@ def adjust(
     iterations: int,
     max_error_px: float,
 ) -> Adjustment | None:
-    """Move ``frames`` and their landmarks to where the observations fit best, ``fixed`` held.
+    """Optimise ``frames`` and their landmarks with ``fixed`` frames held fixed.
 
-    Afterwards observations farther off than ``max_error_px`` are dropped. None where there is
+    Afterwards observations with a larger error than ``max_error_px`` are dropped. None if there is
     nothing to optimise.
     """
     problem = _Problem(scene, frames, fixed)
@@ -152,8 +152,8 @@ class _Problem:
 
     def _add_metric_poses(self, graph: gtsam.NonlinearFactorGraph) -> bool:
         added = False
-        # A pose from wrong matches can be a metre off and claim millimetres: Huber's loss would
-        # still pull with all its force, Cauchy's lets go.
+        # A pose from wrong matches can be a metre off and claim millimetres: Huber's loss
+        # keeps its full influence, Cauchy's vanishes.
         cauchy = gtsam.noiseModel.mEstimator.Cauchy.Create(_HALF_BELIEVED)
         for edge in self._scene.edges:
             inside = edge.reference in self._index and edge.query in self._index

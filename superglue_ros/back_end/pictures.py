@@ -17,7 +17,7 @@ _TRUTH = "0.25"
 
 
 def plot_trajectories(path: Path, title: str, runs: Mapping[str, Accuracy]) -> None:
-    """Left all aligned trajectories from above with the true one, right their errors per frame.
+    """Left: aligned and true trajectories from above; right: their errors per frame.
 
     From above means along the axis in which the true trajectory extends least.
     """

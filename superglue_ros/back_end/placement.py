@@ -1,8 +1,8 @@
-"""The first estimate of a new frame's pose: what its landmarks and its relative pose say together.
+"""The first estimate of a new frame's pose, from its landmarks and its relative pose.
 
-Few landmarks give a poor rotation, and a monocular relative pose has no length: neither is enough
-alone. The pose that makes both likely takes rotation and direction from the relative pose and the
-length from the landmarks where those are few, and mostly follows the landmarks where they are many.
+Few landmarks give a poor rotation, and a monocular relative pose has no length: neither suffices
+alone. The joint estimate takes rotation and direction from the relative pose and the length from
+the landmarks if those are few, and mostly follows the landmarks if they are many.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MIN_INLIER_SHARE = 0.5
 _LEAST_LANDMARKS = 4  # that agree on a length
 _BEHIND = 100.0  # residual, in standard deviations, of a landmark behind the camera
 _SPEED = np.log(3.0)  # standard deviation of the logarithm of a step over the one before
-_REST_RAD = np.deg2rad(0.5)  # how far ROTATION_ONLY may have moved, as parallax
+_REST_RAD = np.deg2rad(0.5)  # parallax that ROTATION_ONLY may hide
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class Seen:
 
 @dataclass(frozen=True, eq=False)
 class Placement:
-    """``pose`` (4, 4) ``T_world_camera``; ``agreeing`` (K,) which landmarks it explains.
+    """``pose`` (4, 4) ``T_world_camera``; ``agreeing`` (K,) which landmarks agree with it.
 
     ``scaled``: the length of the step is measured, by landmarks or by depth, and not guessed.
     """
@@ -63,7 +63,7 @@ def place(
 ) -> Placement | None:
     """The query's pose from that of the reference and from the landmarks it sees.
 
-    None where there are neither landmarks enough nor a usable relative pose.
+    None if there are too few landmarks and no usable relative pose.
     """
     starts = []
     resected = resect(seen.points, seen.rays, focal_px, config)
@@ -87,7 +87,7 @@ def place(
     agreeing = _agreeing(pose, seen, limit)
     enough = bool(agreeing.sum() >= max(_LEAST_LANDMARKS, _MIN_INLIER_SHARE * len(seen) / 2))
     if not enough and not relative.scale_known:
-        # No length that the landmarks agree on: at least turn and direction are right.
+        # The landmarks agree on no length: rotation and direction are still valid.
         pose = starts[-1]
     return Placement(pose, agreeing, enough or relative.scale_known)
 
@@ -116,8 +116,8 @@ def resect(
 
 
 def _length_by_landmarks(reference: Array, relative: RelativePose, seen: Seen) -> float | None:
-    """How far the query is along the direction of the relative pose: weighted median of what each
-    landmark says. None where they do not tell: too few, or no direction.
+    """Distance of the query along the direction of the relative pose: weighted median over the
+    landmarks. None if there are too few, or there is no direction.
     """
     if len(seen) < _LEAST_LANDMARKS or not relative.translation.any():
         return None
@@ -142,10 +142,10 @@ def _length_by_landmarks(reference: Array, relative: RelativePose, seen: Seen) -
 def _likeliest(
     start: Array, reference: Array, relative: RelativePose, usual: float, seen: Seen
 ) -> tuple[Array, float]:
-    """The pose near ``start`` that landmarks and relative pose make likeliest, and its cost.
+    """The most likely pose near ``start`` given landmarks and relative pose, and its cost.
 
-    Cauchy loss on all: each may be wrong. A step of unknown length is thought to be within a factor
-    of three of the ``usual`` one, or a few wrong landmarks could shrink the world to nothing.
+    Cauchy loss on all: each may be wrong. The prior on a step of unknown length is a factor of
+    three about the ``usual`` one, or a few wrong landmarks could shrink the scale to zero.
     """
     depth = float(np.median(np.linalg.norm(seen.points - reference[:3, 3], axis=1)))
     prior = _prior(relative, usual, depth)
@@ -170,8 +170,8 @@ def _likeliest(
 def _landmark_whitening(pose: Array, seen: Seen) -> Array:
     """(K, 2, 2) inverse square roots of the covariance of the reprojection errors.
 
-    A landmark that was seen under little parallax is uncertain along its ray: it tells the rotation
-    and next to nothing of the length.
+    A landmark that was seen under little parallax is uncertain along its ray: it constrains
+    the rotation but hardly the length.
     """
     slope = projection_slope(pose, seen.points)
     covariance = slope @ seen.spread @ slope.transpose(0, 2, 1)
@@ -237,9 +237,9 @@ def _agreeing(pose: Array, seen: Seen, limit: float) -> BoolArray:
 
 
 def _last_step(scene: Scene, reference: FrameId) -> float:
-    """Length of the newest step to or from ``reference``, else of any; 1 for the very first.
+    """Length of the newest step to or from ``reference``, else of any; 1 for the first.
 
-    A camera moves on as it moved.
+    Assumes constant speed.
     """
     known = [edge for edge in scene.edges if {edge.reference, edge.query} <= scene.poses.keys()]
     near = [edge for edge in known if reference in (edge.query, edge.reference)]

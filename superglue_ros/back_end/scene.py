@@ -1,8 +1,8 @@
-"""What the back-end knows: poses, landmarks, and which frame sees which landmark where.
+"""The back-end's map: poses, landmarks, and observations of landmarks in frames.
 
 Poses are ``T_world_camera`` (4, 4) float64; landmarks (3,) float64 in the world; observations are
 rays (x, y) at depth 1 with a standard deviation in the same unit. The world is the first camera;
-its unit is the metre where relative poses bring scale, else the first baseline.
+its unit is the metre if relative poses are metric, else the first baseline.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Edge:
 
 @dataclass
 class Scene:
-    """Poses in the order in which frames came, landmarks by track id, observations by both."""
+    """Poses in order of arrival, landmarks by track id, observations by both."""
 
     poses: dict[FrameId, Array] = field(default_factory=dict)
     landmarks: dict[int, Array] = field(default_factory=dict)
@@ -54,18 +54,18 @@ class Scene:
 
     @property
     def metric(self) -> bool:
-        """Whether any relative pose brought scale."""
+        """Whether any relative pose is metric."""
         return any(edge.metric is not None for edge in self.edges)
 
     def observe(self, frame: FrameId, track: int, observation: Observation) -> None:
-        """Add one observation; the first one of a landmark in a frame stays."""
+        """Add one observation; the first one of a landmark in a frame is kept."""
         self.observations.setdefault(track, {}).setdefault(frame, observation)
         self.tracks_of.setdefault(frame, set()).add(track)
 
     def error(self, frame: FrameId, track: int, ray: Array) -> float:
         """Reprojection error at depth 1 of a landmark that ``frame`` sees along ``ray`` (2,).
 
-        0 where it cannot be told, infinite behind the camera.
+        0 if unknown, infinite behind the camera.
         """
         pose, position = self.poses.get(frame), self.landmarks.get(track)
         if pose is None or position is None:
@@ -83,14 +83,14 @@ class Scene:
             self.landmarks.pop(track, None)
 
     def discard(self, tracks: Iterable[int]) -> None:
-        """Drop landmarks with all that was observed of them."""
+        """Drop landmarks with all their observations."""
         for track in tracks:
             for frame in self.observations.pop(track, {}):
                 self.tracks_of[frame].discard(track)
             self.landmarks.pop(track, None)
 
     def merge(self, merged: Mapping[int, int]) -> None:
-        """Replace landmarks by those they turned out to be; the surviving position stays."""
+        """Merge landmarks into others; the surviving landmark keeps its position."""
         for old, new in merged.items():
             for frame, observation in self.observations.pop(old, {}).items():
                 self.tracks_of[frame].discard(old)

@@ -1,4 +1,4 @@
-"""Positions of new landmarks from two or more rays, and how certain a position is."""
+"""Positions of new landmarks from two or more rays, and their covariance."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from superglue_ros.types import FrameId
 
 
 def triangulate_new(scene: Scene, frame: FrameId, focal_px: float, config: BackEndConfig) -> int:
-    """Give a position to each landmark that ``frame`` sees and that has none; returns how many.
+    """Triangulate the landmarks without position that ``frame`` sees; returns their number.
 
-    One is accepted if its rays open wide enough, it lies in front of every camera, and every
-    reprojection error is within ``max_error_px``. Until then its observations wait: a later frame
-    may open the angle.
+    A position is accepted if its rays have enough parallax, it lies in front of every camera, and
+    every reprojection error is within ``max_error_px``. Until then its observations are kept: a
+    later frame may add parallax.
     """
     added = 0
     for track in sorted(scene.tracks_of.get(frame, ())):

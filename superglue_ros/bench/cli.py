@@ -80,7 +80,7 @@ def run_export(args: argparse.Namespace) -> int:
 
 
 def run_bench(args: argparse.Namespace) -> int:
-    """Measure one thing after the other; results so far are always on disk."""
+    """Run the measurements in turn; results so far are always on disk."""
     if args.rounds < 1 or min(args.keypoints) < 1 or not 2 <= args.frames <= 60:
         raise ConfigError("--rounds and --keypoints must be positive, --frames from 2 to 60")
     if args.threads:
@@ -105,7 +105,7 @@ def run_bench(args: argparse.Namespace) -> int:
 def _steps(
     args: argparse.Namespace, images: list[NDArray[np.uint8]], rates: Rates
 ) -> Iterator[tuple[str, Callable[[Results], dict[str, Any]]]]:
-    """Title, and what gives the new values of the results' fields."""
+    """Title of each measurement, and the function that returns its fields of the results."""
 
     def pair(count: int, so_far: Results) -> dict[str, Any]:
         rounds = args.rounds if count <= 1024 else max(1, args.rounds * 1024 // count // 2)
@@ -156,7 +156,7 @@ def _steps(
 
 
 def machine_name() -> str:
-    """Processor and architecture, as the system names them."""
+    """Name of processor and architecture, from the system."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,6 +1,6 @@
-"""The least time the arithmetic allows on this machine: operations over measured rates.
+"""Lower bound of the time on this machine: operations over measured rates.
 
-The rates are those of torch's own matrix product and attention on large operands, taken in the same
+The rates are those of torch's matrix product and attention on large operands, measured in the same
 run as the times they are compared with.
 """
 

@@ -1,4 +1,4 @@
-"""What is timed: the full SuperGlue, and features of two neighbouring frames of the room."""
+"""Inputs of the benchmark: the full SuperGlue, and features of neighbouring frames of the room."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from superglue_ros.types import Features
 
 
 def full_superglue(width: int = 256) -> SuperGlue:
-    """The paper's architecture, 9 times self and cross, with weights that match as trained ones do.
+    """The paper's architecture, 9 times self and cross, with weights that give clear matches.
 
-    Time depends on the architecture, not on the weights; the comparison of results needs scores
-    that are decided, so messages are small and the final projection is near a scaled identity.
+    Time depends on the architecture, not on the weights; the comparison of results needs distinct
+    scores, so messages are small and the final projection is near a scaled identity.
     """
     generator = torch.Generator().manual_seed(0)
     network = SuperGlue(SuperGlueConfig(descriptor_dim=width, width=width)).eval()

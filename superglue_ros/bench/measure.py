@@ -1,4 +1,4 @@
-"""What is measured, one function per table of the report; all return plain rows."""
+"""The measurements, one function per table of the report; all return plain rows."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def pair_row(
 ) -> PairRow:
     """Time one pair of ``count`` keypoints each.
 
-    ``peers``: taking turns with the public implementations, and the log domain timed too.
+    ``peers``: interleaved with the public implementations, and the log domain timed too.
     """
     reference, query = room_features(list(images[:2]), count)
     network = full_superglue(reference.descriptor_dim)
@@ -164,7 +164,7 @@ def compare(
 def window_rows(
     images: Sequence[NDArray[np.uint8]], count: int, sizes: Sequence[int], rounds: int
 ) -> list[WindowRow]:
-    """One frame against windows of different size, taking turns; keyframes come prepared."""
+    """One frame against windows of different size, interleaved; keyframes are prepared."""
     features = room_features(list(images), count)
     query = features[0]
     matcher = _matcher(full_superglue(query.descriptor_dim), query.detector)
@@ -194,7 +194,7 @@ def window_rows(
 
 
 def extract_rows(image: NDArray[np.uint8], count: int, rounds: int) -> list[ExtractRow]:
-    """The package's SuperPoint, and the original's architecture beside ``transformers``."""
+    """The package's SuperPoint, and the original architecture compared with ``transformers``."""
     height, width = image.shape
     options = FrontEndConfig(max_keypoints=count)
     own = make_front_end(Config(front_end=options), CPU)
@@ -232,7 +232,7 @@ def extract_rows(image: NDArray[np.uint8], count: int, rounds: int) -> list[Extr
 
 
 def agreement_rows(network: SuperGlue, kind: str, frames: Sequence[Features]) -> list[AgreementRow]:
-    """Consecutive frames through the engine and through the network it was compiled from."""
+    """Consecutive frames through the engine and through the network it was made from."""
     matcher = _matcher(network, kind)
     rows = []
     for reference, query in pairwise(frames):
@@ -270,7 +270,7 @@ def reference_match(
 def onnx_seconds(
     folder: Path, images: Sequence[NDArray[np.uint8]], count: int, rounds: int
 ) -> dict[str, float]:
-    """The package's networks in both runtimes, taking turns: median seconds."""
+    """The package's networks in both runtimes, interleaved: median seconds."""
     configs = {
         backend: Config(
             front_end=FrontEndConfig(max_keypoints=count), backend=backend, onnx_folder=str(folder)
@@ -291,7 +291,7 @@ def onnx_seconds(
 
 
 def precision_outcomes() -> dict[str, str]:
-    """What the parity check says of networks in bfloat16, and what bfloat16 gains."""
+    """Results of the parity check of networks in bfloat16, and its speed-up."""
     glue, point, full = load_superglue().network, load_superpoint().network, full_superglue()
     taken = {
         "SuperGlue in bfloat16": superglue_dtype(glue, "bfloat16", CPU),

@@ -1,7 +1,7 @@
-"""Peak memory of one pair, in a process of its own: ``python -m superglue_ros.bench.memory N WHO``.
+"""Peak memory of one pair, in a separate process: ``python -m superglue_ros.bench.memory N WHO``.
 
-Prints the peak resident memory in MiB, the interpreter and torch included. ``WHO`` is ``ours``,
-``transformers`` or ``none`` (what the process takes before it matches).
+Prints the peak resident memory in MiB, including the interpreter and torch. ``WHO`` is ``ours``,
+``transformers`` or ``none`` (the process without matching).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from superglue_ros.types import Features
 
 
 def random_features(count: int, seed: int) -> Features:
-    """Features of no image at all: memory does not depend on what they are."""
+    """Random features: memory does not depend on their values."""
     generator = torch.Generator().manual_seed(seed)
     keypoints = torch.rand(count, 2, generator=generator) * torch.tensor([639.0, 479.0])
     descriptors = torch.randn(count, 256, generator=generator)
@@ -56,7 +56,7 @@ def main(count: int, implementation: str) -> None:
 def peak_mib() -> float:
     """Peak resident memory of this process in MiB.
 
-    Linux counts in ``ru_maxrss`` what the parent held when it forked; ``VmHWM`` starts anew.
+    On Linux ``ru_maxrss`` includes the parent's memory at the fork; ``VmHWM`` does not.
     """
     status = Path("/proc/self/status")
     if status.exists():

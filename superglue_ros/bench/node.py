@@ -1,4 +1,4 @@
-"""What the node adds to the networks: from publishing an image to receiving its matches."""
+"""Latency of the node, from publishing an image to receiving its matches."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class NodeRow:
 
 
 def measure_node(output: Path, frames: int, keypoints: int = 512) -> NodeRow | None:
-    """Run the node and a probe as processes of their own; None without a ROS environment.
+    """Run the node and a probe as separate processes; None without a ROS environment.
 
     Raises :class:`~superglue_ros.live.processes.ProcessError` where one of them fails.
     """

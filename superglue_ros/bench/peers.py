@@ -1,6 +1,6 @@
 """Public implementations to compare with: SuperPoint and SuperGlue of ``transformers``, LightGlue.
 
-``transformers`` is given the same weights (``test/parity`` shows that it then computes the same);
+``transformers`` gets the same weights (``test/parity`` shows that its results are then equal);
 LightGlue is another network, timed with random weights and without its early exits.
 """
 
@@ -87,7 +87,7 @@ class LightGluePeer:
 
     @torch.inference_mode()
     def match(self, reference: Features, query: Features) -> Any:
-        """Whatever LightGlue returns."""
+        """LightGlue's output."""
 
         def image(features: Features) -> dict[str, Tensor]:
             return {

@@ -33,7 +33,7 @@ class MemoryRow:
 
 @dataclass(frozen=True)
 class Results:
-    """All that one run measured; empty = not (yet) measured."""
+    """All results of one run; empty = not (yet) measured."""
 
     machine: str
     versions: str
@@ -50,7 +50,7 @@ class Results:
 
 
 def summary(results: Results) -> dict[str, Any]:
-    """What ``summary.json`` holds: all rows, and the ratios by keypoints."""
+    """Contents of ``summary.json``: all rows, and the ratios by keypoints."""
     return {
         "ratio_vs_transformers": {
             str(row.keypoints): row.ratio_vs_transformers for row in results.pairs
@@ -63,7 +63,7 @@ def summary(results: Results) -> dict[str, Any]:
 def write(results: Results, output: Path, document: Path | None) -> None:
     """Write ``summary.json`` and ``performance.png`` to ``output`` and the tables to ``document``.
 
-    In the document everything between the two marks is replaced; the plot goes beside it.
+    In the document the text between the two marks is replaced; the plot is written next to it.
     """
     output.mkdir(parents=True, exist_ok=True)
     text = json.dumps(_finite(summary(results)), indent=2)
@@ -82,7 +82,7 @@ def write(results: Results, output: Path, document: Path | None) -> None:
 
 
 def plot(results: Results, path: Path) -> None:
-    """Seconds per pair over keypoints, ours, the floor and the peers, and our multiple of them."""
+    """Seconds per pair over keypoints of ours, the floor and the peers, and the ratios."""
     figure, (times, ratios) = new_figure(2, row_height=3.0)
     count = np.array([row.keypoints for row in results.pairs])
     curves: dict[str, list[float | None]] = {
@@ -246,7 +246,7 @@ def _same(row: PairRow) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no NaN: None stands for it."""
+    """Replace NaN by None: JSON has no NaN."""
     if isinstance(value, dict):
         return {key: _finite(v) for key, v in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""Paired timings: contenders take turns, so that other load on the machine affects all of them."""
+"""Paired timings: contenders are interleaved, so that other load affects all of them."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What comes from outside: images, sequences, bags, messages, trajectories."""
+"""Input data: images, sequences, bags, messages, trajectories."""

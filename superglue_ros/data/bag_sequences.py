@@ -1,6 +1,6 @@
 """Image sequences to bags, and bags as image sequences.
 
-Poses are those of the camera's optical frame in a fixed world, whatever message carries them.
+Poses are of the camera's optical frame in a fixed world, in any message type.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ POSES = {
 }
 CAMERA_FRAME, WORLD_FRAME = "camera_optical_frame", "world"
 _MAX_DEPTH_DELAY_NS = 20_000_000
-_MAX_WAITING = 30  # images kept until their depth comes
+_MAX_WAITING = 30  # images kept until their depth arrives
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,8 @@ def write_bag(
 class BagSequence:
     """A bag as a sequence of frames.
 
-    ``image`` names the image topic, raw or compressed; "" takes the only one there is. Empty names
-    of the others are found likewise, or go without. ``grey`` gives grey images, converted as the
+    ``image`` names the image topic, raw or compressed; "" selects the only one. Other topics with
+    empty names are selected likewise, or not used. ``grey`` gives grey images, converted as the
     node does it. Raises :class:`DataError` that lists the bag's topics where one is missing or
     ambiguous.
     """
@@ -144,7 +144,7 @@ class BagSequence:
             yield self._item(stamp_ns, image, depths)
 
     def images_at(self, stamps_ns: Collection[int]) -> dict[int, NDArray[np.uint8]]:
-        """The images with these stamps; no other is decoded."""
+        """The images with these stamps; no others are decoded."""
         found = {}
         with BagReader(self.path) as bag:
             for _, _, message in bag.messages([self.topics.image]):
@@ -153,7 +153,7 @@ class BagSequence:
         return found
 
     def _is_due(self, waiting: deque[Any], depths: deque[Any]) -> bool:
-        """Whether no better depth can come for the oldest waiting image."""
+        """Whether no later depth can match the oldest waiting image better."""
         if not self.topics.depth or len(waiting) > _MAX_WAITING:
             return True
         return bool(depths) and depths[-1][0] >= waiting[0][0]
@@ -219,10 +219,10 @@ def image_of(message: Any) -> NDArray[np.uint8]:
 
 
 def grey_of(message: Any) -> NDArray[np.uint8]:
-    """A raw or compressed image message as grey (H, W) uint8, to the bit as the node makes it."""
+    """A raw or compressed image message as grey (H, W) uint8, bit-identical to the node's."""
     if hasattr(message, "encoding"):
         return _decoded(message, "mono8")
-    # A JPEG's own luminance, which differs by a rounding from that of its decoded colours.
+    # A JPEG's luminance differs by rounding from that of its decoded colours.
     flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
     data = np.frombuffer(message.data, np.uint8)
     grey = cv2.imdecode(data, flags) if len(data) else None

@@ -57,7 +57,7 @@ def typestore() -> Typestore:
 
 
 def message_folder() -> Path:
-    """Where ``*.msg`` stand: the source tree's, or the share folder of an installation."""
+    """Folder of the ``*.msg`` files: in the source tree, or the share folder of an installation."""
     here = Path(__file__).resolve()
     for parent in here.parents:
         for folder in (parent / "msg", parent / "share" / _PACKAGE / "msg"):
@@ -146,7 +146,7 @@ class BagReader:
 
 
 class BagWriter:
-    """A new rosbag2 directory. Use it as a context manager: it is complete once that is left.
+    """A new rosbag2 directory. Use it as a context manager: it is complete after exit.
 
     ``overwrite`` replaces an older bag, never another kind of folder. Raises :class:`DataError`.
     """

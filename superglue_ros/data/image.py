@@ -1,4 +1,4 @@
-"""Images on their way into a network: grey, size, tensor.
+"""Preparation of images for a network: grey, size, tensor.
 
 The one place where pixels are rescaled, and its inverse. With the origin in the centre of the
 top-left pixel a change of size maps ``x' = (x + 0.5) / scale - 0.5``.
@@ -39,7 +39,7 @@ def to_grey(image: NDArray[np.generic]) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True, eq=False)
 class Resized:
-    """An image at the network's size, and the way back.
+    """An image at the network's size, with the mapping back.
 
     ``scale_x``, ``scale_y``: pixels of the original per pixel of ``image``.
     """

@@ -1,7 +1,8 @@
-"""NumPy archives with arrays of Python objects, read without running what they contain.
+"""NumPy archives with arrays of Python objects, read without executing code from them.
 
-``numpy.load(allow_pickle=True)`` executes whatever a file asks for. Data sets that keep lists of
-paths, with None for missing ones, need only arrays, texts and None: nothing else is allowed here.
+``numpy.load(allow_pickle=True)`` executes arbitrary code from a file. Data sets with lists of
+paths, with None for missing ones, need only arrays, strings and None: nothing else is allowed
+here.
 """
 
 from __future__ import annotations

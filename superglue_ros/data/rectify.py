@@ -13,7 +13,7 @@ from superglue_ros.geometry.camera import Camera
 
 @dataclass(frozen=True, eq=False)
 class Rectification:
-    """Maps of ``cv2.remap`` that take the distortion out of a camera's images.
+    """Maps of ``cv2.remap`` that undistort a camera's images.
 
     ``camera``: that of the rectified images, with the same intrinsics and size.
     """
@@ -33,9 +33,9 @@ class Rectification:
         return cls(ideal, sources[..., 0], sources[..., 1])
 
     def image(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """An image, interpolated linearly; 0 where the lens saw nothing."""
+        """An image, interpolated linearly; 0 outside the lens's view."""
         return np.asarray(cv2.remap(image, self.map_x, self.map_y, cv2.INTER_LINEAR), np.uint8)
 
     def depth(self, depth: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Depth along the optical axis, the nearest pixel's; 0 where the lens saw nothing."""
+        """Depth along the optical axis, of the nearest pixel; 0 outside the lens's view."""
         return np.asarray(cv2.remap(depth, self.map_x, self.map_y, cv2.INTER_NEAREST), np.float32)

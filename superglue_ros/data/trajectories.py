@@ -1,4 +1,4 @@
-"""Camera trajectories: stamped poses in the TUM text format, and poses in between.
+"""Camera trajectories: stamped poses in the TUM text format, and interpolation.
 
 A line is ``timestamp tx ty tz qx qy qz qw``: seconds, metres, unit quaternion; ``T_world_camera``,
 optical axes.
@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation, Slerp
 
 from superglue_ros.errors import DataError
 
-_NEAR_NS = 1_000_000  # a pose this near in time is taken as it is
+_NEAR_NS = 1_000_000  # a pose this near in time is used without interpolation
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,1 +1,1 @@
-"""The demonstration: a bag over real DDS through the node, to numbers and pictures."""
+"""The demonstration: a bag through the node over real DDS; summary and pictures."""

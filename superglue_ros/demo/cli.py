@@ -16,7 +16,7 @@ from superglue_ros.data.sequences.base import FolderSequence, open_sequence
 from superglue_ros.errors import ConfigError
 from superglue_ros.settings import add_set_option, split_word
 
-# What a laptop without a GPU matches in about a second a frame.
+# A laptop without a GPU matches this in about one second per frame.
 _PARAMETERS = {"front_end.max_keypoints": "512"}
 
 
@@ -86,7 +86,7 @@ def run_demo(args: argparse.Namespace) -> int:
     from superglue_ros.demo.run import run_bag, run_sequence
     from superglue_ros.live.play_and_record import LiveOptions
 
-    # A polite end: the same way out as for an interrupt, so that the children are stopped.
+    # End as on an interrupt, so that the children are stopped.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console()
     options = LiveOptions(
@@ -154,7 +154,7 @@ class _Part:
 
 
 class _Tracked:
-    """A sequence that shows how far it was read."""
+    """A sequence with a progress bar."""
 
     def __init__(self, sequence: FolderSequence) -> None:
         self.name = sequence.name

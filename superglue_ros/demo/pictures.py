@@ -1,4 +1,4 @@
-"""The pictures a run leaves: matches on pairs of frames, and errors over time."""
+"""The pictures of a run: matches on pairs of frames, and errors over time."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def draw_results(results: Results, sequence: BagSequence, folder: Path, title: s
 
 
 def pairs_to_show(pairs: tuple[PairResult, ...]) -> list[PairResult]:
-    """Of each quarter of the run the pair with the longest time between its two frames.
+    """For each quarter of the run, the pair with the longest time between its two frames.
 
-    Pairs without a pose only where there is no other: attempts at a loop mostly fail.
+    Pairs without a pose only if there are no others: most loop candidates fail.
     """
     if not pairs:
         return []
@@ -77,7 +77,7 @@ def _caption(pair: PairResult) -> list[str]:
 
 
 def _plot(path: Path, pairs: tuple[PairResult, ...], title: str) -> None:
-    """Pairs with the newest keyframes apart from those with old ones (loops)."""
+    """Plot pairs with the newest keyframes and pairs with old ones (loops) separately."""
     start = pairs[0].matches.query.stamp_ns
     kinds = {
         "keyframe": [p for p in pairs if p.matches.kind not in _OLD_KEYFRAMES],

@@ -13,7 +13,7 @@ from rich.table import Table
 def print_summary(
     console: Console, summary: Mapping[str, Any], pictures: Sequence[Path], file: Path
 ) -> None:
-    """A table of the summary's figures, and where the pictures are."""
+    """A table of the summary's figures, and the paths of the pictures."""
     table = Table(title=f"{summary['sequence']}: {summary['networks']}", title_justify="left")
     table.add_column("")
     table.add_column("", justify="right")

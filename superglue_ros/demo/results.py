@@ -1,4 +1,4 @@
-"""What the node published, read back from the recorded bag and compared with the truth."""
+"""The node's output, read from the recorded bag and compared with the truth."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class FrameTimes:
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """All that a run gave; ``last_status`` is the node's last word on itself."""
+    """The results of a run; ``last_status`` is the node's last status message."""
 
     pairs: tuple[PairResult, ...]
     times: tuple[FrameTimes, ...]
@@ -94,7 +94,7 @@ def read_results(path: Path, trajectory: Trajectory | None, camera: Camera | Non
 
 
 def summarise(results: Results) -> dict[str, Any]:
-    """The summary's figures: medians over pairs and frames; None where nothing was to compare."""
+    """The summary's figures: medians over pairs and frames; None if there is no data."""
     pairs, times, status = results.pairs, results.times, results.last_status
     epipolar = [p.epipolar_px for p in pairs if p.epipolar_px is not None]
     counts = Counter(pair.status.name.lower() for pair in pairs)
@@ -152,7 +152,7 @@ def true_epipolar_error(
 ) -> NDArray[np.float64]:
     """Distance (K,) of the matches from the true epipolar lines, mean over both images [px].
 
-    NaN everywhere where the true baseline is shorter than a millimetre: there are no such lines.
+    All NaN if the true baseline is shorter than a millimetre: the lines are then undefined.
     """
     t = T_ref_query[:3, 3]
     if np.linalg.norm(t) < 1e-3:

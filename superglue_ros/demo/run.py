@@ -2,7 +2,7 @@
 
     sequence -> bag -> player =DDS=> node =DDS=> recorder -> bag -> errors, pictures, summary
 
-Player, node and recorder are processes of their own in a ROS domain of their own.
+Player, node and recorder are separate processes in a separate ROS domain.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ INPUT_BAG, SUMMARY = "input_bag", "summary.json"
 
 
 def run_sequence(sequence: ImageSequence, options: LiveOptions, console: Console) -> dict[str, Any]:
-    """Write a sequence as a bag, and run that; returns the summary."""
+    """Write a sequence as a bag and run it; returns the summary."""
     options.output.mkdir(parents=True, exist_ok=True)
     path = options.output / INPUT_BAG
     topics = SequenceTopics(depth=SequenceTopics.depth if options.use_depth else "")
@@ -49,7 +49,7 @@ def run_sequence(sequence: ImageSequence, options: LiveOptions, console: Console
 def run_bag(
     sequence: BagSequence, options: LiveOptions, console: Console, name: str = ""
 ) -> dict[str, Any]:
-    """Play a bag to the node, record what it says, compare and draw; returns the summary."""
+    """Play a bag to the node, record its output, compare and draw; returns the summary."""
     options.output.mkdir(parents=True, exist_ok=True)
     _remove_old_pictures(options.output)
     started = time.monotonic()

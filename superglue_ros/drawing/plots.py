@@ -54,7 +54,7 @@ def plot_over_time(
         axis.set_ylabel(label)
         axis.set_ylim(bottom=0)
         if axis.lines:
-            # Above the plot: over the curves it would hide what it explains.
+            # Above the plot, where it hides no curve.
             axis.legend(
                 fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=4, frameon=False
             )

@@ -119,7 +119,7 @@ class SuperGlueEngine:
         (hidden, hidden_bias), (update, update_bias) = _fold_batch_norm(module.mlp)
         own, message = hidden[:, :d], hidden[:, d:]
         # Keys and values have no bias: the softmax cancels that of the keys, and that of the values
-        # # passes through the message unchanged.
+        # passes through the message unchanged.
         hidden_bias = hidden_bias + message @ (merge @ (qkv_bias[2 * d :] + qkv[2 * d :] @ offset))
         hidden_bias = hidden_bias + message @ merge_bias + own @ offset
         bias = torch.cat([qkv_bias[:d] + qkv[:d] @ offset, torch.zeros(2 * d), hidden_bias])

@@ -1,1 +1,1 @@
-"""The node as a process, fed from a bag: what demonstration, evaluation and benchmark share."""
+"""Run the node as a process on a bag; for demonstration, evaluation and benchmark."""

@@ -1,9 +1,9 @@
-"""Play a bag to a node of its own and record what that publishes, over real DDS.
+"""Play a bag to a separate node and record its output, over real DDS.
 
     bag -> player =DDS=> node =DDS=> recorder -> bag
 
-Player, node and recorder are processes of their own in a ROS domain of their own. This is what the
-demonstration and ``evaluate bag --live`` share; the benchmark uses its processes.
+Player, node and recorder are separate processes in a separate ROS domain. Used by the demonstration
+and ``evaluate bag --live``; the benchmark uses its processes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from superglue_ros.live.processes import Child, Children, ProcessError
 
 OUTPUT_BAG = "output_bag"
 
-_IN_FLIGHT = 2  # frames ahead of the node: it never waits, nothing piles up
+_IN_FLIGHT = 2  # frames ahead of the node: it never waits, and no queue builds up
 _PATIENCE_SECONDS = 180.0  # for a start-up on a slow machine, or for one frame
 
 
@@ -47,7 +47,7 @@ def play_and_record(
     console: Console,
     recorded: Sequence[str],
 ) -> None:
-    """Play a bag to a node of its own and record what that publishes into ``OUTPUT_BAG``.
+    """Play a bag to a separate node and record its output into ``OUTPUT_BAG``.
 
     Needs a ROS environment; raises :class:`ConfigError` or :class:`ProcessError`.
     """
@@ -59,7 +59,7 @@ def play_and_record(
     if not options.use_depth and topics.depth:
         played.remove(topics.depth)
     with Children(options.output, env) as children:
-        # All at once: the player waits for the node's inputs and the recorder's.
+        # Start all at once: the player waits for the inputs of node and recorder.
         player = children.start(
             "player",
             "superglue_ros.ros.tools.bag_player",
@@ -102,7 +102,7 @@ def _node_arguments(sequence: BagSequence, options: LiveOptions) -> list[str]:
     with BagReader(sequence.path) as bag:
         compressed = bag.topics[topics.image].type == COMPRESSED
         infos = bag.topics[topics.camera_info].count if topics.camera_info else 0
-    # Drivers that publish their calibration rarely, or bags without any, still give matches.
+    # Drivers that publish their calibration rarely, and bags without any, still give matches.
     calibration = "synchronised" if infos == len(sequence) else ("latest" if infos else "none")
     parameters = {
         "autostart": "true",
@@ -129,7 +129,7 @@ def _node_arguments(sequence: BagSequence, options: LiveOptions) -> list[str]:
 
 
 def _check_started(node: Child) -> None:
-    """Raise where the node could not configure itself: it stays up, to be corrected by hand."""
+    """Raise if the node could not be configured: it then keeps running, to be corrected by hand."""
     errors = [line for line in node.log_lines() if "cannot be" in line]
     if errors:
         raise ProcessError(f"the node did not start: {errors[0]}\n{node.log} tells more")
@@ -144,7 +144,7 @@ def _require_ros() -> None:
 
 
 def progress_bar(console: Console) -> Progress:
-    """How far a count has come, on ``console``."""
+    """A progress bar on ``console``."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -25,7 +25,7 @@ class ProcessError(SuperglueError):
 
 
 class Child:
-    """A Python module that runs as a process of its own.
+    """A Python module that runs as a separate process.
 
     Its output goes to ``log``; the standard output can be read line by line too.
     """
@@ -36,8 +36,8 @@ class Child:
         self._lines: queue.Queue[str] = queue.Queue()
         self._interrupted = False
         with log.open("wb") as file:
-            # A session of its own: an interrupt from the terminal comes to the parent alone, which
-            # then stops its children in order.
+            # A new session: an interrupt from the terminal reaches only the parent, which then
+            # stops its children in order.
             self._process = subprocess.Popen(
                 [sys.executable, "-m", *command],
                 env=env,
@@ -79,7 +79,7 @@ class Child:
             )
 
     def check_running(self) -> None:
-        """As :meth:`check`, and also if it ended at all."""
+        """As :meth:`check`, but raises also if it ended without an error."""
         self.check()
         if self.exit_code is not None:
             raise ProcessError(
@@ -91,17 +91,17 @@ class Child:
         return "\n".join(self.log_lines()[-_LAST_LINES:]) or "(empty)"
 
     def log_lines(self) -> list[str]:
-        """All it wrote so far."""
+        """Its output so far."""
         return self.log.read_text(errors="replace").splitlines()
 
     def interrupt(self) -> None:
-        """Ask it to end, once: a second interrupt would cut its tidying short."""
+        """Interrupt it, once: a second interrupt would cut its cleanup short."""
         if self.exit_code is None and not self._interrupted:
             self._interrupted = True
             self._process.send_signal(signal.SIGINT)
 
     def stop(self, patience: float = 20.0) -> int:
-        """Interrupt it, and if that does not end it, end it; returns its exit code."""
+        """Interrupt it, and kill it if it does not end; returns its exit code."""
         self.interrupt()
         if not self._ended_within(patience):
             self._process.terminate()
@@ -118,7 +118,7 @@ class Child:
 
 
 class Children:
-    """Starts processes, and stops all of them when the block is left."""
+    """Starts processes, and stops all of them on exit from the block."""
 
     def __init__(self, log_folder: Path, env: dict[str, str]) -> None:
         self._folder = log_folder
@@ -142,7 +142,7 @@ class Children:
 
 
 def _die_with_parent(parent: int) -> None:
-    """Linux: the kernel interrupts the child if its parent is killed before it can."""
+    """Linux: the kernel interrupts the child if its parent is killed."""
     if _LIBC is not None:
         _LIBC.prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGINT)
         if os.getppid() != parent:  # it was killed before this

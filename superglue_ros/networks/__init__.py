@@ -1,4 +1,4 @@
-"""The networks and optimal transport as the papers have them, and their weights files.
+"""The networks and optimal transport of the papers, and their weights files.
 
-No settings, no geometry; files in ``weights`` only.
+Without settings and geometry; only ``weights`` reads and writes files.
 """

@@ -8,9 +8,9 @@ from superglue_ros.errors import ConfigError
 
 
 def resolve_device(name: str) -> torch.device:
-    """``auto`` takes the GPU where there is one; anything else is a torch device name.
+    """``auto`` selects the GPU if there is one; anything else is a torch device name.
 
-    Raises :class:`ConfigError` where the name is unknown or the device is not there.
+    Raises :class:`ConfigError` if the name is unknown or the device is not available.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

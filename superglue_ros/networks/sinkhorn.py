@@ -1,15 +1,15 @@
 """Optimal matching layer: partial assignment by optimal transport with dustbins (eq. 8-9).
 
 One iteration, u = log p - logsumexp(Z + v) over columns and then v = log q - logsumexp(Z + u) over
-rows, in four forms that give the same assignment. Which is when:
+rows, in four forms that give the same assignment:
 
 - :func:`log_sinkhorn`, in the log domain: the reference. Slow (an exponential per entry and half
   iteration), any score, differentiable by autograd. The others fall back on it or are tested
   against it.
 - :func:`sinkhorn`, and :func:`transport` that also counts its work: inference. Stabilised kernel
-  scaling that stops early; it reads its progress, so no graph and no autograd.
-- :func:`training_sinkhorn`: the network is trained through it. Plain kernel scaling with a gradient
-  of its own; in the log domain where scores spread too wide for it.
+scaling with early stopping, which is data-dependent: no graph export and no autograd.
+- :func:`training_sinkhorn`: training. Plain kernel scaling with its own gradient; in the log domain
+if the range of scores is too wide.
 - :func:`unrolled_sinkhorn`: export to ONNX. Stabilised kernel scaling without a branch on data.
 
 Kernel scaling: on K = exp(Z + u + v), with potentials u, v absorbed, the iteration is two
@@ -19,14 +19,14 @@ matrix-vector products,
 
 That is exact as long as a and b stay near 1. The Sinkhorn update does not expand in the maximum
 norm (log-sum-exp does not), so with step d = max |v_t - v_(t-1)| the next n iterates drift by at
-most n d: this bounds how long a kernel may be used before it is absorbed anew, and it bounds what
-the remaining iterations can still change. A step too large for a kernel is taken in the log domain:
-that is the first one, from nothing; after it a dustbin holds every step below log(M + N).
+most n d: this bounds how long a kernel may be used before it is absorbed again, and what the
+remaining iterations can still change. A step too large for a kernel, such as the first one from
+zero, is taken in the log domain; afterwards the dustbins keep every step below log(M + N).
 
 All forms take ``scores`` (B, M, N), the ``dustbin`` score (a scalar), and ``mask0`` (B, M),
 ``mask1`` (B, N) bool, True = a keypoint, False = padding. They give (B, M+1, N+1), the logarithm of
-the augmented assignment; entries of padded rows and columns are -inf. Each pair needs a keypoint
-on one side at least: with none there is nothing to transport, and the result means nothing.
+the augmented assignment; entries of padded rows and columns are -inf. Each pair needs at least one
+keypoint on one side; without any the result is undefined.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ MAX_DRIFT = 15.0
 """Largest |log a|, |log b| in inference: a kernel entry at the floor, exp(-60), is below 1e-12 of a
 row sum of at least exp(-15)."""
 CHECK_EVERY = 10
-"""Iterations between two looks at the drift (on a GPU each one waits for the device)."""
+"""Iterations between checks of the drift (on a GPU each check waits for the device)."""
 ABSORB_EVERY = 5
 """Unrolled iterations on one kernel: with dustbins a step is below log(M + N), so five drift by
 less than 45 up to 4096 keypoints."""
 MAX_RANGE = 80.0
-"""Spread of the scores in training that float32 exponentials hold (natural logarithm)."""
+"""Maximum range of the scores in training for float32 exponentials (natural logarithm)."""
 
 
 def augment(scores: Tensor, dustbin: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ def log_sinkhorn(
 ) -> Tensor:
     """Log assignment (B, M+1, N+1) in the log domain: slow, exact, differentiable; the reference.
 
-    Arguments as the module says; in the dtype of ``scores``.
+    Arguments as in the module's docstring; in the dtype of ``scores``.
     """
     z = augment(scores, dustbin)
     log_p, log_q = marginals(z, mask0, mask1)
@@ -98,8 +98,8 @@ def log_sinkhorn(
 class Transport:
     """Result of the optimal transport.
 
-    ``log_assignment`` (B, M+1, N+1), as of :func:`log_sinkhorn`. ``iterations`` made in all, of
-    them ``log_domain`` in the log domain, with ``kernels`` absorptions.
+    ``log_assignment`` (B, M+1, N+1), as of :func:`log_sinkhorn`. ``iterations`` is their total,
+    ``log_domain`` those in the log domain, ``kernels`` the number of absorptions.
     """
 
     log_assignment: Tensor
@@ -184,7 +184,7 @@ def training_sinkhorn(
     The log domain makes several passes over the matrix per iteration, forward and backward. Here
     both directions are products of one kernel matrix with vectors, and the gradient of the kernel
     is a single product of all iterations at the end: an order of magnitude faster on a CPU. Falls
-    back to :func:`log_sinkhorn` where scores spread wider than :data:`MAX_RANGE`.
+    back to :func:`log_sinkhorn` where the range of scores exceeds :data:`MAX_RANGE`.
     """
     z = augment(scores.float(), dustbin)
     log_p, log_q = marginals(z, mask0, mask1)
@@ -236,12 +236,12 @@ def unrolled_sinkhorn(
 ) -> Tensor:
     """Log assignment (B, M+1, N+1) as a fixed sequence of operations, for export.
 
-    Kernels are absorbed every :data:`ABSORB_EVERY` iterations, whatever the drift, because a graph
-    has no use for a loop that looks at its data. The masks are not optional.
+    Kernels are absorbed every :data:`ABSORB_EVERY` iterations regardless of the drift, because a
+    static graph has no data-dependent loop. The masks are not optional.
     """
     z = augment(scores, dustbin)
     log_p, log_q = marginals(z, mask0, mask1)
-    # Minus infinity times zero is no number: the padding's logarithm is a large negative instead.
+    # Minus infinity times zero is NaN: the padding's logarithm is a large negative number.
     p, q = log_p.exp().unsqueeze(2), log_q.exp().unsqueeze(2)
     log_p, log_q = log_p.clamp(min=-1e4), log_q.clamp(min=-1e4)
     v = torch.where(log_q > -1e3, torch.zeros_like(log_q), log_q)

@@ -1,7 +1,7 @@
 """SuperGlue: keypoint encoder, attentional graph neural network, score matrix (eq. 2-7).
 
 One network for a batch of pairs. Sets of unequal size are padded and masked; a padded batch gives
-what its pairs give one by one.
+the same results as its pairs one by one.
 """
 
 from __future__ import annotations
@@ -195,8 +195,8 @@ def initialise_as_optimal_matching(network: SuperGlue, scale: float = 10.0) -> N
     """Make the network equal to the optimal-matching layer on the raw descriptors.
 
     Messages and positional encoding are zero and the final projection is a scaled identity, so a
-    pair scores ``scale`` times the cosine of its unit-length descriptors. Training starts where
-    nearest neighbour already is, and an untrained node already works. Needs ``descriptor_dim`` =
+    pair scores ``scale`` times the cosine of its unit-length descriptors. Training starts at
+    the quality of nearest neighbours, and the node works untrained. Needs ``descriptor_dim`` =
     ``width``, or an input projection that keeps angles.
     """
     gain = (scale * network.config.width**0.5) ** 0.5

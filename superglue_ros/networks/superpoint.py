@@ -20,7 +20,7 @@ CELL = 8
 
 @dataclass(frozen=True)
 class SuperPointConfig:
-    """Architecture: all that a checkpoint's tensors do not say by their shapes.
+    """Architecture: what the shapes of a checkpoint's tensors do not show.
 
     ``exact_sampling`` places descriptors at cell centres, x_cell = (x - 3.5) / 8; the original
     release (and the checkpoints trained with it) stretches that by up to half a cell at the far
@@ -92,7 +92,7 @@ def keypoint_probability(logits: Tensor) -> Tensor:
 def non_maximum_suppression(scores: Tensor, radius: int) -> Tensor:
     """Zero every score (B, H, W) that is not the maximum of its (2 radius + 1) square.
 
-    Maxima suppressed only by pixels that are themselves suppressed come back, in two rounds.
+    Maxima suppressed only by pixels that are themselves suppressed are restored, in two rounds.
     """
     zeros = torch.zeros_like(scores)
     is_max = scores == _window_maximum(scores, radius)
@@ -158,7 +158,7 @@ def refine_keypoints(scores: Tensor, keypoints: Tensor, radius: int = 2) -> Tens
 
     ``scores`` (H, W) before suppression, not negative; ``keypoints`` (N, 2) whole pixels (x, y);
     the square of 2 ``radius`` + 1 pixels around each counts. The detector spreads its probability
-    over the pixels near a corner, and the centre of it is more exact than the largest.
+    over the pixels near a corner; the centre of mass is more exact than the maximum.
     """
     padded = F.pad(scores, (radius, radius, radius, radius))
     offsets = torch.arange(-radius, radius + 1, device=scores.device)

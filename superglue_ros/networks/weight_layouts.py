@@ -1,7 +1,7 @@
 """How other implementations name and arrange the parameters of SuperPoint and SuperGlue.
 
-A layout is told apart by its keys. It says which architecture a file holds and, for every parameter
-of our network, from which keys of the file it is made. ``weights.py`` does the rest, strictly.
+A layout is recognised by its keys. It defines the architecture of a file and, for every parameter
+of our network, the keys it is made from. ``weights.py`` does the rest, strictly.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from superglue_ros.networks.superpoint import SuperPointConfig
 State = Mapping[str, Tensor]
 
 ORIGINAL_HEADS = 4
-"""Attention heads of every published SuperGlue; no tensor's shape tells them."""
+"""Attention heads of every published SuperGlue; no tensor's shape shows them."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One of our parameters: ``combine`` of the file's tensors ``keys``."""
+    """One of our parameters: ``combine`` applied to the file's tensors ``keys``."""
 
     keys: tuple[str, ...]
     combine: Callable[..., Tensor]

@@ -1,9 +1,9 @@
-"""Reading and writing network weights: strict, told apart by their keys, with provenance.
+"""Reading and writing network weights: strict, recognised by their keys, with provenance.
 
 Read: our own safetensors; the key sets of the original SuperPoint and SuperGlue, of those in
 ``transformers`` and of the open SuperPoint (see ``weight_layouts.py``), as ``.safetensors``,
-``.pth`` or ``.pt``. A ``.pth`` file is read with ``weights_only``, so it cannot run code. Whatever
-does not fit exactly raises :class:`WeightsError` naming the file, the key and the fix.
+``.pth`` or ``.pt``. A ``.pth`` file is read with ``weights_only``, so it cannot run code. Anything
+that does not fit exactly raises :class:`WeightsError` naming the file, the key and the fix.
 
 Our own files are safetensors whose metadata holds the format version, the network's name, its
 architecture as JSON, the kind of its descriptors and where the weights come from.
@@ -123,7 +123,7 @@ def save(
     provenance: str,
     half: bool = False,
 ) -> None:
-    """Write our own format, all or nothing: a reader never sees a part of a file.
+    """Write our own format atomically: a reader never sees an incomplete file.
 
     ``half`` stores the layers' weights as float16, half the size; they are read back as float32.
     Biases and batch norm statistics, small but of any magnitude, stay float32.
@@ -151,7 +151,7 @@ _FORMAT_KEY = "superglue_ros_format"
 def _optimal_matching() -> LoadedSuperGlue:
     metadata, _ = _read(PACKAGED / "superpoint.safetensors")
     dim = json.loads(metadata["architecture"])["descriptor_dim"]
-    # With messages and positional encoding at zero, layers only cost time: leave them out.
+    # With messages and positional encoding at zero, layers have no effect: leave them out.
     config = SuperGlueConfig(descriptor_dim=dim, width=dim, graph=False, keypoint_encoder=())
     network = SuperGlue(config)
     initialise_as_optimal_matching(network)
@@ -176,7 +176,7 @@ def _read(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
             )
     except WeightsError:
         raise
-    except Exception as error:  # on bytes that are no pickle the unpickler raises anything
+    except Exception as error:  # the unpickler raises any exception on other bytes
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(
             f"{file} cannot be read as weights ({reason}): the file is truncated, damaged or of "

@@ -1,1 +1,1 @@
-"""Made images with exact ground truth: homographies of photographs, rendered rooms."""
+"""Synthetic images with exact ground truth: homographies of photographs, rendered rooms."""

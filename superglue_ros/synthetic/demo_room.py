@@ -2,7 +2,7 @@
 
 The photographs come inside scikit-image's wheel and are in the public domain, CC0 or without known
 copyright restrictions (brick, gravel, grass, astronaut, chelsea, coffee, rocket, camera, coins,
-hubble, retina, moon, page). The same frames come out on every machine.
+hubble, retina, moon, page). Frames are the same on every machine.
 """
 
 from __future__ import annotations

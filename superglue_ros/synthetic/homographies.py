@@ -1,7 +1,7 @@
 """Image pairs with a known homography, from full-size images (paper, section 5.1 and appendix E).
 
 Both views are warped out of the same large image and lie inside it, so no border artefacts appear.
-Training and evaluation share this recipe. Everything random comes from the generator passed in.
+Training and evaluation share this recipe. All random numbers come from the generator passed in.
 """
 
 from __future__ import annotations

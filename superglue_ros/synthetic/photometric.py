@@ -1,6 +1,6 @@
-"""Photometric changes of grey images: what another camera, exposure or hour would have seen.
+"""Photometric changes of grey images, as by another camera, exposure or time of day.
 
-Shared by training and evaluation. Everything random comes from the generator passed in.
+Shared by training and evaluation. All random numbers come from the generator passed in.
 """
 
 from __future__ import annotations

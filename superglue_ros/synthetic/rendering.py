@@ -2,10 +2,10 @@
 
 Visibility is a z-buffer: the inverse depth of a plane is an affine function of the pixel, so a
 plane costs a few array operations on its bounding box. Colours are sampled from a mip
-pyramid (trilinear), edges at several points per pixel: aliased textures and jagged edges would make
-keypoints that exist in one view only.
+pyramid (trilinear), edges at several points per pixel: aliased textures and jagged edges would
+create keypoints that exist in one view only.
 
-Rooms to render stand in :mod:`superglue_ros.synthetic.rooms`.
+Rooms to render are in :mod:`superglue_ros.synthetic.rooms`.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ Floats = NDArray[np.float32]
 Matrix = NDArray[np.float64]
 
 NEAR_M = 0.05
-"""Nothing nearer than this is drawn [m]."""
+"""Distance of the near plane [m]."""
 
-_ROW = 1024  # scattered samples are handed to cv2.remap in rows: it takes images, not lists
+_ROW = 1024  # samples are passed to cv2.remap in rows: it takes images, not lists
 
 
 class Texture:
@@ -85,7 +85,7 @@ class Texture:
 
 @dataclass(frozen=True, eq=False)
 class Plane:
-    """A textured parallelogram, seen from the side on which its texture reads properly.
+    """A textured parallelogram, visible from the side on which its texture is not mirrored.
 
     ``origin`` (3,) is the world point of the texture's top-left corner; ``edge_u`` and ``edge_v``
     (3,) run along its width and height, in metres. ``gain`` scales the brightness.
@@ -281,10 +281,10 @@ def _colours(
 def _sample_plane(
     texture: Texture, H: Floats, s: Floats, t: Floats, depth: Floats, spacing: float
 ) -> Floats:
-    """Colours of a plane at s, t, averaged over the area that a sample stands for.
+    """Colours of a plane at s, t, averaged over the footprint of a sample.
 
-    That area is longer than wide where the plane is seen obliquely. Two taps along its longer side
-    keep the texture half as blurred as one tap of the side's length would.
+    The footprint is elongated where the plane is seen obliquely. Two taps along its longer side
+    blur the texture half as much as one tap of that length.
     """
     # Derivatives of s, t by the pixel: d(S / W) = (dS - s dW) / W, with 1 / W the depth.
     size = np.array([texture.widths[0], texture.heights[0]], np.float32)
@@ -315,7 +315,7 @@ def _pixel_grid(width: int, height: int) -> tuple[Floats, Floats]:
 
 
 def _pack(levels: list[ImageArray]) -> tuple[ImageArray, Floats, Floats]:
-    """All levels in one image: the first left, the others one below the other beside it.
+    """All levels in one image: the first on the left, the others stacked on its right.
 
     Each has a border of its own edge pixels, so interpolation never reaches a neighbour. Returns
     the image and the offsets (L,), (L,) that turn s * width into a column, t * height into a row.

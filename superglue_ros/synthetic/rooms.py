@@ -42,7 +42,7 @@ def panel(
     height: float,
     gain: float = 1.0,
 ) -> Plane:
-    """An upright (or lying) picture, looked at in direction ``towards`` (3,), unit length."""
+    """An upright (or lying) picture, viewed in direction ``towards`` (3,), unit length."""
     up = _UP if abs(towards[2]) < 0.999 else np.array([0.0, 1.0, 0.0])
     right = np.cross(towards, up)
     right /= np.linalg.norm(right)
@@ -62,7 +62,7 @@ def box(
 ) -> tuple[Plane, ...]:
     """Four sides, top and bottom of a box of ``size`` (3,) metres, turned about z by ``yaw`` [rad].
 
-    ``textures`` are used in turn; the sides are a little darker from one to the next, as lit.
+    ``textures`` are used in turn; each side is a little darker than the one before.
     """
     planes = []
     for side in range(4):
@@ -178,7 +178,7 @@ def random_views(
     """Poses (4, 4) of ``count`` cameras that look at about the same point of the scene.
 
     They stand within ``max_baseline`` times the first camera's distance to that point, rolled by
-    up to ``max_roll`` [rad]. They may still see different things, where a box stands between:
+    up to ``max_roll`` [rad]. A box may still occlude the point in some of them:
     check the overlap with the rendered depths.
     """
     first, target = _random_first_view(rng, scene)

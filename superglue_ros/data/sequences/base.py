@@ -1,4 +1,4 @@
-"""A sequence of images as frames, and how a folder becomes one."""
+"""Image sequences, and the interface of the layouts that open them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ImageSequence(Protocol):
 
     @property
     def name(self) -> str:
-        """What to call it in a report."""
+        """Name in reports."""
 
     def __len__(self) -> int: ...
 
@@ -47,7 +47,7 @@ class ImageSequence(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """What is known of a frame before its files are read.
+    """Metadata of a frame before its files are read.
 
     ``camera``: its calibration, or only the intrinsics (3, 3) where the size is that of the image.
     """
@@ -61,8 +61,8 @@ class Row:
 class FolderSequence:
     """A folder of images; files are read when a frame is asked for.
 
-    ``outdoor``: the scale of its ground truth is that of a reconstruction from photographs, and
-    matches are labelled as the paper does outdoors.
+    ``outdoor``: its ground truth is a reconstruction from photographs, without metric scale, and
+    matches are labelled by the paper's outdoor thresholds.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class FolderSequence:
 
     @property
     def camera(self) -> Camera | None:
-        """The calibration that all frames share; None where they share none."""
+        """The calibration that all frames share; None if there is none."""
         first = self._rows[0].camera
         same = all(row.camera is first for row in self._rows)
         return first if same and isinstance(first, Camera) else None
@@ -98,7 +98,7 @@ class FolderSequence:
 
     @property
     def distorted(self) -> bool:
-        """Whether the lens bends straight lines in any of the images."""
+        """Whether any of the images has lens distortion."""
         return any(isinstance(row.camera, Camera) and row.camera.distorted for row in self._rows)
 
     def intrinsics(self, index: int) -> NDArray[np.float64]:
@@ -179,7 +179,7 @@ def open_sequence(
     """Open a sequence, in the ``layout`` of that name or the one that its files show.
 
     ``depth_unit_m`` is one unit of the depth images in metres; None takes the layout's own.
-    ``root``: where the file names of a layout start from that keeps its lists apart from its
+    ``root``: the folder that file names are relative to, for layouts whose lists are not with the
     images. Raises :class:`DataError` naming file and line where something is missing or malformed.
     """
     path = Path(path)

@@ -1,8 +1,8 @@
 """MegaDepth (Li and Snavely, CVPR 2018) by the scene files of D2-Net's preprocessing.
 
 A scene is one ``scene_info/NNNN.npz`` with image and depth paths (``.h5``), intrinsics and poses
-(``T_camera_world``). The paths start from ``root``; without it, from the folder above
-``scene_info``. Photographs have no order in time: stamps count them, a second apart.
+(``T_camera_world``). Paths are relative to ``root``, by default the folder above
+``scene_info``. Photographs are unordered in time: stamps are consecutive seconds.
 """
 
 from __future__ import annotations

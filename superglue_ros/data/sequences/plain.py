@@ -1,7 +1,7 @@
 """The plain layout: lists in text files.
 
 ``images.txt`` (timestamp, colour file, depth file), ``intrinsics.txt`` (width height fx fy cx cy k1
-k2 p1 p2 [k3]) and ``groundtruth.tum``. Depth is 1 mm per unit unless told otherwise; depth and
+k2 p1 p2 [k3]) and ``groundtruth.tum``. Depth is 1 mm per unit by default; depth and
 ground truth may be missing.
 """
 

@@ -2,7 +2,8 @@
 
 ``color/N.jpg``, ``depth/N.png`` (millimetres, registered to the colour image), ``pose/N.txt``
 (4x4, ``T_world_camera``) and ``intrinsic/intrinsic_color.txt``. Frames without a valid pose, which
-ScanNet writes as infinities, are left out; stamps are made up, 30 frames a second.
+ScanNet writes as infinities, are left out; stamps are generated at 30 frames per
+second.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The layout of the TUM RGB-D benchmark (Sturm et al., IROS 2012).
 
 ``rgb.txt``, ``depth.txt``, ``groundtruth.txt``, associated by time; depth 0.2 mm per unit. The
-calibration is that of an ``intrinsics.txt`` (see the plain layout), or else the published one of
-the camera that the folder's name tells.
+calibration is read from ``intrinsics.txt`` (see the plain layout), or else the published one of the
+camera named in the folder's name.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from superglue_ros.data.trajectories import parse_stamp, read_trajectory, text_r
 from superglue_ros.errors import DataError
 from superglue_ros.geometry.camera import Camera
 
-_MAX_DEPTH_DELAY_NS = 20_000_000  # depth taken further away in time is another frame's
+_MAX_DEPTH_DELAY_NS = 20_000_000  # depth further away in time belongs to another frame
 
 # fx fy cx cy k1 k2 p1 p2 k3 as published with the benchmark.
 _INTRINSICS = {

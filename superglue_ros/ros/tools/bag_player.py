@@ -89,7 +89,7 @@ class BagPlayer(Node):
                 )
             self._executor.spin_once(timeout_sec=0.05)
         # A subscriber may discover its publisher later than the reverse; it misses messages sent
-        # # in between.
+        # in between.
         end = time.monotonic() + (_SETTLE if names else 0.0)
         while (left := end - time.monotonic()) > 0:
             self._executor.spin_once(timeout_sec=left)
