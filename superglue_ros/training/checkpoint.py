@@ -1,7 +1,7 @@
-"""Checkpoints: written all or nothing, read strictly.
+"""Checkpoints: written atomically, read strictly.
 
-A full disk or a killed process leaves the previous checkpoint as it was: write to a temporary file
-beside it, flush, rename.
+A full disk or a killed process leaves the previous checkpoint intact: write to a temporary file in
+the same folder, flush, rename.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FORMAT = 1
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Replace ``path`` by ``data``, or leave it untouched; raises :class:`DataError` on failure."""
+    """Replace ``path`` by ``data`` atomically; raises :class:`DataError` on failure."""
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

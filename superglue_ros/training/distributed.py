@@ -1,4 +1,4 @@
-"""Several processes by ``torchrun``: each draws its own batches, gradients are averaged."""
+"""Training in several processes of ``torchrun``: each draws its batches, gradients are averaged."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from superglue_ros.networks.device import resolve_device
 
 @dataclass(frozen=True)
 class Group:
-    """One process among ``size``; ``rank`` 0 writes and speaks."""
+    """One process among ``size``; ``rank`` 0 writes files and logs."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def leads(self) -> bool:
-        """Whether it is this process that writes checkpoints and logs."""
+        """Whether this process writes checkpoints and logs."""
         return self.rank == 0
 
 
 def training_device(name: str) -> torch.device:
     """The device of this process; on several GPUs each process of ``torchrun`` takes its own.
 
-    Raises :class:`ConfigError` where the device is not there, or there are fewer than processes.
+    Raises :class:`ConfigError` if it is not available, or there are fewer GPUs than processes.
     """
     device = resolve_device(name)
     if device.type == "cuda" and device.index is None:
@@ -56,10 +56,10 @@ def join_group(device: torch.device) -> Group:
 
 
 def leave_group(group: Group) -> None:
-    """Part from the other processes, all at once; nothing to do in a group of one.
+    """Leave the process group, all processes together; does nothing in a group of one.
 
-    The first process still writes when the others have made their last step: nobody closes a
-    connection, or ends, before everybody is done.
+    The first process still writes files after the last step of the others: no process closes its
+    connection or exits before all are done.
     """
     if group.size > 1:
         dist.barrier()

@@ -1,9 +1,9 @@
-"""Growing: a trained SuperGlue becomes a larger one, which begins as it is.
+"""Grow a trained SuperGlue into a larger one that starts with the same function.
 
-Layers that are added send messages of zero. In a wider network the old channels, heads and hidden
-units come first and read nothing of the new ones; those begin random, or as the part of the
-descriptors that the old input projection dropped, but nothing that is already there listens to them
-yet. What listens has a gradient, so all of it can learn.
+Added layers send zero messages. In a wider network the old channels, heads and hidden units come
+first and do not read the new ones. New units start random, or as the part of the descriptors that
+the old input projection dropped; the weights that read them start at zero but have a gradient, so
+all of them can learn.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from superglue_ros.errors import WeightsError
 from superglue_ros.networks.superglue import SuperGlue
 
-_NEW_SCORES = 0.02  # new rows of the final projection: from exactly zero they could not learn
+_NEW_SCORES = 0.02  # new rows of the final projection; exactly zero would have no gradient
 
 
 @torch.no_grad()
 def grow(network: SuperGlue, smaller: SuperGlue) -> None:
-    """Copy ``smaller`` into ``network``, which may have more layers, and more width and heads.
+    """Copy ``smaller`` into ``network``, which may have more layers, width and heads.
 
-    What both compute is equal where only layers are added, and nearly so where width is. Raises
+    Outputs are equal if only layers are added, and nearly equal if width is added. Raises
     :class:`WeightsError` where they differ in anything else, or in the size of their heads.
     """
     wanted, had = asdict(network.config), asdict(smaller.config)
@@ -48,7 +48,7 @@ def grow(network: SuperGlue, smaller: SuperGlue) -> None:
 
 
 def silence(layer: Any) -> None:
-    """Let a layer's messages begin as zero, which leaves every representation as it is."""
+    """Initialise a layer's messages to zero, which leaves every representation unchanged."""
     nn.init.zeros_(layer.mlp[-1].weight)
     nn.init.zeros_(layer.mlp[-1].bias)
 
@@ -85,7 +85,7 @@ def _widen(network: SuperGlue, smaller: SuperGlue) -> None:
 
 
 def _widen_input(ours: Any, theirs: Any) -> None:
-    """New channels show directions of the descriptors that the old projection is blind to."""
+    """New channels project directions of the descriptors that the old projection dropped."""
     d = theirs.out_features
     _place(ours, theirs, torch.arange(d), torch.arange(theirs.in_features))
     _, _, directions = torch.linalg.svd(theirs.weight.float())
@@ -96,7 +96,7 @@ def _widen_input(ours: Any, theirs: Any) -> None:
 
 
 def _blocks(count: int, small: int, large: int) -> Tensor:
-    """Places of the old channels among ``count`` blocks that grew from ``small`` to ``large``."""
+    """Indices of the old channels in ``count`` blocks that grew from ``small`` to ``large``."""
     return torch.cat([block * large + torch.arange(small) for block in range(count)])
 
 

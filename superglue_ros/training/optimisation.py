@@ -89,7 +89,7 @@ class MuonAdamW:
         return [group for part in self._parts for group in part.param_groups]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradients."""
+        """Reset the gradients."""
         for part in self._parts:
             part.zero_grad(set_to_none=set_to_none)
 
@@ -103,7 +103,7 @@ class MuonAdamW:
         return {"parts": [part.state_dict() for part in self._parts]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from :meth:`state_dict`."""
+        """Restore :meth:`state_dict`."""
         for part, values in zip(self._parts, state["parts"], strict=True):
             part.load_state_dict(values)
 
@@ -127,7 +127,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
-        """Move towards ``network``; early steps count more, or the start would stay for long."""
+        """Move towards ``network``; early steps have more weight, to forget the start sooner."""
         decay = min(self.decay, (step + 1) / (step + 10))
         for mean, value in zip(
             self.network.state_dict().values(), network.state_dict().values(), strict=True

@@ -1,7 +1,8 @@
-"""Which number format trains fastest here: measured, never assumed.
+"""The fastest number format for training on this machine, by measurement.
 
 bfloat16 is four times as fast as float32 on a CPU with AMX and hundreds of times slower on one
-without any support; no flag tells these machines apart reliably.
+without any support; no CPU flag
+distinguishes these machines reliably.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def fastest_dtype(device: str) -> torch.dtype:
     Measured on a CPU; on a GPU bfloat16 wherever it has units for it.
     """
     if device.startswith("cuda"):
-        # A GPU takes as long to start products of this size as to compute them: nothing to measure.
+        # On a GPU, launching products of this size takes as long as computing them: do not measure.
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     times = {dtype: _time(dtype, device) for dtype in (torch.float32, torch.bfloat16)}
     # A clear gain only: bfloat16 costs accuracy and conversions.
@@ -51,9 +52,9 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
 
 
 def channels_last(network: Network) -> Network:
-    """Lay convolution weights out channels last, which halves their time on a CPU.
+    """Store convolution weights channels last, which halves their time on a CPU.
 
-    With ``to``: ``contiguous`` leaves weights of one input channel as they are, and the first,
+    Uses ``to``: ``contiguous`` does not change weights with one input channel, and the first and
     largest maps would be computed in the slow layout.
     """
     for parameter in network.parameters():
@@ -63,7 +64,7 @@ def channels_last(network: Network) -> Network:
 
 
 def _time(dtype: torch.dtype, device: str) -> float:
-    """Seconds for one convolution and one product of the sizes that training meets."""
+    """Seconds for one convolution and one product of the sizes in training."""
     x = torch.ones(1, 64, 60, 80, dtype=dtype, device=device)
     x = x.contiguous(memory_format=torch.channels_last)
     weight = torch.ones(64, 64, 3, 3, dtype=dtype, device=device)

@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: a live line, a CSV log, and curves as a picture."""
+"""Progress of a run: a live line, a CSV log, and plotted curves."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rich.progress import (
 
 
 class RunLog:
-    """Rows of numbers per step in a CSV file; a resumed run goes on where its checkpoint stands."""
+    """Rows of numbers per step in a CSV file; a resumed run continues at its checkpoint."""
 
     def __init__(self, path: Path, first_step: int) -> None:
         self.path = path
@@ -122,7 +122,7 @@ class LiveProgress:
             )  # fmt: skip
 
     def say(self, text: str) -> None:
-        """Print a line of its own."""
+        """Print a separate line."""
         (self._bar.console if self._bar else self._console).print(text, highlight=False)
 
 

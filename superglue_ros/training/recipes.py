@@ -37,7 +37,7 @@ class SequenceSource:
 
 @dataclass(frozen=True)
 class ViewRecipe:
-    """Which view sets are drawn, and how many keypoints each view gets."""
+    """Settings of drawn view sets and of the keypoints per view."""
 
     source: str = setting(
         "homography", "Kind of view sets.", choices=("homography", "rooms", "sequences")
@@ -64,7 +64,7 @@ class ViewRecipe:
 
 @dataclass(frozen=True)
 class CacheRecipe(ViewRecipe):
-    """View sets to extract features of, once."""
+    """Settings of a feature cache."""
 
     detector: str = ""  # SuperPoint weights; empty takes the package's own
     output: str = "cache"
@@ -79,10 +79,10 @@ class CacheRecipe(ViewRecipe):
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the curriculum, on stored features or on pairs that are drawn at every step.
+    """A stage of the curriculum, on stored features or on pairs drawn at every step.
 
-    ``caches`` maps folders to how often they are drawn from; ``views`` says what pairs are drawn. A
-    stage has one of both: raises :class:`ConfigError` otherwise.
+    ``caches`` maps folders to sampling weights; ``views`` defines the drawn pairs. A stage has
+    exactly one of the two: raises :class:`ConfigError` otherwise.
     """
 
     name: str
@@ -107,9 +107,9 @@ class Stage:
 class SuperGlueRecipe:
     """Training of SuperGlue.
 
-    ``start``: ``matching`` begins as the optimal-matching layer on the raw descriptors, ``random``
-    as PyTorch initialises, any other value is a weights file, and an empty one the package's own; a
-    network of more layers or width than the file's begins as what the file holds (see
+    ``start``: ``matching`` is the optimal-matching layer on the raw descriptors, ``random`` is
+    PyTorch's initialisation, any other value is a weights file, empty for the package's own. A
+    network with more layers or width than the file's is grown from it (see
     :mod:`superglue_ros.training.growth`). ``detector``: SuperPoint weights for stages with
     ``views``, empty takes the package's own; a cache names the detector it was made with.
     """
@@ -191,8 +191,8 @@ class SuperPointRecipe:
 class EndToEndRecipe:
     """Training of SuperGlue and the descriptor head together; detection is frozen (section 5.4).
 
-    ``superpoint`` and ``superglue`` are weights files, empty takes the package's own; ``views``
-    says what pairs are drawn.
+    ``superpoint`` and ``superglue`` are weights files, empty for the package's own; ``views``
+    defines the drawn pairs.
     """
 
     output: str

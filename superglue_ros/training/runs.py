@@ -45,7 +45,7 @@ def export(
     """Write the weights of a recipe's run, float16. ``kind`` names a SuperPoint's descriptors.
 
     An end-to-end run gives two files: ``output`` is the SuperPoint, ``superglue.safetensors``
-    beside it the matcher. Raises :class:`DataError` where the run has no checkpoint.
+    in the same folder the matcher. Raises :class:`DataError` where the run has no checkpoint.
     """
     values = override(read_yaml(recipe_path), overrides)
     checkpoint = Path(str(values.get("output", ""))) / CHECKPOINT

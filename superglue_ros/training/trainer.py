@@ -1,7 +1,7 @@
-"""The training loop of both networks: what to minimise comes as an :class:`Objective`.
+"""The training loop of both networks, for an :class:`Objective`.
 
-Every random choice of a step comes from (seed, step, process), so a run resumed in the middle gives
-the numbers of a run in one go.
+All random choices of a step depend on (seed, step, process), so a resumed run gives the same
+numbers as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class TrainingError(SuperglueError, ArithmeticError):
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """The loop around the steps."""
+    """Settings of the training loop."""
 
     seed: int = setting(0, "Seed of everything random.", low=0)
     precision: str = setting(
@@ -63,13 +63,13 @@ class LoopConfig:
 
 
 class Objective(Protocol):
-    """What is trained: a network, and the loss of one step."""
+    """A network to train, and the loss of one step."""
 
     network: nn.Module
     device: torch.device
 
     def architecture(self) -> dict[str, Any]:
-        """What a checkpoint must agree in to fit this network."""
+        """The architecture that a checkpoint must match."""
         ...
 
     def parameters(self) -> list[nn.Parameter]:
@@ -123,7 +123,7 @@ class Trainer:
 
     @property
     def exported(self) -> nn.Module:
-        """The network to validate and to ship: the moving average, where there is one."""
+        """The network to validate and export: the moving average, if there is one."""
         return self.average.network if self.average else self.objective.network
 
     def run(self) -> None:
@@ -173,7 +173,7 @@ class Trainer:
     def _batches(self) -> Iterator[tuple[int, Any]]:
         step = self.step
         while step < self.steps:
-            # Worker processes begin anew with a stage, and with what its data are by then.
+            # Worker processes restart at each stage, with its data at that time.
             end = min(self.objective.stage_end(step) or self.steps, self.steps)
             yield from batches(
                 self.objective,

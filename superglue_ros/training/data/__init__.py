@@ -1,1 +1,1 @@
-"""What training learns from: corpus, view sets with ground truth, labels, cached features."""
+"""Training data: corpus, view sets with ground truth, labels, cached features."""

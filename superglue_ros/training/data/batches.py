@@ -62,7 +62,7 @@ class PairBatch:
 
 
 class PairSampler:
-    """Draws batches from weighted caches; a batch depends on the generator alone."""
+    """Draws batches from weighted caches; a batch depends only on the generator."""
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ def collate(samples: Sequence[PairSample]) -> PairBatch:
 
 
 def read_pair(shard: Shard, index: int) -> PairSample:
-    """Pair ``index`` of a shard as it is: all keypoints, in order."""
+    """Pair ``index`` of a shard unchanged: all keypoints, in order."""
     i, j = shard.pairs[index].tolist()
     m, n = int(shard.counts[i]), int(shard.counts[j])
     labels = MatchLabels(
@@ -130,7 +130,7 @@ def read_pair(shard: Shard, index: int) -> PairSample:
 
 
 def augment(whole: PairSample, rng: np.random.Generator, config: SamplingConfig) -> PairSample:
-    """A training sample of a pair: a random order of its images, a random part of its keypoints."""
+    """A training sample of a pair: random image order, random subset of the keypoints."""
     if rng.random() < 0.5:
         whole = PairSample(
             (whole.sides[1], whole.sides[0]),

@@ -1,8 +1,8 @@
-"""Cached features and labels: SuperPoint runs once per view, SuperGlue trains at its own cost.
+"""Cached features and labels: SuperPoint runs once per view, not in SuperGlue's training.
 
-A cache is a folder of shards, ``*.safetensors``, each complete in itself: a run may start on the
-first ones while more are being made. A cache names the detector it was made with, and features of
-different detectors don't mix.
+A cache is a folder of independent shards, ``*.safetensors``: a run may start on the first ones
+while more are being made. A cache names the detector it was made with; features of different
+detectors cannot be mixed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from superglue_ros.training.data.views import ViewSet, label_views
 
 NMS_RADIUS = 4  # the paper's
 _FORMAT = "superglue_ros_features_1"
-SCORE_THRESHOLD = 5e-4  # low: the number of keypoints is what limits, as in the paper
+SCORE_THRESHOLD = 5e-4  # low: the number of keypoints is the limit, as in the paper
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +74,7 @@ def extract(
     """Features of grey images of one size. With ``rng``, random keypoints fill up every set.
 
     The paper adds random keypoints for efficient batches and robustness (section 4); they have
-    score 0 and the descriptor of where they lie.
+    score 0 and the descriptor at their position.
     """
     batch = torch.from_numpy(np.stack(images)).unsqueeze(1).float().div(255)
     probability, descriptors = engine.maps(batch)
@@ -102,7 +102,7 @@ def make_shard(
     rule: LabelRule = PAPER,
     min_matches: int = 10,
 ) -> Shard:
-    """Features and labels of all pairs of ``view_sets``; pairs of fewer matches are left out."""
+    """Features and labels of all pairs of ``view_sets``; pairs with fewer matches are dropped."""
     views: list[ViewFeatures] = []
     sizes, pairs, labels = [], [], []
     for view_set in view_sets:
@@ -140,7 +140,7 @@ def make_shard(
 
 
 def write_shard(shard: Shard, path: Path, detector: str, config: str) -> None:
-    """Save a shard, all or nothing. ``detector`` is the descriptor kind, ``config`` the recipe."""
+    """Save a shard atomically. ``detector`` is the descriptor kind, ``config`` the recipe."""
     metadata = {"format": _FORMAT, "detector": detector, "config": config}
     tensors = {key: value.contiguous() for key, value in vars(shard).items()}
     write_atomically(path, save(tensors, metadata))

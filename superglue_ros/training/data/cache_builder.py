@@ -38,10 +38,10 @@ _PHOTOGRAPH_SIDE = 2560
 
 
 def build_cache(recipe: CacheRecipe, split: str = "train") -> Path:
-    """Make all shards of ``recipe`` that are not there yet; returns the cache's folder.
+    """Make all missing shards of ``recipe``; returns the cache's folder.
 
-    Shard i depends on (seed, i) alone: an interrupted build goes on, and gives the same files,
-    whichever of the recipe's processes makes it. Raises :class:`DataError` where the folder holds a
+    Shard i depends only on (seed, i): an interrupted build can be continued, and the files do not
+    depend on the process that makes them. Raises :class:`DataError` where the folder holds a
     cache of another recipe.
     """
     folder = Path(recipe.output)
@@ -56,7 +56,7 @@ def build_cache(recipe: CacheRecipe, split: str = "train") -> Path:
         for index in track(missing, str(folder), console=console):
             make(index)
         return folder
-    # Started afresh, not forked: a GPU can't be used on both sides of a fork.
+    # Spawned, not forked: a GPU can't be used in both parent and child of a fork.
     context = multiprocessing.get_context("spawn")
     count = min(recipe.processes, len(missing))
     with context.Pool(count, _start_process, (recipe, split)) as pool:
@@ -81,7 +81,7 @@ class _ShardMaker:
         recipe = self._recipe
         rng = np.random.default_rng([recipe.seed, index])
         count = min(recipe.sets_per_shard, recipe.sets - index * recipe.sets_per_shard)
-        draw = self._make_drawer()  # nothing is carried over from one shard to the next
+        draw = self._make_drawer()  # no state is carried over between shards
         sets = [draw(rng) for _ in range(count)]
         filler = rng if recipe.random_keypoints else None
         shard = make_shard(self._engine, sets, recipe.keypoints, filler, recipe.labels)
@@ -109,8 +109,8 @@ def _shard_path(recipe: CacheRecipe, index: int) -> Path:
 
 
 def _config(recipe: CacheRecipe) -> str:
-    """What two builds of a cache must agree in (JSON): not how many sets, which only add shards,
-    nor by what machine.
+    """The settings that two builds of a cache must share (JSON): not the number of sets, which only
+    adds shards, nor those of the machine.
     """
     values = asdict(replace(recipe, sets=1))
     for key in ("device", "processes"):
@@ -119,7 +119,7 @@ def _config(recipe: CacheRecipe) -> str:
 
 
 def view_drawer(recipe: ViewRecipe, split: str) -> Callable[[], Draw]:
-    """What makes drawers of view sets; each starts afresh, without what another has kept."""
+    """A factory of drawers of view sets; drawers share no state."""
     if recipe.source == "sequences":
         draw = SequenceDrawer(recipe)
         return lambda: draw
@@ -138,7 +138,7 @@ def _photograph_views(
 
 
 class _RoomDrawer:
-    """Rooms from a shelf of textures that is filled anew from time to time: making them is slow."""
+    """Rooms from a pool of textures that is renewed from time to time: making them is slow."""
 
     def __init__(self, recipe: ViewRecipe, images: Sequence[CorpusImage]) -> None:
         self._recipe, self._images = recipe, images

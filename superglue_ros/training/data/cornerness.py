@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _SMOOTHING_PX = 1.0  # of the image, against noise
-_WINDOW_PX = 9  # in which gradients are gathered
-_NOISE_FLOOR = 0.1  # squared gradient, (grey levels / pixel)^2, of what noise leaves
+_WINDOW_PX = 9  # over which gradients are summed
+_NOISE_FLOOR = 0.1  # squared gradient, (grey levels / pixel)^2, of residual noise
 
 
 def cornerness(image: NDArray[np.uint8]) -> NDArray[np.float32]:

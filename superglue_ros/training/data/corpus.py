@@ -1,7 +1,7 @@
 """A corpus of images for training: provenance, licence, near-duplicates, and a fixed test split.
 
 A corpus is a folder with ``manifest.jsonl``, one line per image, and the images themselves, which
-stay where the packages or the user put them.
+stay in their original folders.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ TEST_SHARE = 6
 """One photograph in this many belongs to the test split, chosen by its hash."""
 
 KINDS = ("photographs", "training-photographs", "textures")
-"""What a source's images are: photographs, of which some are for testing, photographs that only
-train, so that the test split stays as it is when a source is added, and textures, which only train.
+"""Kinds of images: photographs, some of them for testing; photographs for training only, so that a
+new source does not change the test split; and textures, for training only.
 """
 
 _ENDINGS = {".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".webp", ".bmp", ".tif", ".tiff"}
 _DUPLICATE_BITS = 40  # of 256: near-duplicates differ in fewer bits of their difference hash
-# Maps of a renderer, icons and drawings that packages keep beside their photographs.
+# Maps of a renderer, icons and drawings that packages contain besides photographs.
 _NOT_PICTURES = (
     "norm", "_n.", "_nm", "_s.", "spec", "gloss", "_g.", "luma", "_h.", "height", "alpha", "mask",
     "minimap", "preview", "screenshot", "font", "hud", "menu", "logo", "icon", "noise", "banner",
@@ -74,7 +74,7 @@ class CorpusImage:
 def debian_sources(packages: Sequence[tuple[str, str]], folder: Path) -> list[Source]:
     """Download and unpack ``packages`` of (name, kind) below ``folder``.
 
-    A package that can't be had is reported and left out; raises :class:`DataError` if none can.
+    A package that can't be downloaded is logged and skipped; raises :class:`DataError` if all fail.
     """
     sources = []
     for name, kind in packages:
@@ -124,7 +124,7 @@ def collect(sources: Iterable[Source], folder: Path) -> list[CorpusImage]:
 def read_manifest(folder: str | Path, split: str = "") -> list[CorpusImage]:
     """The corpus in ``folder``; ``split`` is ``train``, ``test``, or empty for both.
 
-    Paths come back absolute. Raises :class:`DataError` where there is no valid manifest, or no
+    Paths are absolute. Raises :class:`DataError` where there is no valid manifest, or no
     image of the split in it.
     """
     file = Path(folder) / MANIFEST
@@ -159,12 +159,12 @@ def read_grey(path: str | Path) -> NDArray[np.uint8]:
 
 
 def split_of(sha256: str, kind: str) -> str:
-    """``test`` for one in :data:`TEST_SHARE` photographs that may test, by its content alone."""
+    """``test`` for one in :data:`TEST_SHARE` photographs allowed for testing, by content only."""
     return "test" if kind == "photographs" and int(sha256[:8], 16) % TEST_SHARE == 0 else "train"
 
 
 def _inspect(path: Path, source: Source) -> tuple[CorpusImage, NDArray[np.bool_]] | None:
-    """The image's line and difference hash, or None where it is of no use."""
+    """The image's line and difference hash, or None if it is unusable."""
     if path.suffix.lower() not in _ENDINGS or path.is_symlink() or not path.is_file():
         return None
     if path.stat().st_size < 40_000 or any(word in path.name.lower() for word in _NOT_PICTURES):
@@ -174,7 +174,7 @@ def _inspect(path: Path, source: Source) -> tuple[CorpusImage, NDArray[np.bool_]
         return None
     if image.ndim == 3 and image.shape[2] == 4:
         if (image[..., 3] < 250).mean() > 0.02:
-            return None  # a cut-out on nothing
+            return None  # a cut-out on a transparent background
         image = image[..., :3]
     grey = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     small = cv2.resize(grey, (256, 192), interpolation=cv2.INTER_AREA)

@@ -13,8 +13,8 @@ from superglue_ros.errors import DataError
 def unpack_package(name: str, folder: Path) -> None:
     """Download the Debian package ``name`` and unpack it into ``folder`` (made if missing).
 
-    Raises :class:`DataError` where the tools or the package are missing. A folder that is there
-    already is left as it is.
+    Raises :class:`DataError` where the tools or the package are missing. An
+    existing folder is not changed.
     """
     if folder.is_dir():
         return

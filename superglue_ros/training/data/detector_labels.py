@@ -1,7 +1,7 @@
 """Detector labels for crops: keypoints by a teacher, or corners of synthetic shapes.
 
-A label file holds C crops with up to K points each, best first: what SuperPoint learns to find
-again in every view of the crop.
+A label file holds C crops with up to K points each, best first, which SuperPoint learns to detect
+in every view of the crop.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _MIN_POINTS = 100  # a crop with fewer shows too little to learn from
 
 @dataclass(frozen=True)
 class LabelRecipe:
-    """Crops and where their labels come from."""
+    """Crops and the source of their labels."""
 
     output: str
     teacher: str = setting(
@@ -108,7 +108,7 @@ def make_labels(recipe: LabelRecipe) -> Path:
 
 
 def read_labels(path: str | Path) -> LabelledCrops:
-    """Read a label file; raises :class:`DataError` where it is none."""
+    """Read a label file; raises :class:`DataError` if it is invalid."""
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
             return LabelledCrops(**{key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118

@@ -1,9 +1,9 @@
-"""Pairs drawn at every step instead of stored ones.
+"""Training pairs drawn at every step instead of stored.
 
 Homographies of photographs and rooms are new each time: an image pair is never seen twice (paper,
-section 5.1). A sequence has a fixed number of pairs of frames. Views are drawn in main memory, by
-the processes that draw ahead where a run has some; SuperPoint finds their keypoints in the process
-that trains (paper, section 4, "Training details").
+section 5.1). A sequence has a fixed number of pairs of frames. Views are drawn in main memory,
+by worker processes if the run has any; SuperPoint detects their keypoints in the training
+process (paper, section 4, "Training details").
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _IMAGES_AT_ONCE = 8  # SuperPoint's first maps of 64 images of 640x480 would tak
 
 @dataclass(frozen=True, eq=False)
 class DrawnPairs:
-    """Pairs of views, and the generator that the random choices about their keypoints come from."""
+    """Pairs of views, and the generator for the random choices about their keypoints."""
 
     sets: Sequence[ViewSet]
     rng: np.random.Generator
@@ -43,15 +43,15 @@ class DescribedPair:
 
 
 class PairSource:
-    """Draws ``pairs`` pairs of training views a step; they depend on the generator alone."""
+    """Draws ``pairs`` pairs of training views per step; they depend only on the generator."""
 
     def __init__(self, recipe: ViewRecipe, pairs: int) -> None:
         self._pairs = pairs
         self._make_drawer = view_drawer(recipe, "train")
 
     def draw(self, rng: np.random.Generator) -> DrawnPairs:
-        """The pairs of one step, and ``rng`` as they leave it."""
-        # A drawer of its own for every step: a resumed run has nothing from steps before.
+        """The pairs of one step, and ``rng`` in its state afterwards."""
+        # A new drawer for every step: a resumed run has no state of earlier steps.
         draw = self._make_drawer()
         return DrawnPairs([draw(rng) for _ in range(self._pairs)], rng)
 
@@ -61,7 +61,7 @@ def describe(
 ) -> list[DescribedPair]:
     """Features of ``drawn`` pairs by ``engine``, on its device, and their labels.
 
-    Every view has up to ``recipe.keypoints``, or just as many with ``recipe.random_keypoints``.
+    Every view has up to ``recipe.keypoints``, or exactly as many with ``recipe.random_keypoints``.
     """
     images = [image for views in drawn.sets for image in views.images]
     filler = drawn.rng if recipe.random_keypoints else None

@@ -1,4 +1,4 @@
-"""Batches for the steps of a run, drawn in place or ahead of time by worker processes."""
+"""Batches for the steps of a run, drawn in the training process or ahead by worker processes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Batch = TypeVar("Batch")
 
 
 class Draws(Protocol):
-    """What draws batches; in worker processes it must not touch a GPU."""
+    """A source of batches; in worker processes it must not use a GPU."""
 
     def draw(self, step: int, rng: np.random.Generator) -> Any:
         """The batch of ``step``, in main memory."""
@@ -23,7 +23,7 @@ class Draws(Protocol):
 
 
 class _Steps(Dataset[Any]):
-    """The batch of every step: it depends on (seed, step, process) alone, not on who draws it."""
+    """The batch of every step; it depends only on (seed, step, process), not on the worker."""
 
     def __init__(self, source: Draws, seed: int, rank: int) -> None:
         self._source, self._seed, self._rank = source, seed, rank
@@ -37,9 +37,9 @@ class _Steps(Dataset[Any]):
 def batches(
     source: Draws, steps: range, seed: int, rank: int, workers: int
 ) -> Iterator[tuple[int, Any]]:
-    """A seed for what is random in the step itself, and its batch, for each of ``steps``.
+    """For each of ``steps``, a seed for the step's own randomness, and its batch.
 
-    With ``workers`` that many processes draw ahead; the batches and their order are the same.
+    ``workers`` processes draw ahead; the batches and their order do not depend on their number.
     """
     drawn = _Steps(source, seed, rank)
     if workers == 0:
@@ -51,10 +51,10 @@ def batches(
         num_workers=workers,
         collate_fn=_as_it_is,
         worker_init_fn=_one_thread,
-        multiprocessing_context="fork",  # what has been read is shared, not read again
+        multiprocessing_context="fork",  # data already read is shared
     )
     threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # before the fork: a child can't take OpenCV's pool of threads down
+    cv2.setNumThreads(1)  # before the fork: a child can't stop OpenCV's thread pool
     try:
         return iter(loader)
     finally:

@@ -46,10 +46,10 @@ class PosedFrames:
         return len(self._sequence)
 
     def view(self, index: int, size: tuple[int, int]) -> PosedView | None:
-        """A frame at ``size`` (width, height), None where it has no depth or no pose.
+        """A frame at ``size`` (width, height), None if it has no depth or no pose.
 
         The image is cropped about its centre to the aspect of ``size``, then resized. Raises
-        :class:`DataError` where its files do not fit each other.
+        :class:`DataError` if its files are inconsistent.
         """
         if self._sequence.pose(index) is None:
             return None
@@ -92,10 +92,10 @@ class PosedFrames:
 
 
 class SequenceDrawer:
-    """Draws view sets whose neighbouring views share a part of what they see.
+    """Draws view sets whose neighbouring views overlap.
 
-    Every sequence is drawn as often as any other, as the paper samples as many pairs of every
-    scene. Raises :class:`DataError` where none fits the recipe.
+    Every sequence is drawn equally often, as the paper samples equally many pairs per scene. Raises
+    :class:`DataError` if none fits the recipe.
     """
 
     def __init__(self, recipe: ViewRecipe) -> None:
@@ -134,8 +134,8 @@ def _frames_of(source: SequenceSource) -> PosedFrames:
 def _draw(
     rng: np.random.Generator, length: int, views: int, gap: tuple[int, int]
 ) -> list[int] | None:
-    """Frames of a set; None where the draw ran over the end."""
-    if gap[1] == 0:  # photographs in no order
+    """Frames of a set; None if the draw exceeds the end."""
+    if gap[1] == 0:  # unordered photographs
         return [int(i) for i in rng.permutation(length)[:views]] if length >= views else None
     gaps = rng.integers(gap[0], gap[1] + 1, views - 1)
     first = int(rng.integers(max(length - int(gaps.sum()), 1)))

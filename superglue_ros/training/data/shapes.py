@@ -1,7 +1,7 @@
-"""Synthetic shapes with known corners (MagicPoint, SuperPoint paper section 4): labels for nothing.
+"""Synthetic shapes with known corners (MagicPoint, SuperPoint paper section 4): labels at no cost.
 
-Corners of drawn shapes are unambiguous keypoints; a detector that has learned them is
-the start of homographic adaptation on photographs.
+Corners of drawn shapes are unambiguous keypoints; a detector trained on them is the start of
+homographic adaptation on photographs.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _background(rng: np.random.Generator, width: int, height: int) -> Image:
 
 
 def _colour(rng: np.random.Generator, image: Image) -> int:
-    """A grey level well apart from the background's."""
+    """A grey level with enough contrast to the background."""
     mean = float(image.mean())
     while True:
         level = int(rng.integers(0, 256))
@@ -102,7 +102,7 @@ def _cube(image: Image, rng: np.random.Generator) -> Points:
 
 
 def _ellipses(image: Image, rng: np.random.Generator) -> Points:
-    """Shapes without corners: nothing is to be found in them."""
+    """Shapes without corners: no keypoints to detect."""
     height, width = image.shape
     for _ in range(int(rng.integers(1, 6))):
         centre = rng.integers((0, 0), (width, height)).tolist()
@@ -120,7 +120,7 @@ _SHAPES: tuple[Callable[[Image, np.random.Generator], Points], ...] = (
 def _warp_board(
     image: Image, board: Image, rng: np.random.Generator, width: int, height: int
 ) -> Points:
-    """Draw a board of cells in perspective; the points where its cells meet."""
+    """Draw a board of cells in perspective; returns the points where its cells meet."""
     rows, columns = board.shape
     cells = np.array([[0, 0], [columns, 0], [columns, rows], [0, rows]], np.float32)
     frame = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * 0.7 + 0.15

@@ -47,7 +47,7 @@ class ViewSet(Protocol):
 
     @property
     def thresholds(self) -> LabelThresholds:
-        """What the ground truth deserves."""
+        """Thresholds according to the accuracy of the ground truth."""
         ...
 
     def project(self, keypoints: NDArray[np.floating], i: int, j: int) -> Projection:
@@ -115,7 +115,7 @@ def label_views(
 
 @dataclass(frozen=True)
 class RoomConfig:
-    """How rendered rooms are looked at."""
+    """Cameras in rendered rooms."""
 
     max_baseline: float = setting(
         0.6, "Largest step between views, in parts of the distance to what they look at.", low=0.02
@@ -144,7 +144,7 @@ def homography_views(
     low, high = seen.min(axis=0), seen.max(axis=0)
     room = np.array([image.shape[1] - 1.0, image.shape[0] - 1.0])
     largest = float((room / (high - low)).min())
-    # The largest crop is the rule; small ones, in which little is to be seen, the exception.
+    # Most crops are as large as possible; small ones, which show little, are rare.
     scale = largest * rng.uniform(recipe.min_crop, 1.0)
     offset = rng.uniform(0.0, 1.0, 2) * (room - scale * (high - low)) - scale * low
     source_from_first = np.array([[scale, 0, offset[0]], [0, scale, offset[1]], [0, 0, 1.0]])
@@ -183,7 +183,7 @@ def room_views(
         rendered = [render(scene, matrix, width, height, pose) for pose in poses]
         images = [distort(image, rng, photometric) for image, _ in rendered]
         depths = [depth for _, depth in rendered]
-        # Depth is exact, so the homography's thresholds hold, not those of noisy sensors.
+        # Depth is exact, so the thresholds for homographies apply, not those for noisy sensors.
         views = PosedViews(
             images=images,
             depths=depths,

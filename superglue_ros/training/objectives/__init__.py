@@ -1,1 +1,1 @@
-"""What training minimises: equation 10 and the objective of each network."""
+"""Training objectives: equation 10 and the objective of each network."""

@@ -1,8 +1,8 @@
 """End-to-end training (paper, section 5.4): gradients from SuperGlue into the descriptors.
 
 The detector is frozen, and no loss but SuperGlue's is used. The paper keeps a second copy of
-SuperPoint for the descriptors; here the encoder that both heads share is frozen too and the
-descriptor head learns, so that the result is one SuperPoint that detects what it did before.
+SuperPoint for the descriptors; here the shared encoder is frozen too and only the
+descriptor head is trained, so that the result is one SuperPoint with unchanged detections.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from superglue_ros.training.recipes import EndToEndRecipe
 
 
 class DescriptorAndMatcher(nn.Module):
-    """A SuperPoint, of which the descriptor head learns, and the SuperGlue that reads it."""
+    """A SuperPoint, whose descriptor head is trained, and the SuperGlue that uses it."""
 
     def __init__(self, describe: SuperPoint, match: SuperGlue) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class DescriptorAndMatcher(nn.Module):
 
 
 class EndToEndObjective:
-    """SuperGlue and the descriptors it reads, on pairs drawn on the fly."""
+    """SuperGlue and its input descriptors, on pairs drawn at every step."""
 
     def __init__(self, recipe: EndToEndRecipe) -> None:
         self.recipe = recipe
@@ -50,7 +50,7 @@ class EndToEndObjective:
         self.network = DescriptorAndMatcher(superpoint, matcher.network).to(self.device)
         for part in (superpoint.descriptor, matcher.network):
             part.requires_grad_(True)
-        # The statistics of batch norm stay: a few images per step are too few for new ones.
+        # Batch norm statistics are fixed: a step has too few images to estimate them.
         self.network.eval()
         matcher.network.train()
         self._dtype = resolve_dtype(recipe.loop.precision, self.device)
@@ -80,7 +80,7 @@ class EndToEndObjective:
         """Mean loss of the pairs."""
         views, config = self.recipe.views, self.recipe.loss
         images = [image for view_set in batch.sets for image in view_set.images]
-        # Made anew at every step: the descriptor head has changed.
+        # Made again at every step: the descriptor head has changed.
         engine = SuperPointEngine(self.network.describe, self.device, self._dtype)
         pairs = describe(engine, batch, views)
         maps = self._describe(images)

@@ -1,4 +1,4 @@
-"""Losses on the log assignment (paper, eq. 10) and what a batch says about its quality."""
+"""Losses on the log assignment (paper, eq. 10), and precision and recall of a batch."""
 
 from __future__ import annotations
 
@@ -117,5 +117,5 @@ def match_quality(
 
 
 def _masked_sum(values: Tensor, mask: Tensor) -> Tensor:
-    """Sum over dimension 1 where ``mask``; what is masked may be infinite."""
+    """Sum over dimension 1 where ``mask``; other entries may be infinite."""
     return values.masked_fill(~mask, 0.0).sum(1)

@@ -1,4 +1,4 @@
-"""What SuperGlue minimises: the negative log likelihood of the labels of pairs (paper, eq. 10)."""
+"""SuperGlue's objective: the negative log likelihood of the labels of pairs (paper, eq. 10)."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ from superglue_ros.training.recipes import Stage, SuperGlueRecipe
 
 _VALIDATION_PAIRS = 96
 _VALIDATION_ITERATIONS = 50
-_START_PAIRS = 8  # that scale, dustbin and projection of the start are chosen by
+_START_PAIRS = 8  # for choosing scale, dustbin and projection of the start
 _START_FACTORS = (0.5, 1.0, 2.0, 3.0)  # of the recipe's scale
 _START_COSINES = (0.3, 0.5, 0.6, 0.7, 0.8)  # where a match becomes likelier than none
 
 
 @dataclass(frozen=True, eq=False)
 class StagePairs:
-    """Pairs drawn for a step, and the stage that says what is made of them."""
+    """Pairs drawn for a step, and their stage."""
 
     pairs: DrawnPairs
     stage: Stage
@@ -106,7 +106,7 @@ class SuperGlueObjective:
     def stage_end(self, step: int) -> int | None:
         """See :class:`superglue_ros.training.trainer.Objective`."""
         index = self._stage_index(step)
-        self._source(index)  # read here, once, and not by every process that draws
+        self._source(index)  # read here once, not in every worker process
         return int(self._ends[index]) if index + 1 < len(self._ends) else None
 
     def draw(self, step: int, rng: np.random.Generator) -> PairBatch | StagePairs:
@@ -146,8 +146,8 @@ class SuperGlueObjective:
     def _calibrate(self, shards: list[Shard]) -> None:
         """Choose scale and dustbin of the optimal-matching start by their loss on one batch.
 
-        Adam moves the dustbin by no more than the learning rate per step: it would never get from
-        1 to where scores of tens need it.
+        Adam moves the dustbin by no more than the learning rate per step: from 1 it would never
+        reach the value that scores of tens need.
         """
         pairs = [(shard, i) for shard in shards for i in range(len(shard.pairs))]
         pairs = pairs[:_START_PAIRS]
@@ -182,7 +182,7 @@ class SuperGlueObjective:
                 batch.keypoints1, batch.scores1, batch.descriptors1, batch.size1, batch.mask1
             )
             f0, f1 = network.propagate(x0, x1, mask0, mask1).float().chunk(2)
-        # The score matrix needs float32: bfloat16 has steps of 0.1 at scores of 20.
+        # The score matrix needs float32: bfloat16 has a resolution of 0.1 at scores of 20.
         scores = f0[:, :m] @ f1[:, :n].transpose(1, 2) / network.config.width**0.5
         return training_sinkhorn(scores, network.dustbin, iterations, batch.mask0, batch.mask1)
 
@@ -197,7 +197,7 @@ class SuperGlueObjective:
         return self._sources[index]
 
     def _first_shards(self) -> list[Shard]:
-        """Features to start by: the first cache, or a few pairs of the kind that are drawn."""
+        """Features for the start: the first cache, or a few drawn pairs."""
         stage = self.recipe.stages[0]
         if stage.views is None:
             return self._read(next(iter(stage.caches)))
@@ -241,7 +241,7 @@ class SuperGlueObjective:
 def enable_gradient_checkpointing(network: SuperGlue) -> None:
     """Recompute every layer in the backward pass instead of keeping its intermediate values.
 
-    Batch norm sees a batch twice then, which moves its running statistics a little faster.
+    Batch norm then sees every batch twice, so its running statistics move a little faster.
     """
     for layer in network.gnn:
         layer.forward = functools.partial(  # type: ignore[method-assign]
@@ -250,7 +250,7 @@ def enable_gradient_checkpointing(network: SuperGlue) -> None:
 
 
 def _freeze_batch_norm(network: SuperGlue) -> None:
-    """What is trained is then the network that is used, whatever else is in the batch."""
+    """Fix the batch norm statistics: training then uses the network as in inference."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm1d):
             module.eval()
@@ -274,10 +274,10 @@ def _start(recipe: SuperGlueRecipe, shards: list[Shard]) -> SuperGlue:
 
 
 def _project_on_principal_components(network: SuperGlue, shards: list[Shard]) -> None:
-    """Set the input projection so that cosines of the descriptors are kept as far as can be.
+    """Set the input projection to preserve the cosines of descriptors as well as possible.
 
-    It also brings the elements of unit-length descriptors to unit size, and the final projection
-    takes that back: the layers' messages are of that size from the first steps on, and would drown
+    It also scales the elements of unit-length descriptors to unit size, and the final projection
+    reverts that: the layers' messages have unit size from the first steps on, and would dominate
     anything smaller.
     """
     some = torch.cat([shard.descriptors[:, ::8].float().flatten(0, 1) for shard in shards[:8]])

@@ -1,12 +1,12 @@
-"""What SuperPoint minimises: to find labelled points in every view, and to tell them apart.
+"""SuperPoint's objective: detect labelled points in every view, with distinctive descriptors.
 
 Detector: cross-entropy over the 64 pixels of a cell and "no keypoint" (SuperPoint paper, eq. 1-3),
 with a soft target: the higher the teacher ranks a point, the closer its target is to 1, so the
-scores learn the ranking that the choice of the best keypoints needs; with ``edge_ratio``, points
-along edges, which no detector finds again in another view, get lower targets. Descriptors:
+scores learn the teacher's ranking, by which the best keypoints are selected. With ``edge_ratio``,
+points along edges, which are not repeatable, get lower targets. Descriptors:
 cross-entropy of the true partner among all points of the batch, in both directions (InfoNCE),
-instead of the paper's hinge loss over all pairs of cells; the points are labelled ones, or those
-that the network detects.
+instead of the paper's hinge loss over all pairs of cells; the points are labelled, or detected by
+the network.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class _Pair:
 
 @dataclass(frozen=True, eq=False)
 class SuperPointBatch:
-    """P pairs of views, the views of a pair in turn.
+    """P pairs of views, the two views of a pair adjacent.
 
     ``images`` (2P, H, W) uint8; ``cells`` and ``target`` (2P, h, w), see :func:`detector_loss`;
     ``second_from_first`` (P, 3, 3); where labelled points are described, ``points0`` and
@@ -171,7 +171,7 @@ class SuperPointObjective:
         return {"validation P": float(precision), "validation R": float(recall)}
 
     def _forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Logits and, where they are trained, unit descriptors of grey images (B, H, W) uint8."""
+        """Logits and, if trained, unit-length descriptors of grey images (B, H, W) uint8."""
         x = images.unsqueeze(1).float().div(255)
         x = x.contiguous(memory_format=torch.channels_last)
         with autocast(x.device, self._dtype):
@@ -218,7 +218,7 @@ class SuperPointObjective:
         return loss, {"descriptor": float(loss.detach()), "hits": hits}
 
     def _shared(self, pair: _Pair, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """A random part of the points that both views show, clear of their edges, as detected."""
+        """Random points visible in both views, away from their borders, with detection noise."""
         limits = np.array([self.recipe.width, self.recipe.height])
         inside = [((v.points > 3) & (v.points < limits - 4)).all(axis=1) for v in pair.views]
         both = np.flatnonzero(inside[0] & inside[1])
@@ -264,9 +264,9 @@ def detect(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
 def match_detections(
     points: Tensor, valid: Tensor, second_from_first: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Which detections of two views are the same point.
+    """Ground-truth correspondences of the detections of two views.
 
-    ``points`` (2P, N, 2) and ``valid`` (2P, N), the views of a pair in turn; ``second_from_first``
+    ``points`` (2P, N, 2) and ``valid`` (2P, N), the views of a pair adjacent; ``second_from_first``
     (P, 3, 3). Returns reprojection errors (P, N, N) [px], infinite where there is no keypoint, and
     the true pairs (P, N, N): nearest of each other, and under 3 px.
     """
@@ -285,9 +285,9 @@ def detection_loss(
 ) -> tuple[Tensor, float]:
     """Cross-entropy of the partner among the detections of all views, in both directions.
 
-    ``a``, ``b`` (P, N, D) descriptors, ``errors`` and ``true`` of :func:`match_detections`. What
-    nearest neighbours meet is what is trained: keypoints where the detector puts them, with those
-    that have no partner among the candidates. Detections near the partner need not differ from it.
+    ``a``, ``b`` (P, N, D) descriptors, ``errors`` and ``true`` of :func:`match_detections`. Trains
+    the situation of nearest-neighbour matching: keypoints at detected positions, and candidates
+    that include keypoints without partner. Detections near the partner need not differ from it.
     Also returns how often the partner is the nearest of its view, in per cent.
     """
     pair, i, j = true.nonzero(as_tuple=True)
