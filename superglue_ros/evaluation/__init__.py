@@ -1,1 +1,1 @@
-"""How good is it: the paper's metrics and tables, rosbag replay, comparison and reports."""
+"""Evaluation: the paper's metrics and tables, rosbag replay, comparison and reports."""

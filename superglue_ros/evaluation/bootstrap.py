@@ -1,4 +1,4 @@
-"""Bootstrap confidence intervals, so that noise is not read as progress."""
+"""Bootstrap confidence intervals."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def paired_difference(
 ) -> tuple[float, float, float]:
     """Statistic of ``second`` minus that of ``first`` on the same cases, and its interval.
 
-    Both are resampled together: what makes a case hard for both does not widen the interval. An
-    interval that does not contain 0 is a difference that the number of cases can show.
+    Both are resampled together: the common difficulty of cases does not widen the interval. An
+    interval without 0 is a significant difference.
     """
     if len(first) != len(second):
         raise ValueError(f"{len(first)} and {len(second)} cases are not the same cases")

@@ -1,4 +1,4 @@
-"""What the commands of ``superglue-ros evaluate`` do, and what they print."""
+"""The commands of ``superglue-ros evaluate`` and their printed output."""
 
 from __future__ import annotations
 
@@ -53,17 +53,17 @@ SHORTHANDS = {
     "precision": "precision",
     "refinement": "refinement",
 }
-"""Options of the commands, and the settings that they are short for."""
+"""Options of the commands, and the settings that they set."""
 
 
 def method_spec(args: argparse.Namespace) -> MethodSpec:
-    """The method that the options describe: --set over single options over the YAML file.
+    """The method of the options: --set overrides single options, which override the YAML file.
 
-    Without a file the number of keypoints is the paper's for the data at hand.
+    Without a file the number of keypoints is the paper's for this kind of data.
     """
     values: dict[str, Any] = {"front_end": {"max_keypoints": args.usual_keypoints}}
     if args.config:
-        load(args.config, Config)  # its own mistakes are reported with its name
+        load(args.config, Config)  # its own errors name the file
         values = read_yaml(args.config)
     values = override(values, [*shorthands(args, SHORTHANDS), *args.set])
     front_end = values.setdefault("front_end", {})
@@ -212,7 +212,7 @@ def timing_command(args: argparse.Namespace) -> int:
 
 def bag_command(args: argparse.Namespace) -> int:
     """A recording, offline, live or as recorded."""
-    # Here, so that all else runs where rosbags is not installed, as beside a peer's torch.
+    # Imported here, so that the other commands run without rosbags.
     from superglue_ros.data.bag_sequences import BagSequence
     from superglue_ros.evaluation.bag.judge import BagProtocol
     from superglue_ros.evaluation.bag.run import BagOptions, run_bag

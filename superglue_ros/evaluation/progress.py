@@ -1,4 +1,4 @@
-"""Progress bars: on a terminal live, in a log one line at the end."""
+"""Progress bars: live on a terminal, one final line in a log."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ console = Console(stderr=True)
 
 
 def track(items: Iterable[T], total: int, what: str) -> Iterator[T]:
-    """Pass the items on and show how far it is."""
+    """Yield the items and show the progress."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -1,6 +1,6 @@
 """``evaluate bag --back-end``: the trajectory of a recording with and without the back-end.
 
-The example back-end takes what the middle-end said of every frame, offline, live or as recorded.
+The example back-end takes the middle-end's results of every frame, offline, live or recorded.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def with_back_end(
     GTSAM or evo.
     """
     try:
-        # Here: of all evaluations only this one needs the extras of the back-end.
+        # Imported here: only this evaluation needs the extras of the back-end.
         from superglue_ros.back_end import accuracy, pictures
         from superglue_ros.back_end.bundle_adjuster import BundleAdjuster
         from superglue_ros.back_end.offline import Session
@@ -94,6 +94,6 @@ def trajectory_table(found: dict[str, Any]) -> Table:
 
 
 def _frame_ids(outcomes: Sequence[FrameOutcome]) -> dict[int, FrameId]:
-    """The full id of every frame that some pair names, as query or as reference."""
+    """The full id of every frame in a pair, as query or as reference."""
     said = [pair.said.matches for o in outcomes for pair in o.pairs if pair.said is not None]
     return {one.id: one for matches in said for one in (matches.reference, matches.query)}

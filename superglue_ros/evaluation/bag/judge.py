@@ -1,4 +1,4 @@
-"""The middle-end along a recording, judged frame by frame against ground truth."""
+"""Evaluation of the middle-end on a recording, frame by frame against ground truth."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _WITH_ROTATION = (*_WITH_DIRECTION, PoseStatus.ROTATION_ONLY)
 
 @dataclass(frozen=True)
 class BagProtocol:
-    """How poses are judged.
+    """Protocol of the evaluation of poses.
 
-    Below a true baseline of ``min_baseline`` metres a pair is judged by its rotation alone. Above
+    Below a true baseline of ``min_baseline`` metres only the rotation of a pair is evaluated. Above
     it, a pose without a direction is a failure. ``max_gap_s``: ground truth is interpolated over
     gaps up to this long.
     """
@@ -49,7 +49,7 @@ def judge(
     camera: Camera | None,
     protocol: BagProtocol,
 ) -> list[dict[str, Any]]:
-    """One record per frame and reference; frames without any reference get one without."""
+    """One record per frame and reference; one for frames without a reference."""
     records = []
     for outcome in outcomes:
         for pair in outcome.pairs or (None,):
@@ -63,7 +63,7 @@ def summarise(
     truth: Trajectory | None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Totals of a recording. Nothing in it depends on the clock: equal runs write equal bytes."""
+    """Summary of a recording. Independent of times: equal runs write equal bytes."""
     paired = [outcome for outcome in outcomes if outcome.pairs]
     valid = [o for o in paired if any(p.pose_status in _WITH_DIRECTION for p in o.pairs)]
     usable = [o for o in paired if any(p.pose_status in _WITH_ROTATION for p in o.pairs)]
@@ -104,11 +104,11 @@ def summarise(
 
 
 def chain(outcomes: Sequence[FrameOutcome], truth: Trajectory | None) -> tuple[Trajectory, bool]:
-    """Camera poses from the relative poses, each frame behind the first reference that holds.
+    """Camera poses from the relative poses, each frame from its first valid reference.
 
-    The longest run of connected frames, in the frame of its first camera. Where a pose has no
-    scale, its translation takes the true length (0 without truth): the trajectory then shows the
-    drift in rotation and direction alone. The flag says whether all scales were the node's own.
+    The longest run of connected frames, in the frame of its first camera. A pose without
+    scale takes the true length of its translation (0 without truth): the trajectory then shows only
+    the drift in rotation and direction. The flag is True if all scales are the node's own.
     """
     parts: list[dict[int, tuple[int, Floats]]] = []
     home: dict[int, int] = {}

@@ -1,6 +1,6 @@
-"""What the middle-end said about every frame of a bag: offline without DDS, or as recorded live.
+"""Results of the middle-end for every frame of a bag: offline without DDS, or recorded live.
 
-Both give the same :class:`FrameOutcome`, so they are judged by the same code and can be compared.
+Both give the same :class:`FrameOutcome`, so the same code evaluates both and they can be compared.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Floats = NDArray[np.float64]
 class PairOutcome:
     """One frame against one reference frame; points (K, 2) float32 pixels, ``x_ref = R x + t``.
 
-    ``said`` is all that the middle-end published of the pair, for a back-end.
+    ``said`` are the published results of the pair, for a back-end.
     """
 
     reference_id: int
@@ -55,7 +55,7 @@ class PairOutcome:
 
 @dataclass(frozen=True, eq=False)
 class FrameOutcome:
-    """One frame: keypoints, pairs, seconds per stage; ``refused`` says why there is nothing."""
+    """One frame: keypoints, pairs, seconds per stage; ``refused``: the reason, "" if it was not."""
 
     id: int
     stamp_ns: int
@@ -68,7 +68,7 @@ class FrameOutcome:
 def offline(
     sequence: BagSequence, config: Config, use_depth: bool = False
 ) -> Iterator[FrameOutcome]:
-    """Run the pipeline over a bag in the order of recording, frame by frame, nothing dropped.
+    """Run the pipeline over a bag in the order of recording, without dropping frames.
 
     Frames are numbered from 1, as the node does. ``sequence`` must give grey images.
     """
@@ -102,7 +102,7 @@ def offline(
 
 
 def recorded(path: Path) -> list[FrameOutcome]:
-    """What a live node published, from a recorded bag, in the order of the frames.
+    """The output of a live node, from a recorded bag, in the order of the frames.
 
     Raises :class:`DataError` where topics are missing, or where the node dropped frames.
     """

@@ -54,7 +54,7 @@ from superglue_ros.settings import to_mapping
 class BagOptions:
     """What to run: ``live`` through a node over DDS, ``recorded`` from its recorded outputs.
 
-    ``back_end``: give what the matcher says to the example back-end too.
+    ``back_end``: also run the example back-end on the matcher's results.
     """
 
     live: bool = False
@@ -66,7 +66,7 @@ class BagOptions:
 
 
 def deterministic(config: Config) -> Config:
-    """The same settings without limits of time: what comes out depends on the images alone."""
+    """The same settings without time limits, so that results depend only on the images."""
     return replace(config, keyframes=replace(config.keyframes, relocalise_budget_s=0.0))
 
 
@@ -80,7 +80,7 @@ def run_bag(
     label: str = "",
     seed: int = 0,
 ) -> Results:
-    """Run, judge and write ``output``. ``sequence`` must give grey images."""
+    """Run, evaluate and write ``output``. ``sequence`` must give grey images."""
     if truth is None:
         truth = sequence.trajectory
     if truth is not None:
@@ -141,7 +141,7 @@ def node_parameters(config: Config) -> dict[str, str]:
 def _live(
     sequence: BagSequence, config: Config, options: BagOptions, output: Path
 ) -> list[FrameOutcome]:
-    # Imported here: it is the only way into this module that needs ROS.
+    # Imported here: only live runs need ROS.
     from superglue_ros.live.play_and_record import OUTPUT_BAG, LiveOptions, play_and_record
 
     live = LiveOptions(
@@ -162,7 +162,7 @@ def _mode(options: BagOptions) -> str:
 
 
 def _method(spec: MethodSpec, config: Config, options: BagOptions) -> dict[str, Any]:
-    """What was run; of a recording only its place is known."""
+    """What was run; for a recording, only its path."""
     if options.recorded is not None:
         return {"method": {"recorded": str(options.recorded)}}
     return {"method": spec.fingerprint(), "settings": to_mapping(config)}

@@ -93,7 +93,7 @@ def trajectory_errors(
         _, _, scale = aligned.align(reference, correct_scale=correct_scale)
         out |= {"scale": float(scale), "alignment": "all poses"}
     except GeometryException:
-        # Positions on a line leave the turn about it open; the orientations do not.
+        # Positions on a line leave the rotation about it open; orientations do not.
         aligned.align_origin(reference)
         out["alignment"] = "first pose"
     ate = metrics.APE(metrics.PoseRelation.translation_part)
@@ -110,7 +110,7 @@ def trajectory_errors(
 
 
 def require_evo() -> None:
-    """Evo is imported where it is used: few commands need it, and it takes seconds to load."""
+    """Import evo on use: few commands need it, and it takes seconds to load."""
     if find_spec("evo") is None:
         raise ConfigError("ground-truth files and trajectory errors need evo: pip install evo")
 

@@ -1,8 +1,8 @@
 """The ablations of table 4, as configurations of the network.
 
-Two ways to weights for a variant: trained for it (files named after it in a folder), or a trained
-network with that part switched off (knock-out), which costs no training and says what the network
-relies on, not what it could have learned without.
+Weights of a variant are either trained for it (files named after it in a folder), or those of a
+trained network with that part switched off (knock-out). The latter needs no training and shows what
+the network relies on, not what it could have learned without that part.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from superglue_ros.networks.weights import LoadedSuperGlue, load_superglue, save
 
 @dataclass(frozen=True)
 class Variant:
-    """A row of table 4: its name there, and what it changes of the full network."""
+    """A row of table 4: its name, and its changes to the full network."""
 
     key: str
     title: str

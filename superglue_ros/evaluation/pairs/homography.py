@@ -38,7 +38,7 @@ class HomographyCase(PairCase, Protocol):
 
 @dataclass(frozen=True)
 class HomographyProtocol:
-    """How matches are judged; the defaults are the paper's (appendix E)."""
+    """Evaluation protocol; the defaults are the paper's (appendix E)."""
 
     correct_px: float = 3.0
     ransac_px: float = 3.0
@@ -59,7 +59,7 @@ class HomographyProtocol:
 
 @dataclass
 class SyntheticCase:
-    """Pair ``index`` of a seeded set: the same seed and index give the same pair, alone or not."""
+    """Pair ``index`` of a seeded set: it depends only on seed and index."""
 
     path: Path
     name: str
@@ -85,7 +85,7 @@ class SyntheticCase:
         return self._pair().homography
 
     def release(self) -> None:
-        """Forget the images; they are made again on demand."""
+        """Release the images; they are made again on demand."""
         self._made = None
 
     def _pair(self) -> HomographyPair:
@@ -138,7 +138,7 @@ def synthetic_cases(
     photometric: PhotometricRecipe,
     paths: Sequence[Path] | None = None,
 ) -> list[SyntheticCase]:
-    """``pairs`` seeded pairs that go round the images of a folder, or the given ``paths`` in it."""
+    """``pairs`` seeded pairs that cycle through the images of a folder, or ``paths`` in it."""
     found = list(paths) if paths is not None else list_images(images)
     return [
         SyntheticCase(
@@ -174,7 +174,7 @@ def hpatches_cases(root: Path) -> list[HPatchesCase]:
 
 
 def data_fingerprint(cases: Sequence[SyntheticCase] | Sequence[HPatchesCase]) -> dict[str, Any]:
-    """What decides the pairs: image names and sizes, seed and recipes."""
+    """What determines the pairs: image names and sizes, seed and recipes."""
     parts = []
     first = cases[0]
     for case in cases:
@@ -230,7 +230,7 @@ def judge(
 
 
 def reprojection_errors(prediction: Prediction, truth: NDArray) -> NDArray[np.float64]:
-    """Distance [px] in image 1 of every match (K,) from where the homography puts it."""
+    """Distance [px] in image 1 of every match (K,) from its true position by the homography."""
     offsets = metrics.project(truth, prediction.points0) - prediction.points1
     return np.nan_to_num(np.linalg.norm(offsets, axis=1), nan=np.inf)
 

@@ -16,8 +16,8 @@ ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".
 def read_grey(path: Path) -> NDArray[np.uint8]:
     """A grey (H, W) uint8 image as stored: an EXIF orientation tag is not applied.
 
-    Pairs files and calibrations speak of the stored pixels. Raises :class:`DataError` naming the
-    file where it is missing or no image.
+    Pairs files and calibrations refer to the stored pixels. Raises :class:`DataError` naming the
+    file if it is missing or no image.
     """
     if not path.is_file():
         raise DataError(f"image {path} does not exist")

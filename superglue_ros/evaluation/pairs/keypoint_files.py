@@ -22,7 +22,7 @@ class KeypointFiles:
         self._limit = max_keypoints
 
     def extract(self, image: GreyImage, name: str) -> Features:
-        """The best ``max_keypoints`` of those given for the grey (H, W) uint8 image ``name``."""
+        """The best ``max_keypoints`` in the file of the grey (H, W) uint8 image ``name``."""
         given = read_keypoints(self._folder, name)
         best = np.sort(np.argsort(-given.scores, kind="stable")[: self._limit])
         height, width = image.shape

@@ -1,4 +1,4 @@
-"""What is compared: a front-end and a matcher of the registries, with all their settings."""
+"""Methods to compare: a front-end and a matcher of the registries, with their settings."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from superglue_ros.types import Correspondences, Features, FloatArray
 class MethodSpec:
     """The settings of a front-end and a matcher, which ``config`` names.
 
-    ``keypoints``: a folder of keypoint files that take the place of detections; the front-end
-    describes those that bring no descriptors.
+    ``keypoints``: a folder of keypoint files that replace detections; the front-end describes
+    keypoints without descriptors.
     """
 
     config: Config
@@ -50,7 +50,7 @@ class MethodSpec:
 
     @property
     def confidence_threshold(self) -> float:
-        """Below it SuperGlue's matches do not count; other matchers decide by themselves."""
+        """Confidence below which SuperGlue's matches do not count; other matchers have none."""
         return self.config.matcher.threshold if self.matcher == "superglue" else 0.0
 
     @property
@@ -65,10 +65,10 @@ class MethodSpec:
         return f"{label}, refinement {REFINERS[self.config.refinement].label}"
 
     def fingerprint(self) -> dict[str, Any]:
-        """All that decides the predictions: names, settings, and the weights' checksums.
+        """Everything that determines the predictions: names, settings, and the weights' checksums.
 
         SuperGlue's confidence threshold is left out: predictions are kept with their confidence,
-        and the threshold is applied when they are judged.
+        and the threshold is applied in evaluation.
         """
         settings = to_mapping(self.config)
         out: dict[str, Any] = {
@@ -101,7 +101,7 @@ class Method:
         self._refiner = make_refiner(spec.config.refinement)
         self._files: KeypointFiles | None = None
         self._cache: FeatureCache | None = None
-        if spec.keypoints:  # they depend on the image's name, not on its content alone: no cache
+        if spec.keypoints:  # they depend on the image's name, not only its content: no cache
             limit = spec.config.front_end.max_keypoints
             self._files = KeypointFiles(Path(spec.keypoints), self._front_end, limit)
         elif feature_cache is not None:

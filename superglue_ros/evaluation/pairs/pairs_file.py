@@ -1,8 +1,8 @@
 """The widespread ``*_pairs_with_gt.txt`` format, and in-plane (EXIF) rotations.
 
 A line: name0 name1 rot0 rot1 K0[9] K1[9] T_0to1[16]; matrices row-major, ``x_1 = R x_0 + t``.
-``rot`` counts quarter turns counter-clockwise that bring the stored image upright; K and T speak of
-the image as stored.
+``rot`` counts quarter turns counter-clockwise that bring the stored image upright; K and T refer to
+the stored image.
 """
 
 from __future__ import annotations

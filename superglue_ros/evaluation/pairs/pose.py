@@ -65,11 +65,11 @@ class PoseEstimatorConfig:
 
 @dataclass(frozen=True)
 class PoseProtocol:
-    """How matches and poses are judged; the defaults are the paper's for indoor pairs.
+    """Evaluation protocol; the defaults are the paper's for indoor pairs.
 
-    ``max_size`` is the image size the estimator's pixel threshold speaks of. ``epipolar`` is the
-    squared symmetric epipolar distance under which a match is correct. ``rotation_only`` leaves the
-    translation out, for sequences that hardly translate.
+    ``max_size`` is the image size that the estimator's pixel threshold refers to. ``epipolar`` is
+    the squared symmetric epipolar distance under which a match is correct. ``rotation_only``
+    ignores the translation, for sequences with hardly any.
     """
 
     estimator: PoseEstimatorConfig = field(default_factory=PoseEstimatorConfig)
@@ -110,7 +110,7 @@ def pose_cases(pairs: Sequence[PosePair], images: Path) -> list[PoseCase]:
 
 
 def data_fingerprint(cases: Sequence[PoseCase]) -> dict[str, Any]:
-    """What decides the predictions: image names, turns and file sizes (not the poses)."""
+    """What determines the predictions: image names, turns and file sizes (not the poses)."""
     parts = []
     for case in cases:
         for key, name in zip(case.keys, (case.pair.name0, case.pair.name1), strict=True):
@@ -135,7 +135,7 @@ class UprightTruth:
 
 
 def upright_truth(case: PoseCase, prediction: Prediction) -> UprightTruth:
-    """Ground truth in the pixels that the prediction speaks of."""
+    """Ground truth in the pixels of the prediction."""
     pair = case.pair
     transform = upright_pose(pair.transform, pair.rot0, pair.rot1)
     return UprightTruth(

@@ -1,7 +1,7 @@
-"""Predictions: features and matches of every pair, computed once, kept, and judged from the files.
+"""Predictions: features and matches of every pair, computed once, stored, and evaluated from files.
 
-A folder of predictions knows what made it. Opened with anything else it refuses, so numbers of two
-configurations never mix; opened with the same it goes on where it stopped.
+A folder of predictions stores its configuration. It refuses another one, so that results of two
+configurations never mix; with the same one an interrupted run continues.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class PairCase(Protocol):
 
 
 class PairMethod(Protocol):
-    """What predicts: :class:`superglue_ros.evaluation.pairs.methods.Method`."""
+    """A predictor; see :class:`superglue_ros.evaluation.pairs.methods.Method`."""
 
     def extract(self, image: GreyImage, name: str) -> Features:
         """Features of one image."""
@@ -117,7 +117,7 @@ class PredictionStore:
     """A folder of predictions made by one configuration.
 
     Raises :class:`DataError` where the folder was made by another one, naming what differs;
-    ``overwrite`` starts it anew instead.
+    ``overwrite`` deletes them instead.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class PredictionStore:
             _write_whole(file, json.dumps(wanted, indent=1, sort_keys=True).encode())
 
     def get(self, index: int) -> Prediction | None:
-        """The kept prediction of pair ``index``; None where there is none, or a damaged one."""
+        """The stored prediction of pair ``index``; None if it is missing or damaged."""
         file = self._file(index)
         try:
             with np.load(file, allow_pickle=False) as a:
@@ -165,7 +165,7 @@ class PredictionStore:
             return None
 
     def put(self, index: int, prediction: Prediction) -> None:
-        """Keep one prediction, all or nothing."""
+        """Store one prediction atomically."""
         arrays = {
             "keypoints0": prediction.keypoints0,
             "keypoints1": prediction.keypoints1,
@@ -191,10 +191,10 @@ def predict_all(
     store: PredictionStore,
     keep_images: int = 16,
 ) -> Iterator[Prediction | Missing]:
-    """Predictions of all cases in order, kept ones from the store.
+    """Predictions of all cases in order, from the store where it has them.
 
-    The method is only made when something is left to do. Features of the last ``keep_images``
-    images are remembered, since pairs share images.
+    The method is only created if predictions are missing. Features of the last ``keep_images``
+    images are cached, since pairs share images.
     """
     method: PairMethod | None = None
     remembered: OrderedDict[str, Features] = OrderedDict()
@@ -253,10 +253,10 @@ def predict_all(
 
 
 class FeatureCache:
-    """A folder of features, shared by the matchers that are compared on the same features.
+    """A folder of features, shared by matchers that are compared on the same features.
 
-    A file is named by the image's content and by all that decides the features, so a changed
-    setting or image never finds an old file.
+    Files are named by a hash of the image's content and of everything that determines the features,
+    so a changed setting or image never matches an old file.
     """
 
     def __init__(self, folder: Path, extractor: Mapping[str, Any]) -> None:
@@ -265,7 +265,7 @@ class FeatureCache:
         self._folder.mkdir(parents=True, exist_ok=True)
 
     def get_or_make(self, image: GreyImage, make: Callable[[], Features]) -> Features:
-        """The kept features of an image, or those that ``make`` returns, kept from now on."""
+        """The stored features of an image, or those that ``make`` returns, then stored."""
         shape = f"{image.shape}".encode()
         name = hashlib.sha256(shape + np.ascontiguousarray(image).tobytes()).hexdigest()
         file = self._folder / f"{name[:32]}.npz"

@@ -32,7 +32,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class PairEvaluation(Generic[Case]):
-    """What one kind of evaluation consists of: its cases, and how they are judged."""
+    """One kind of evaluation: its cases, and the function that evaluates them."""
 
     kind: str
     cases: Sequence[Case]
@@ -52,7 +52,7 @@ def run(
     feature_cache: Path | None = None,
     pictures: bool = True,
 ) -> Results:
-    """Predict, judge and write ``output``; predictions already there are used again.
+    """Predict, evaluate and write ``output``; existing predictions are reused.
 
     ``feature_cache`` is a folder of features that several methods share; ``pictures`` asks for
     pictures and the HTML report.

@@ -1,1 +1,1 @@
-"""What an evaluation leaves: result folders, tables, plots, pages, comparisons."""
+"""Output of an evaluation: result folders, tables, plots, pages, comparisons."""

@@ -1,4 +1,4 @@
-"""What the network attends to: attention weights, spans, and rays (figures 7, 12 and 16)."""
+"""Attention of the network: weights, spans, and rays (figures 7, 12 and 16)."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from superglue_ros.evaluation.reports.results import Results, read_results, writ
 
 @dataclass(frozen=True)
 class Headline:
-    """The number a kind of evaluation is compared by: AUC of a record column at a threshold."""
+    """The headline number of a kind of evaluation: AUC of a record column at a threshold."""
 
     column: str
     threshold: float
@@ -189,7 +189,7 @@ def _by_index(run: Results, column: str) -> dict[str, float]:
 
 
 def _judging(run: Results) -> Mapping[str, Any]:
-    """The protocol without what may differ between methods."""
+    """The protocol without the fields that may differ between methods."""
     return {k: v for k, v in run.config["protocol"].items() if k != "confidence_threshold"}
 
 

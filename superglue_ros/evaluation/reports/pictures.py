@@ -1,4 +1,4 @@
-"""What a run's report shows: curves, and matches of easy, middling and hard pairs."""
+"""Pictures of a run's report: curves, and matches of easy, medium and hard pairs."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ def _confidence_pictures(
         if judged is not None:
             scores.append(judged.prediction.confidence)
             correct.append(judged.errors < judged.limit)
-    # Thresholds at equal steps of the confidences met; the last ones leave too few to count.
+    # Thresholds at quantiles of the confidences; the last ones leave too few matches.
     met = np.unique(np.quantile(np.concatenate([*scores, np.zeros(1)]), np.linspace(0, 0.95, 24)))
     if len(met) < 3:
         return []

@@ -75,7 +75,7 @@ def write_report(
 
 
 def run_details(results: Results) -> dict[str, Any]:
-    """What every run's report ends with: missing data, times, configuration, versions."""
+    """The last part of every run's report: missing data, times, configuration, versions."""
     missing = (results.folder / "missing.txt").read_text(encoding="utf-8").strip()
     details: dict[str, Any] = {"Missing": missing} if missing else {}
     for name in ("timing", "config", "versions"):

@@ -1,8 +1,8 @@
 """Result folders: configuration, versions, records, summary, timing; the same layout for all.
 
-``config.json`` what was asked for, ``versions.json`` what computed it, ``records.csv`` one row per
-pair or frame, ``summary.json`` the numbers (no times: equal runs write equal bytes),
-``timing.json`` the times, ``missing.txt`` what could not be evaluated.
+``config.json``: the settings; ``versions.json``: the software; ``records.csv``: one row per pair or
+frame; ``summary.json``: the results (no times: equal runs write equal bytes); ``timing.json``: the
+times; ``missing.txt``: what could not be evaluated.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PACKAGES = (
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Sorted, indented, complete or not at all; values that are not finite become null."""
+    """Write JSON atomically, sorted and indented; values that are not finite become null."""
     text = json.dumps(plain(content), indent=2, sort_keys=True, allow_nan=False) + "\n"
     temporary = path.with_name(path.name + ".part")
     temporary.write_text(text, encoding="utf-8")
@@ -38,7 +38,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Nested values as JSON knows them; floats rounded to 10 digits, infinite and NaN to None."""
+    """Nested values as JSON types; floats rounded to 10 digits, infinite and NaN to None."""
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple, np.ndarray)):
@@ -71,7 +71,7 @@ def _cell(value: Any) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of everything that takes part in the numbers."""
+    """Versions of all software that affects the results."""
     found = {"superglue_ros": __version__, "python": platform.python_version()}
     for name in _PACKAGES:
         try:
@@ -129,7 +129,7 @@ class Results:
 
 
 def read_results(folder: Path) -> Results:
-    """Read a result folder; raises :class:`DataError` where it is none or not finished."""
+    """Read a result folder; raises :class:`DataError` if it is invalid or not finished."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
