@@ -181,9 +181,9 @@ def resolve_topics(
     if camera_info:
         bag.require(camera_info, (CAMERA_INFO,))
     else:
-        beside = image.removesuffix("/compressed").rpartition("/")[0] + "/camera_info"
+        sibling = image.removesuffix("/compressed").rpartition("/")[0] + "/camera_info"
         found = [t.name for t in bag.topics.values() if t.type == CAMERA_INFO and t.count]
-        camera_info = beside if beside in found else (found[0] if len(found) == 1 else "")
+        camera_info = sibling if sibling in found else (found[0] if len(found) == 1 else "")
     if depth:
         bag.require(depth, (IMAGE,))
     if ground_truth:

@@ -148,7 +148,7 @@ def camera_from_info(
 
     ``width``, ``height``, ``k`` (9), ``d``, ``p`` (12) hold for the full sensor; ``binning_x`` and
     ``binning_y`` (0 = 1) and ``roi`` (x_offset, y_offset, width, height, in full-resolution pixels,
-    all zero = everything) say which part of it the image shows, and how coarsely. A rectified image
+    all zero = everything) define the part and resolution of the image. A rectified image
     follows ``p`` and has no distortion; a raw one follows ``k`` and ``d``.
 
     A binned super-pixel has its centre in the middle of its pixels, so a full-resolution column u

@@ -64,7 +64,7 @@ def parameter_covariance(
 ) -> Array:
     """Covariance (P, P) of the local parameters of a fit.
 
-    ``cells`` (K,) says which matches share their systematic error, of standard deviation
+    ``cells`` (K,): matches of equal value share their systematic error, of standard deviation
     ``systematic`` in the units of ``Linearisation.shift``: one for all S, or each its own (S,).
     """
     u2 = fit.u2

@@ -42,14 +42,14 @@ def encode(
     detected = [next(extracted) if frame.keypoints is None else None for frame in frames]
     right = [None if frame.right is None else next(extracted) for frame in frames]
     encoded: list[Encoded | SuperglueError] = []
-    for frame, own, beside in zip(frames, detected, right, strict=True):
+    for frame, own, right_features in zip(frames, detected, right, strict=True):
         try:
             features = own
             if features is None:
                 features = _outside_features(frame, front_end, config.front_end.max_keypoints)
             # Pixels of an external front-end are never refined.
             refine = config.refinement != "none" and own is not None and not front_end.exact
-            encoded.append(_encoded(frame, features, beside, matcher, config, refine))
+            encoded.append(_encoded(frame, features, right_features, matcher, config, refine))
         except SuperglueError as error:
             encoded.append(error)
     return encoded
@@ -64,7 +64,7 @@ def prepare(raw: Keyframe, matcher: Matcher) -> Keyframe:
 def _encoded(
     frame: Frame,
     features: Features,
-    beside: Features | None,
+    right_features: Features | None,
     matcher: Matcher,
     config: Config,
     keep_image: bool,
@@ -80,13 +80,13 @@ def _encoded(
         resized=resize(frame.image, config.front_end.max_size) if keep_image else None,
     )
     query = prepare(raw, matcher)
-    if frame.right is None or beside is None:
+    if frame.right is None or right_features is None:
         return Encoded(query)
     # A right image is only matched with its left one: no global descriptor.
     right = Keyframe(
         id=frame.right.id,
-        features=beside,
-        prepared=matcher.prepare(beside),
+        features=right_features,
+        prepared=matcher.prepare(right_features),
         camera=frame.right.camera,
         rectified=True,
     )

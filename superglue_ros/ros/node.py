@@ -338,7 +338,7 @@ def _free_memory() -> None:
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM (exit code 0)."""
-    # rclpy's handler, which shuts the context down, goes on to this one. Python's own would raise
+    # rclpy's handler, which shuts the context down, then calls this one. Python's own would raise
     # KeyboardInterrupt wherever the main thread happens to be, also while it cleans up.
     interrupted = threading.Event()
     signal.signal(signal.SIGINT, lambda *_: interrupted.set())
