@@ -24,19 +24,18 @@ class KeypointFiles:
     def extract(self, image: GreyImage, name: str) -> Features:
         """The best ``max_keypoints`` in the file of the grey (H, W) uint8 image ``name``."""
         given = read_keypoints(self._folder, name)
-        best = np.sort(np.argsort(-given.scores, kind="stable")[: self._limit])
         height, width = image.shape
-        if given.descriptors is not None:
-            return Features(
-                keypoints=given.points[best],
-                scores=given.scores[best],
-                width=width,
-                height=height,
-                detector=given.detector,
-                descriptors=given.descriptors[best],
-            )
-        described = self._describer.describe(image, given.points[best])
-        return replace(described, scores=given.scores[best])
+        best, _ = Features(
+            keypoints=given.points,
+            scores=given.scores,
+            width=width,
+            height=height,
+            detector=given.detector,
+            descriptors=given.descriptors,
+        ).best(self._limit)
+        if best.descriptors is not None:
+            return best
+        return replace(self._describer.describe(image, best.keypoints), scores=best.scores)
 
 
 @dataclass(frozen=True, eq=False)
