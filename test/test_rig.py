@@ -87,7 +87,7 @@ def test_together_is_one_by_one_in_one_call_a_size():
     assert len(shares) == 1, "a shared call is shared out evenly"
 
 
-def test_a_bad_frame_spoils_no_other():
+def test_a_bad_frame_does_not_affect_the_others():
     pipelines, _ = rig()
     process_together(pipelines, frames(0))
     good = frames(1)
@@ -105,7 +105,7 @@ def test_a_bad_frame_spoils_no_other():
     assert len(pipelines[1].process(good[1]).pairs[0].matches) > 30
 
 
-def test_a_pair_that_cannot_be_matched_spoils_no_other():
+def test_a_pair_that_cannot_be_matched_does_not_affect_the_others():
     """Descriptors of another kind than the keyframe's, which classical matchers see late."""
     settings = {**SETTINGS, "front_end.name": "sift", "matcher.name": "mutual"}
     shared = Rig(from_flat(Config, settings))

@@ -108,7 +108,7 @@ class BundleAdjusterNode(Node):
         if matches.query.camera_index or matches.reference.camera_index:
             return  # its pose on the rig is unknown
         if self._time.passed(matches.query.stamp_ns):
-            self.get_logger().info("time jumped backwards: the map begins anew")
+            self.get_logger().info("time jumped backwards: the map starts over")
             self._back_end = BundleAdjuster(self._config)
         if self._back_end.add(matches, relative, self._camera):
             self._back_end.optimise(self._camera)

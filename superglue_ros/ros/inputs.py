@@ -264,12 +264,12 @@ class CameraInputs:
             f"{item.name} {(self._synchroniser.newest_ns(index) or 0) * 1e-9:.6f}"
             for index, item in enumerate(self._inputs[: self._joined])
         )
-        mend = (
+        fix = (
             "publish them with equal stamps, or set sync.mode to approximate"
             if self._config.sync.mode == "exact"
             else "raise sync.slop"
         )
-        return f"the stamps of the inputs never meet (newest: {stamps}): {mend}"
+        return f"the stamps of the inputs never meet (newest: {stamps}): {fix}"
 
 
 def input_names(config: NodeConfig) -> list[str]:

@@ -95,7 +95,7 @@ def test_padding_masks_of_the_graph(glue):
     assert (padded[:, 8:-1] == -torch.inf).all()
 
 
-def test_errors_name_the_file_and_the_mend(glue, point, tmp_path):
+def test_errors_name_the_file_and_the_fix(glue, point, tmp_path):
     with pytest.raises(WeightsError, match=r"no\.onnx does not exist.*superglue-ros export"):
         OnnxSuperPointEngine(tmp_path / "no.onnx")
     with pytest.raises(WeightsError, match=r"not those of `superglue-ros export`"):

@@ -89,7 +89,7 @@ def test_autostart_namespace_remapping_and_sim_time(start: Callable[..., Matcher
     assert matcher.stop() == 0, matcher.log
 
 
-def test_values_out_of_range_at_start_are_mended_in_place(start: Callable[..., Matcher]) -> None:
+def test_values_out_of_range_at_start_are_corrected_in_place(start: Callable[..., Matcher]) -> None:
     matcher = start({"geometry.seed": -3})
     assert not matcher.configure()
     assert matcher.state() == "unconfigured"
@@ -99,7 +99,7 @@ def test_values_out_of_range_at_start_are_mended_in_place(start: Callable[..., M
     assert matcher.stop() == 0, matcher.log
 
 
-def test_bad_weights_are_named_and_can_be_mended(
+def test_bad_weights_are_named_and_can_be_corrected(
     configure: Callable[..., Matcher], shared: Matcher, tmp_path: Path
 ) -> None:
     wrong = tmp_path / "weights.pth"

@@ -44,10 +44,10 @@ def test_nobody_publishes(configure: Callable[..., Matcher], shared: Matcher) ->
 
 
 @pytest.mark.parametrize(
-    ("mode", "mend"),
+    ("mode", "fix"),
     [("exact", "set sync.mode to approximate"), ("approximate", "raise sync.slop")],
 )
-def test_stamps_that_never_meet(configure: Callable[..., Matcher], mode: str, mend: str) -> None:
+def test_stamps_that_never_meet(configure: Callable[..., Matcher], mode: str, fix: str) -> None:
     matcher = configure({"inputs.silent_after": 1.0, "sync.mode": mode, "sync.queue": 4})
     before = len(matcher.log)
     images = matcher.peer.publisher("image", Image)
@@ -60,7 +60,7 @@ def test_stamps_that_never_meet(configure: Callable[..., Matcher], mode: str, me
         return "never meet" in matcher.log[before:]
 
     matcher.peer.wait(warned, "the warning")
-    assert mend in matcher.wait_for_log("never meet", before)
+    assert fix in matcher.wait_for_log("never meet", before)
     matcher.prime()  # the next good frame works
     status = matcher.peer.received["status"][-1]
     assert status.unsynchronised > 0

@@ -135,7 +135,7 @@ class PredictionStore:
             try:
                 made_by = json.loads(file.read_text(encoding="utf-8"))
             except ValueError as error:
-                raise DataError(f"{file} is damaged: use --overwrite to start anew") from error
+                raise DataError(f"{file} is damaged: use --overwrite to start over") from error
             changed = differences(made_by, wanted)
             if changed:
                 raise DataError(
