@@ -13,7 +13,7 @@ WORK=${WORK:-results}
 PEER=${PEER:-}
 
 evaluate() { # NAME, then the options
-    python -m superglue_ros.cli evaluate "$2" --feature-cache "$WORK/cache" \
+    python -m superglue_ros.cli evaluate "$2" --feature-cache "$WORK/cache" --refinement none \
         --output "$WORK/$1" "${@:3}"
 }
 
@@ -40,7 +40,8 @@ for set in homography walk_gap5 walk_gap10; do
     runs+=("$WORK/$set"/superpoint_{nn,ratio,superglue})
     if [ -n "$PEER" ]; then
         PYTHONPATH=.${PYTHONPATH:+:$PYTHONPATH} "$PEER" -m superglue_ros.cli evaluate "${data[@]}" \
-            --matcher lightglue --feature-cache "$WORK/cache" --output "$WORK/$set/aliked_lightglue"
+            --matcher lightglue --refinement none --feature-cache "$WORK/cache" \
+            --output "$WORK/$set/aliked_lightglue"
         runs+=("$WORK/$set/aliked_lightglue")
     fi
     python -m superglue_ros.cli evaluate compare "${runs[@]}" --output "$WORK/$set/comparison"
