@@ -180,7 +180,7 @@ def _add_trajectory(group: argparse._SubParsersAction) -> None:
 
 def _add_make_pairs(group: argparse._SubParsersAction) -> None:
     parser = group.add_parser("make-pairs", help="a pairs file from a sequence with poses")
-    parser.add_argument("sequence", type=Path, help="sequence folder (images.txt, or TUM RGB-D)")
+    parser.add_argument("sequence", type=Path, help="folder of a sequence with poses, any layout")
     kind = parser.add_mutually_exclusive_group(required=True)
     kind.add_argument("--gap", type=int, help="frame i with frame i + GAP")
     kind.add_argument("--overlap", type=float, nargs=2, metavar=("LOW", "HIGH"), help="shared part")
