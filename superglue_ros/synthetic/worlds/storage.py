@@ -1,0 +1,115 @@
+"""Worlds as compact files: a map is half a megabyte, and a texture of several maps is kept once.
+
+``NAME.npz`` has the mesh, the free space, and lightmaps as JPEG; ``textures/KEY.jpg`` is a grey
+picture, with its opacity in ``textures/KEY.png`` where it is cut out. KEY is the content's hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from superglue_ros.errors import DataError
+from superglue_ros.synthetic.worlds.free_space import FreeSpace
+from superglue_ros.synthetic.worlds.world import Mesh, World
+
+Pixels = NDArray[np.uint8]
+
+_QUALITY = 80
+_DECIMALS = 3  # of a metre, and of a texture: a quarter of a pixel
+_OPAQUE = 128
+
+
+def write_world(world: World, path: Path) -> None:
+    """Write a world to ``path`` (``.npz``), and its textures into ``textures`` beside it."""
+    folder = path.parent / "textures"
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays: dict[str, Any] = {
+        f"mesh.{item.name}": getattr(world.mesh, item.name) for item in fields(Mesh)
+    }
+    for name, array in arrays.items():
+        if array.dtype == np.float32:
+            # Rounded numbers pack far better.
+            arrays[name] = np.round(array, 4 if name == "mesh.light_uv" else _DECIMALS)
+    arrays |= {f"space.{item.name}": getattr(world.space, item.name) for item in fields(FreeSpace)}
+    lights = [_jpeg(page) for page in world.lights]
+    arrays["lights"] = np.frombuffer(b"".join(lights), np.uint8)
+    arrays["light_lengths"] = np.array([len(code) for code in lights], np.int64)
+    arrays["textures"] = np.array([_write_texture(one, folder) for one in world.textures], np.str_)
+    arrays["missing"] = np.array(world.missing, np.str_)
+    np.savez_compressed(path, **arrays)
+
+
+def load_world(path: str | Path) -> World:
+    """The world of a file of :func:`write_world`. Raises :class:`DataError` where it is damaged."""
+    path = Path(path)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        lights, start = [], 0
+        for length in arrays["light_lengths"]:
+            lights.append(_decode(arrays["lights"][start : start + length], path))
+            start += int(length)
+        textures = [load_texture(path.parent / "textures" / f"{k}.jpg") for k in arrays["textures"]]
+        return World(
+            mesh=Mesh(**{item.name: arrays[f"mesh.{item.name}"] for item in fields(Mesh)}),
+            textures=np.stack(textures),
+            lights=np.stack(lights) if lights else np.zeros((0, 1, 1), np.uint8),
+            space=FreeSpace(**{item.name: arrays[f"space.{item.name}"] for item in fields(FreeSpace)}),
+            missing=tuple(arrays["missing"].tolist()),
+        )
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(
+            f"{path} is no world that can be read ({error}): collect the corpus again"
+        ) from error
+
+
+def load_texture(path: Path) -> Pixels:
+    """Grey value and opacity (S, S, 2) of ``KEY.jpg``. Raises :class:`DataError`."""
+    try:
+        grey = _decode(np.frombuffer(path.read_bytes(), np.uint8), path)
+        mask = path.with_suffix(".png")
+        opacity = np.full_like(grey, 255)
+        if mask.is_file():
+            opacity = _decode(np.frombuffer(mask.read_bytes(), np.uint8), mask)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}): collect again") from error
+    return np.dstack([grey, opacity])
+
+
+def opaque_textures(folder: Path) -> Sequence[Path]:
+    """Files of the textures beside the worlds in ``folder`` that have no holes, sorted."""
+    files = sorted((folder / "textures").glob("*.jpg"))
+    return [file for file in files if not file.with_suffix(".png").exists()]
+
+
+def _write_texture(pixels: Pixels, folder: Path) -> str:
+    key = hashlib.sha256(pixels.tobytes()).hexdigest()[:16]
+    if not (folder / f"{key}.jpg").exists():
+        if pixels[..., 1].min() < _OPAQUE:
+            mask = np.where(pixels[..., 1] < _OPAQUE, 0, 255).astype(np.uint8)
+            code = cv2.imencode(".png", mask, [cv2.IMWRITE_PNG_BILEVEL, 1])[1]
+            (folder / f"{key}.png").write_bytes(code.tobytes())
+        (folder / f"{key}.jpg").write_bytes(_jpeg(np.ascontiguousarray(pixels[..., 0])))
+    return key
+
+
+def _jpeg(grey: Pixels) -> bytes:
+    return cv2.imencode(".jpg", grey, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes()
+
+
+def _decode(code: Pixels, path: Path) -> Pixels:
+    image = cv2.imdecode(code, cv2.IMREAD_GRAYSCALE) if len(code) else None
+    if image is None:
+        raise DataError(f"{path} has a picture that cannot be read: collect the corpus again")
+    return np.asarray(image, np.uint8)
