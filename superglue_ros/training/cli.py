@@ -19,11 +19,17 @@ def add_subcommands(subparsers: Any) -> None:
     )
     actions = train.add_subparsers(dest="action", required=True, metavar="ACTION")
 
-    corpus = actions.add_parser("corpus", help="collect images, with provenance and a test split")
+    corpus = actions.add_parser(
+        "corpus", help="collect images and worlds, with provenance and a test split"
+    )
     corpus.add_argument("--output", type=Path, default=Path("corpus"))
     corpus.add_argument("--packages", type=Path, help="TSV of Debian packages: name and kind")
     corpus.add_argument(
-        "--folder", type=Path, action="append", default=[], help="a folder of your own images"
+        "--folder",
+        type=Path,
+        action="append",
+        default=[],
+        help="a folder of your own images, or .pk3 archives",
     )
     corpus.add_argument("--licence", default="the user's", help="licence of --folder's images")
     corpus.set_defaults(run=_corpus)
@@ -50,7 +56,8 @@ def add_subcommands(subparsers: Any) -> None:
 
 
 def _corpus(args: argparse.Namespace) -> int:
-    from superglue_ros.training.data.corpus import Source, collect, debian_sources
+    from superglue_ros.training.data.corpus import WORLDS, Source, collect, debian_sources
+    from superglue_ros.training.data.world_corpus import collect_worlds
 
     for folder in args.folder:
         if not folder.is_dir():
@@ -58,6 +65,16 @@ def _corpus(args: argparse.Namespace) -> int:
     sources = [Source(str(f), f, args.licence) for f in args.folder]
     if args.packages or not args.folder:
         sources += debian_sources(_packages(args.packages), args.output)
+    worlds = collect_worlds(sources, args.output)
+    missing = sum(world.missing_textures for world in worlds)
+    if worlds:
+        test = sum(world.split == "test" for world in worlds)
+        print(
+            f"{args.output}: {len(worlds)} worlds, {test} of them for testing only; {missing} "
+            f"textures are missing, and grey"
+        )
+    if worlds and all(source.kind == WORLDS for source in sources):
+        return 0
     images = collect(sources, args.output)
     test = sum(image.split == "test" for image in images)
     print(f"{args.output}: {len(images)} images, {test} of them for testing only")

@@ -14,6 +14,7 @@ from superglue_ros.synthetic.homographies import HomographyRecipe
 from superglue_ros.synthetic.photometric import PhotometricRecipe
 from superglue_ros.training.data.batches import SamplingConfig
 from superglue_ros.training.data.views import RoomConfig
+from superglue_ros.training.data.world_views import WorldConfig
 from superglue_ros.training.objectives.loss import LossConfig
 from superglue_ros.training.optimisation import OptimiserConfig, ScheduleConfig
 from superglue_ros.training.trainer import LoopConfig
@@ -40,7 +41,7 @@ class ViewRecipe:
     """Settings of drawn view sets and of the keypoints per view."""
 
     source: str = setting(
-        "homography", "Kind of view sets.", choices=("homography", "rooms", "sequences")
+        "homography", "Kind of view sets.", choices=("homography", "rooms", "worlds", "sequences")
     )
     corpus: str = ""
     sequences: tuple[SequenceSource, ...] = ()
@@ -60,6 +61,7 @@ class ViewRecipe:
     )
     photometric: PhotometricRecipe = field(default_factory=PhotometricRecipe)
     rooms: RoomConfig = field(default_factory=RoomConfig)
+    worlds: WorldConfig = field(default_factory=WorldConfig)
 
 
 @dataclass(frozen=True)

@@ -50,9 +50,7 @@ class FreeSpace:
                 for brush in bsp.leaf_brushes[first : first + count]
                 if solid[brush] and bsp.brushes["sides"][brush] > 0
             ]
-            for first, count in zip(
-                bsp.leaves["first_brush"], bsp.leaves["brushes"], strict=True
-            )
+            for first, count in zip(bsp.leaves["first_brush"], bsp.leaves["brushes"], strict=True)
         ]
         used = sorted({brush for brushes in lists for brush in brushes})
         number = {brush: index for index, brush in enumerate(used)}

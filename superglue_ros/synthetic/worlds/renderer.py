@@ -242,7 +242,7 @@ class Renderer:
 
 
 def renderer_of(width: int, height: int) -> Renderer:
-    """This process's renderer of that size; contexts are slow to make and belong to a process."""
+    """The process's own renderer of that size: contexts are slow to make, and are not shared."""
     return _renderer(os.getpid(), width, height)
 
 

@@ -63,7 +63,9 @@ def load_world(path: str | Path) -> World:
             mesh=Mesh(**{item.name: arrays[f"mesh.{item.name}"] for item in fields(Mesh)}),
             textures=np.stack(textures),
             lights=np.stack(lights) if lights else np.zeros((0, 1, 1), np.uint8),
-            space=FreeSpace(**{item.name: arrays[f"space.{item.name}"] for item in fields(FreeSpace)}),
+            space=FreeSpace(
+                **{item.name: arrays[f"space.{item.name}"] for item in fields(FreeSpace)}
+            ),
             missing=tuple(arrays["missing"].tolist()),
         )
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:

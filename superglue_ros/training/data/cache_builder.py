@@ -25,6 +25,7 @@ from superglue_ros.training.data.cache import cached_config, make_shard, write_s
 from superglue_ros.training.data.corpus import CorpusImage, read_grey, read_manifest
 from superglue_ros.training.data.sequence_views import SequenceDrawer
 from superglue_ros.training.data.views import ViewSet, homography_views, room_views
+from superglue_ros.training.data.world_drawer import WorldDrawer, WorldSource
 from superglue_ros.training.precision import resolve_dtype
 from superglue_ros.training.recipes import CacheRecipe, ViewRecipe
 
@@ -123,6 +124,9 @@ def view_drawer(recipe: ViewRecipe, split: str) -> Callable[[], Draw]:
     if recipe.source == "sequences":
         draw = SequenceDrawer(recipe)
         return lambda: draw
+    if recipe.source == "worlds":
+        source = WorldSource(recipe, split)
+        return lambda: WorldDrawer(source)
     images = read_manifest(recipe.corpus, split)
     if recipe.source == "homography":
         return lambda: lambda rng: _photograph_views(recipe, images, rng)

@@ -29,9 +29,11 @@ MIN_SIDE = 480
 TEST_SHARE = 6
 """One photograph in this many belongs to the test split, chosen by its hash."""
 
-KINDS = ("photographs", "training-photographs", "textures")
-"""Kinds of images: photographs, some of them for testing; photographs for training only, so that a
-new source does not change the test split; and textures, for training only.
+WORLDS = "worlds"
+KINDS = ("photographs", "training-photographs", "textures", WORLDS)
+"""Kinds of sources: photographs, some of them for testing; photographs for training only, so that a
+new source does not change the test split; textures, for training only; and games, of which the
+maps are taken (:mod:`superglue_ros.training.data.world_corpus`) and no images.
 """
 
 _ENDINGS = {".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".webp", ".bmp", ".tif", ".tiff"}
@@ -99,6 +101,7 @@ def collect(sources: Iterable[Source], folder: Path) -> list[CorpusImage]:
     candidates = [
         (KINDS.index(source.kind), *candidate)
         for source in sources
+        if source.kind != WORLDS
         for path in sorted(source.folder.rglob("*"))
         if (candidate := _inspect(path, source)) is not None
     ]

@@ -1,6 +1,7 @@
 """View sets: several images of one scene with ground truth between every two of them.
 
-Three kinds: homographies of one photograph, rendered rooms of photographs, and RGB-D sequences.
+Four kinds: homographies of one photograph, rendered rooms of photographs, worlds of games
+(:mod:`superglue_ros.training.data.world_views`), and RGB-D sequences.
 k views give k (k - 1) ordered pairs for k detector passes.
 """
 

@@ -165,7 +165,7 @@ def _with_view(
 
 
 class _Lamp:
-    """Light and exposure of a set's views: what they share, and what changes from one to another."""
+    """Light and exposure of a set's views: what they share, and what changes between them."""
 
     def __init__(self, rng: np.random.Generator, config: WorldConfig) -> None:
         self._config = config

@@ -1,0 +1,144 @@
+"""Game worlds of a corpus: maps of Debian packages, or of the user's folders, as compact files.
+
+``worlds/worlds.jsonl`` has one line per world, beside the files of
+:mod:`superglue_ros.synthetic.worlds.storage`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from superglue_ros.errors import DataError
+from superglue_ros.synthetic.worlds.archives import GameFiles, games_in
+from superglue_ros.synthetic.worlds.storage import write_world
+from superglue_ros.synthetic.worlds.world import read_shaders, read_world
+from superglue_ros.training.data.corpus import Source, split_of
+
+log = logging.getLogger(__name__)
+
+FOLDER = "worlds"
+MANIFEST = "worlds.jsonl"
+
+_PLACE = "usr/share/games/"  # of games in Debian packages
+
+
+@dataclass(frozen=True)
+class CorpusWorld:
+    """One line of the manifest. ``path`` is absolute or relative to the manifest's folder."""
+
+    path: str
+    sha256: str
+    source: str
+    licence: str
+    split: str
+    triangles: int
+    textures: int
+    missing_textures: int
+
+
+def collect_worlds(sources: Sequence[Source], folder: Path) -> list[CorpusWorld]:
+    """Write the worlds of all ``.pk3`` archives below ``sources`` into ``folder``.
+
+    Sources of one game see each other's files. A map that cannot be read is left out, and textures
+    that are missing are grey; both are logged. Returns no worlds where there are no archives;
+    raises :class:`DataError` where there are maps and none can be read.
+    """
+    games = games_in([source.folder for source in sources])
+    if not games:
+        return []
+    target = folder / FOLDER
+    target.mkdir(parents=True, exist_ok=True)
+    worlds, refused = [], 0
+    for place, archives in games.items():
+        files = GameFiles(archives)
+        owners = [s for s in sources if any(s.folder in path.parents for path in archives)]
+        about = CorpusWorld(
+            path="",
+            sha256="",
+            source=", ".join(source.name for source in owners),
+            licence="; ".join(dict.fromkeys(source.licence for source in owners)),
+            split="",
+            triangles=0,
+            textures=0,
+            missing_textures=0,
+        )
+        for world in _convert(files, _slug(place), about, target):
+            if world is None:
+                refused += 1
+            else:
+                worlds.append(world)
+    if not worlds and refused:
+        raise DataError(f"none of the {refused} maps can be read: see the warnings above")
+    lines = [json.dumps(asdict(world), ensure_ascii=False) for world in worlds]
+    (target / MANIFEST).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    return worlds
+
+
+def read_worlds(folder: str | Path, split: str = "") -> list[CorpusWorld]:
+    """The worlds of the corpus in ``folder``; ``split`` is ``train``, ``test``, or empty for both.
+
+    Paths are absolute. Raises :class:`DataError` where there are none.
+    """
+    file = Path(folder) / FOLDER / MANIFEST
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise DataError(
+            f"the corpus {folder} has no worlds ({file}: {error.strerror}): collect them with "
+            f"'superglue-ros train corpus', from packages of the kind worlds"
+        ) from error
+    worlds = []
+    for number, line in enumerate(lines, 1):
+        try:
+            world = CorpusWorld(**json.loads(line))
+        except (ValueError, TypeError) as error:
+            raise DataError(f"{file}, line {number}, is not a world: {error}") from error
+        worlds.append(replace(world, path=str(file.parent / world.path)))
+    chosen = [world for world in worlds if split in ("", world.split)]
+    if not chosen:
+        raise DataError(f"{file} has no world of the split {split!r}: collect more games")
+    return chosen
+
+
+def _convert(
+    files: GameFiles, game: str, about: CorpusWorld, folder: Path
+) -> Iterator[CorpusWorld | None]:
+    """The worlds of a game, written to ``folder``; None for a map that cannot be read."""
+    shaders = read_shaders(files)
+    names = [path.removeprefix("maps/")[:-4] for path in files.names("maps", ".bsp")]
+    for name in track(names, f"worlds of {game}", console=Console(stderr=True)):
+        path = folder / f"{game}_{name}.npz"
+        try:
+            world = read_world(files, shaders, name)
+            write_world(world, path)
+        except DataError as error:
+            log.warning("%s", error)
+            yield None
+            continue
+        if world.missing:
+            log.warning(
+                "%s: %d of %d textures are missing, and grey: %s",
+                name, len(world.missing), len(world.textures), ", ".join(world.missing),
+            )  # fmt: skip
+        sha256 = hashlib.sha256(files.read(f"maps/{name}.bsp")).hexdigest()
+        yield replace(
+            about,
+            path=path.name,
+            sha256=sha256,
+            split=split_of(sha256, "photographs"),
+            triangles=len(world.mesh.triangles),
+            textures=len(world.textures),
+            missing_textures=len(world.missing),
+        )
+
+
+def _slug(place: str) -> str:
+    return place.removeprefix(_PLACE).strip("./").replace("/", "-") or "game"
