@@ -24,14 +24,14 @@ def add_subcommands(subparsers: Any) -> None:
     )
     corpus.add_argument("--output", type=Path, default=Path("corpus"))
     corpus.add_argument("--packages", type=Path, help="TSV of Debian packages: name and kind")
+    for option, text in (
+        ("--folder", "a folder of your own images"),
+        ("--games", "a folder of your own games, with .pk3 archives"),
+    ):
+        corpus.add_argument(option, type=Path, action="append", default=[], help=text)
     corpus.add_argument(
-        "--folder",
-        type=Path,
-        action="append",
-        default=[],
-        help="a folder of your own images, or .pk3 archives",
+        "--licence", default="the user's", help="licence of your own images and games"
     )
-    corpus.add_argument("--licence", default="the user's", help="licence of --folder's images")
     corpus.set_defaults(run=_corpus)
 
     for name, run, text, example in (
@@ -59,11 +59,12 @@ def _corpus(args: argparse.Namespace) -> int:
     from superglue_ros.training.data.corpus import WORLDS, Source, collect, debian_sources
     from superglue_ros.training.data.world_corpus import collect_worlds
 
-    for folder in args.folder:
+    for folder in [*args.folder, *args.games]:
         if not folder.is_dir():
-            raise DataError(f"{folder} is not a folder: give one with images")
+            raise DataError(f"{folder} is not a folder: give one with images or games")
     sources = [Source(str(f), f, args.licence) for f in args.folder]
-    if args.packages or not args.folder:
+    sources += [Source(str(f), f, args.licence, WORLDS) for f in args.games]
+    if args.packages or not sources:
         sources += debian_sources(_packages(args.packages), args.output)
     worlds = collect_worlds(sources, args.output)
     missing = sum(world.missing_textures for world in worlds)
@@ -73,7 +74,7 @@ def _corpus(args: argparse.Namespace) -> int:
             f"{args.output}: {len(worlds)} worlds, {test} of them for testing only; {missing} "
             f"textures are missing, and grey"
         )
-    if worlds and all(source.kind == WORLDS for source in sources):
+    if sources and all(source.kind == WORLDS for source in sources):
         return 0
     images = collect(sources, args.output)
     test = sum(image.split == "test" for image in images)

@@ -31,6 +31,7 @@ TYPES: dict[str, type] = {
     "cache_homography": CacheRecipe,
     "cache_rooms": CacheRecipe,
     "cache_sequences": CacheRecipe,
+    "cache_worlds": CacheRecipe,
     "cache_heldout": CacheRecipe,
     "superglue": SuperGlueRecipe,
     "superglue_wide": SuperGlueRecipe,
@@ -87,6 +88,7 @@ FACTS: dict[str, dict[str, Any]] = {
     "cache_homography": {"source": "homography", "views": 5, "sets": 5600, "detector": ""},
     "cache_rooms": {"source": "rooms", "views": 5, "sets": 1240, "detector": ""},
     "cache_sequences": {"source": "sequences", "views": 4, "sets": 240, "detector": ""},
+    "cache_worlds": {"source": "worlds", "views": 5, "sets": 1240, "detector": ""},
     "cache_heldout": {"source": "homography", "seed": 303, "detector": ""},
     "superglue": {**PACKAGED, "start": "matching"},
     "superglue_wide": {

@@ -29,6 +29,7 @@ TEXTURE_SIDE = 256
 
 _SKY, _NODRAW = 0x4, 0x80  # bits of a texture's flags
 _GREY = 128
+_LARGEST_UV = 4096.0
 _DATA = {"position": 3, "texture_uv": 2, "light_uv": 2, "normal": 3}
 
 
@@ -37,9 +38,9 @@ class Mesh:
     """Triangles of a world.
 
     Of every vertex: ``positions`` (V, 3) [m], ``texture_uv`` (V, 2) and ``light_uv`` (V, 2), where
-    1 is the picture's far edge, ``normals`` (V, 3), ``brightness`` (V,) in [0, 1] for surfaces
-    without lightmap, ``texture`` and ``light`` (V,) int16, indices of pictures, ``light`` -1 for
-    none. ``triangles`` (T, 3) int32.
+    1 is the picture's far edge, ``normals`` (V, 3), ``brightness`` (V,) in [0, 1] of surfaces
+    without lightmap (0 for the others), ``texture`` and ``light`` (V,) int16, indices of pictures,
+    ``light`` -1 for none. ``triangles`` (T, 3) int32.
     """
 
     positions: Floats
@@ -166,7 +167,8 @@ def _mesh(
             continue
         # Whole repeats say nothing, and large numbers cost accuracy.
         points = points.copy()
-        points[:, 3:5] -= np.floor(points[:, 3:5].min(axis=0, initial=np.inf)) if len(points) else 0
+        if len(points):
+            points[:, 3:5] -= np.floor(points[:, 3:5].min(axis=0))
         corners.append(points)
         triangles.append(corner + total)
         textures.append(np.full(len(points), place_of[int(face["texture"])], np.int16))
@@ -174,15 +176,19 @@ def _mesh(
         total += len(points)
     values = np.concatenate([np.zeros((0, table.shape[1]), np.float32), *corners])
     ends = np.cumsum(list(_DATA.values()))
+    # Some compilers leave rubbish in what a surface does not use.
+    values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
     position, texture_uv, light_uv, normal, bright = np.split(values, ends, axis=1)
     none = np.zeros(0, np.int16)
+    light = np.concatenate([none, *lights])
+    lit = light >= 0
     return Mesh(
         positions=position * np.float32(METRES),
-        texture_uv=texture_uv,
-        light_uv=light_uv,
+        texture_uv=texture_uv.clip(-_LARGEST_UV, _LARGEST_UV),
+        light_uv=np.where(lit[:, None], light_uv.clip(0, 1), 0),
         normals=normal,
-        brightness=bright[:, 0],
+        brightness=np.where(lit, 0, bright[:, 0]),
         texture=np.concatenate([none, *textures]),
-        light=np.concatenate([none, *lights]),
+        light=light,
         triangles=np.concatenate([np.zeros((0, 3), np.int32), *triangles]).astype(np.int32),
     )

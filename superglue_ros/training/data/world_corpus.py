@@ -20,7 +20,7 @@ from superglue_ros.errors import DataError
 from superglue_ros.synthetic.worlds.archives import GameFiles, games_in
 from superglue_ros.synthetic.worlds.storage import write_world
 from superglue_ros.synthetic.worlds.world import read_shaders, read_world
-from superglue_ros.training.data.corpus import Source, split_of
+from superglue_ros.training.data.corpus import WORLDS, Source, split_of
 
 log = logging.getLogger(__name__)
 
@@ -45,15 +45,16 @@ class CorpusWorld:
 
 
 def collect_worlds(sources: Sequence[Source], folder: Path) -> list[CorpusWorld]:
-    """Write the worlds of all ``.pk3`` archives below ``sources`` into ``folder``.
+    """Write the worlds of all ``.pk3`` archives of those ``sources`` that are games to ``folder``.
 
     Sources of one game see each other's files. A map that cannot be read is left out, and textures
-    that are missing are grey; both are logged. Returns no worlds where there are no archives;
-    raises :class:`DataError` where there are maps and none can be read.
+    that are missing are grey; both are logged. Empty without such sources; raises
+    :class:`DataError` where there are some and they have no map, or none that can be read.
     """
-    games = games_in([source.folder for source in sources])
-    if not games:
+    sources = [source for source in sources if source.kind == WORLDS]
+    if not sources:
         return []
+    games = games_in([source.folder for source in sources])
     target = folder / FOLDER
     target.mkdir(parents=True, exist_ok=True)
     worlds, refused = [], 0
@@ -75,8 +76,12 @@ def collect_worlds(sources: Sequence[Source], folder: Path) -> list[CorpusWorld]
                 refused += 1
             else:
                 worlds.append(world)
-    if not worlds and refused:
-        raise DataError(f"none of the {refused} maps can be read: see the warnings above")
+    if not worlds:
+        names = ", ".join(source.name for source in sources)
+        raise DataError(
+            f"no map could be read of {names}, and {refused} could not: see the warnings above, "
+            f"or give folders with .pk3 archives"
+        )
     lines = [json.dumps(asdict(world), ensure_ascii=False) for world in worlds]
     (target / MANIFEST).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     return worlds

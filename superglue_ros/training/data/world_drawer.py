@@ -41,8 +41,11 @@ class WorldSource:
         self.textures = opaque_textures(Path(self.worlds[0].path).parent)
         self.photographs: list[CorpusImage] = []
         if (Path(recipe.corpus) / MANIFEST).is_file():
-            images = read_manifest(recipe.corpus, split)
-            self.photographs = [image for image in images if image.photograph]
+            self.photographs = [
+                image
+                for image in read_manifest(recipe.corpus)
+                if image.photograph and split in ("", image.split)
+            ]
 
     def texture(self, rng: np.random.Generator) -> Pixels:
         """A grey picture (S, S): part of a photograph, or a texture of any game."""

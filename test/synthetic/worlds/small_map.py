@@ -83,9 +83,23 @@ class _Tables:
         self.corners += corners
         self.faces.append(
             struct.pack(
-                "<12i3f6f3f2i", texture, -1, kind, first, len(points), first_corner, len(corners),
-                light, 0, 0, 0, 0, *([0.0] * 9), *normal, *patch,
-            )  # fmt: skip
+                "<12i3f6f3f2i",
+                texture,
+                -1,
+                kind,
+                first,
+                len(points),
+                first_corner,
+                len(corners),
+                light,
+                0,
+                0,
+                0,
+                0,
+                *([0.0] * 9),
+                *normal,
+                *patch,
+            )
         )
 
     def quad(self, texture, origin, edge_u, edge_v, kind=1, light=0):
@@ -158,7 +172,10 @@ def map_lumps(lightmaps: bool = True) -> list[bytes]:
         struct.pack("<2i", 0, 0) + bounds + struct.pack("<4i", 0, 0, 0, 2),
     ]
     sides = [struct.pack("<2i", plane, CRATE) for plane in t.box_planes(PILLAR, outward=True)]
-    clip = [struct.pack("<2i", plane, HIDDEN) for plane in t.box_planes(FENCE - [[0, 1, 0], [0] * 3], True)]
+    clip = [
+        struct.pack("<2i", plane, HIDDEN)
+        for plane in t.box_planes(FENCE - [[0, 1, 0], [0] * 3], True)
+    ]
     brushes = struct.pack("<3i", 0, 6, CRATE) + struct.pack("<3i", 6, 6, HIDDEN)
     contents = (1, 1, 1, 0x10000, 1)  # the clip brush stops players, not cameras
     textures = [struct.pack("<64s2i", n, 0, k) for n, k in zip(NAMES, contents, strict=True)]
@@ -201,11 +218,15 @@ def game_files(**changed: bytes) -> dict[str, bytes]:
         "scripts/room.shader": SCRIPT,
         "textures/wall.jpg": picture(textured(1), "JPEG"),
         "textures/CRATE.png": picture(textured(2), "PNG"),
-        "textures/fence_picture.tga": picture(np.full((64, 64), 90, np.uint8), "TGA", fence_opacity()),
+        "textures/fence_picture.tga": picture(
+            np.full((64, 64), 90, np.uint8), "TGA", fence_opacity()
+        ),
     } | changed
 
 
-def write_game(folder: Path, files: Mapping[str, bytes] | None = None, name: str = "pak0.pk3") -> Path:
+def write_game(
+    folder: Path, files: Mapping[str, bytes] | None = None, name: str = "pak0.pk3"
+) -> Path:
     """An archive of the game below ``folder``, at a place like a Debian package's."""
     path = folder / "usr/share/games/small/base" / name
     path.parent.mkdir(parents=True, exist_ok=True)
