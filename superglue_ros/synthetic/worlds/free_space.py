@@ -58,16 +58,19 @@ class FreeSpace:
             bsp.brush_sides["plane"][first : first + count]
             for first, count in bsp.brushes[["first_side", "sides"]][used].tolist()
         ]
-        empty = np.zeros(0, np.int32)
+        bounds = np.concatenate([np.zeros(0, np.int32), *sides]).astype(np.int32)
+        # Many planes belong to brushes that are not solid.
+        planes, index = np.unique(np.r_[bsp.nodes["plane"], bounds], return_inverse=True)
+        kept, split = bsp.planes[planes], len(bsp.nodes)
         return cls(
-            planes=np.c_[bsp.planes["normal"], bsp.planes["distance"] * METRES].astype(np.float32),
-            nodes=np.c_[bsp.nodes["plane"], bsp.nodes["children"]].astype(np.int32),
+            planes=np.c_[kept["normal"], kept["distance"] * METRES].astype(np.float32),
+            nodes=np.c_[index[:split], bsp.nodes["children"]].astype(np.int32),
             boxes=np.c_[bsp.leaves["low"], bsp.leaves["high"]].astype(np.float32) * METRES,
             inside=bsp.leaves["cluster"] >= 0,
             leaf_starts=_starts(lists),
             leaf_brushes=np.array([number[b] for one in lists for b in one], np.int32),
             brush_starts=_starts(sides),
-            brush_planes=np.concatenate([empty, *sides]).astype(np.int32),
+            brush_planes=index[split:].astype(np.int32),
         )
 
     def leaf(self, position: Array) -> int:

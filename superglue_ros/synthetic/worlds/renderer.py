@@ -105,6 +105,9 @@ void main() {
 )
 
 
+_opener = 0  # the process that has contexts
+
+
 @dataclass(frozen=True)
 class Light:
     """Light of one view, besides the lightmaps, whose values are in [0, 1].
@@ -252,14 +255,24 @@ def _renderer(_process: int, width: int, height: int) -> Renderer:
 
 
 def open_context() -> Any:
-    """An OpenGL context without a window. Raises :class:`DataError` naming what to install."""
+    """An OpenGL context without a window.
+
+    Raises :class:`DataError` naming what to install, and in a child of a process that had one:
+    drivers are not made for that and would wait for ever.
+    """
+    global _opener
+    if _opener not in (0, os.getpid()):
+        raise DataError(
+            "this process was forked from one that draws worlds itself: let only the workers draw "
+            "(loop.workers), or start processes by spawn"
+        )
     try:
         import moderngl
     except ImportError as error:
         raise DataError("worlds are drawn by moderngl: pip install moderngl") from error
     try:
         # By their own names: those without a number come with packages for developers only.
-        return moderngl.create_context(
+        context = moderngl.create_context(
             standalone=True, backend="egl", libgl="libGL.so.1", libegl="libEGL.so.1"
         )
     except Exception as error:  # moderngl raises nothing narrower
@@ -267,3 +280,5 @@ def open_context() -> Any:
             f"worlds need OpenGL 3.3 by EGL ({error}): apt install {PACKAGES} (a GPU's driver "
             f"brings its own; these draw in software)"
         ) from error
+    _opener = os.getpid()
+    return context

@@ -109,7 +109,13 @@ def read_world(
         textures.append(
             np.asarray(cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
         )
-    return World(mesh, np.stack(textures), lights, FreeSpace.of(bsp), tuple(missing))
+    return World(
+        mesh=mesh,
+        textures=np.stack(textures),
+        lights=lights,
+        space=FreeSpace.of(bsp),
+        missing=tuple(missing),
+    )
 
 
 @dataclass(frozen=True)

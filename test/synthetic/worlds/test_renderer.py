@@ -11,7 +11,7 @@ from superglue_ros.geometry.depth_overlap import project_depth
 from superglue_ros.synthetic.rooms import look_at
 from superglue_ros.synthetic.worlds import renderer as module
 from superglue_ros.synthetic.worlds.exposure import expose, gain_for
-from superglue_ros.synthetic.worlds.renderer import Light, Renderer
+from superglue_ros.synthetic.worlds.renderer import Light, Renderer, renderer_of
 
 from .small_map import BOX, FENCE, LIGHT, PILLAR, SIZE
 
@@ -156,6 +156,12 @@ def test_exposure_reaches_its_mean_and_is_monotonic():
     assert abs(image.mean() / 255 - 0.4) < 0.01
     assert (np.diff(image[0].astype(int)) >= 0).all()
     np.testing.assert_array_equal(expose(np.float32([[0, 0.25, 9]]), 1.0, 0.5), [[0, 128, 255]])
+
+
+def test_a_forked_process_is_refused_where_it_would_hang(renderer, monkeypatch):
+    monkeypatch.setattr(module.os, "getpid", lambda: 1)
+    with pytest.raises(DataError, match=r"let only the workers draw \(loop\.workers\)"):
+        renderer_of(64, 48)
 
 
 def test_drawing_needs_a_world(renderer):
