@@ -104,6 +104,8 @@ void main() {
 """
 )
 
+# By their full names: those without a number come with packages for developers only.
+_OPENGL = ("libGL.so.1", "libOpenGL.so.0")
 
 _opener = 0  # the process that has contexts
 
@@ -270,15 +272,17 @@ def open_context() -> Any:
         import moderngl
     except ImportError as error:
         raise DataError("worlds are drawn by moderngl: pip install moderngl") from error
-    try:
-        # By their own names: those without a number come with packages for developers only.
-        context = moderngl.create_context(
-            standalone=True, backend="egl", libgl="libGL.so.1", libegl="libEGL.so.1"
-        )
-    except Exception as error:  # moderngl raises nothing narrower
-        raise DataError(
-            f"worlds need OpenGL 3.3 by EGL ({error}): apt install {PACKAGES} (a GPU's driver "
-            f"brings its own; these draw in software)"
-        ) from error
-    _opener = os.getpid()
-    return context
+    reason = ""
+    for library in _OPENGL:
+        options: dict[str, Any] = {"backend": "egl", "libgl": library, "libegl": "libEGL.so.1"}
+        try:
+            context = moderngl.create_context(standalone=True, **options)
+        except Exception as error:  # moderngl raises nothing narrower
+            reason = reason or str(error)
+        else:
+            _opener = os.getpid()
+            return context
+    raise DataError(
+        f"worlds need OpenGL 3.3 by EGL ({reason}): apt install {PACKAGES} (a GPU's driver brings "
+        f"its own; these draw in software)"
+    )
