@@ -53,7 +53,7 @@ class WorldConfig:
         low=0.0, high=1.0,
     )  # fmt: skip
     exposure: float = setting(
-        0.3, "Standard deviation of a view's brightness about the set's, natural logarithm.",
+        0.25, "Standard deviation of a view's brightness about the set's, natural logarithm.",
         low=0.0,
     )  # fmt: skip
 
@@ -121,7 +121,7 @@ def _draw_set(
     distance = float(np.median(depth[depth > 0]))
     if not _DISTANCES_M[0] < distance < _DISTANCES_M[1]:
         return None
-    image = lamp.image(renderer.radiance(matrix, first, lamp.light(rng)), rng)
+    image = lamp.image(renderer.radiance(matrix, first, lamp.light(rng)), depth, rng)
     if not _shows_structure(image):
         return None
     weights = np.array(config.motions)
@@ -138,7 +138,7 @@ def _draw_set(
         if more is None or pose is None:
             largest *= _SHRINK
             continue
-        image = lamp.image(renderer.radiance(matrix, pose, lamp.light(rng)), rng)
+        image = lamp.image(renderer.radiance(matrix, pose, lamp.light(rng)), more.depths[-1], rng)
         views = replace(more, images=[*views.images, image])
         if len(views.images) == count:
             return views
@@ -170,7 +170,7 @@ class _Lamp:
     def __init__(self, rng: np.random.Generator, config: WorldConfig) -> None:
         self._config = config
         self._ambient, self._sky = rng.uniform(0.05, 0.3), rng.uniform(0.3, 1.0)
-        self._mean, self._gamma = rng.uniform(0.28, 0.58), rng.uniform(0.55, 0.9)
+        self._mean, self._gamma = rng.uniform(0.32, 0.6), rng.uniform(0.55, 0.9)
         self._relit = rng.random() < config.relit
         self._sun = _direction(rng) * rng.uniform(0.0, 0.4)
 
@@ -180,9 +180,15 @@ class _Lamp:
             sun, ambient = _direction(rng) * rng.uniform(0.0, 0.6), rng.uniform(0.05, 0.3)
         return Light(ambient, (float(sun[0]), float(sun[1]), float(sun[2])), self._sky)
 
-    def image(self, radiance: NDArray[np.float32], rng: np.random.Generator) -> Pixels:
+    def image(
+        self,
+        radiance: NDArray[np.float32],
+        depth: NDArray[np.float32],
+        rng: np.random.Generator,
+    ) -> Pixels:
         gamma = self._gamma * np.exp(rng.normal(0, 0.1 if self._relit else 0.0))
-        gain = gain_for(radiance, self._mean, gamma)
+        # By the surfaces: a bright sky would leave them black.
+        gain = gain_for(radiance[depth > 0], self._mean, gamma)
         return expose(radiance, gain * np.exp(rng.normal(0, self._config.exposure)), gamma)
 
 
