@@ -184,8 +184,8 @@ def training_sinkhorn(
     The log domain makes several passes over the matrix per iteration, forward and backward. Here
     both directions are products of one kernel matrix with vectors, and the gradient of the kernel
     is a single product of all iterations at the end: an order of magnitude faster on a CPU. Falls
-    back to :func:`log_sinkhorn` where the range of scores exceeds :data:`MAX_RANGE`; on a GPU, which
-    would have to be waited for, scores that far below the largest of their row are raised instead.
+    back to :func:`log_sinkhorn` where the range of scores exceeds :data:`MAX_RANGE`. On a GPU
+    that test would wait for the device: scores that far below their row's largest are raised.
     """
     z = augment(scores.float(), dustbin)
     log_p, log_q = marginals(z, mask0, mask1)
