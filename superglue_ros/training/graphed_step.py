@@ -22,7 +22,7 @@ class GraphedStep:
     """Calls ``update(batch)`` and, once its shapes are known, replays it as a CUDA graph.
 
     ``update`` must only launch work on the device; it returns 0-dimensional tensors by name. A
-    batch is a dataclass of tensors. Where capture fails, every step stays eager, and the log says so.
+    batch is a dataclass of tensors. Where capture fails, all steps stay eager, as the log says.
     """
 
     def __init__(self, update: Callable[[Any], dict[str, Tensor]]) -> None:

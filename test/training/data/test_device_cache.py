@@ -60,6 +60,6 @@ def test_views_that_disagree_are_refused(engine):
     images = torch.zeros(1, 2, 64, 64, dtype=torch.uint8)
     with pytest.raises(DataError, match="same sets"):
         homography_shard(engine, images, torch.eye(3).expand(1, 3, 3, 3), 16)
+    eye3, eye4 = torch.eye(3).expand(1, 2, 3, 3), torch.eye(4).expand(1, 2, 4, 4)
     with pytest.raises(DataError, match="same sets"):
-        eye3, eye4 = torch.eye(3).expand(1, 2, 3, 3), torch.eye(4).expand(1, 2, 4, 4)
         posed_shard(engine, images, torch.zeros(1, 2, 32, 64), eye3, eye4, 16)
