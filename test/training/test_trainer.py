@@ -80,7 +80,7 @@ def test_resumed_equals_in_one_go(cache, tmp_path, name):
 
     recipe = recipe_for(cache, tmp_path / "parts", 20, optimiser=optimiser)
     interrupted = trainer_for(recipe)
-    interrupted.steps = 20
+    interrupted.budget.steps = 20
     advance = interrupted._advance
 
     def stop_at_11(*drawn) -> dict[str, float]:
