@@ -184,14 +184,18 @@ def training_sinkhorn(
     The log domain makes several passes over the matrix per iteration, forward and backward. Here
     both directions are products of one kernel matrix with vectors, and the gradient of the kernel
     is a single product of all iterations at the end: an order of magnitude faster on a CPU. Falls
-    back to :func:`log_sinkhorn` where the range of scores exceeds :data:`MAX_RANGE`.
+    back to :func:`log_sinkhorn` where the range of scores exceeds :data:`MAX_RANGE`. On a GPU
+    that test would wait for the device: scores that far below their row's largest are raised.
     """
     z = augment(scores.float(), dustbin)
     log_p, log_q = marginals(z, mask0, mask1)
     row_max = z.detach().amax(dim=2, keepdim=True)
-    if bool((row_max.amax() - z.detach().amin()) > MAX_RANGE):
+    kernel = z - row_max
+    if z.is_cuda:
+        kernel = kernel.clamp(min=-MAX_RANGE)
+    elif bool((row_max.amax() - z.detach().amin()) > MAX_RANGE):
         return log_sinkhorn(scores.float(), dustbin, iterations, mask0, mask1)
-    u, v = _Scaling.apply((z - row_max).exp(), log_p.exp(), log_q.exp(), iterations)
+    u, v = _Scaling.apply(kernel.exp(), log_p.exp(), log_q.exp(), iterations)
     return _assignment(z - row_max, _finite_log(u), _finite_log(v))
 
 

@@ -7,6 +7,8 @@ the same results as its pairs one by one.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -43,6 +45,14 @@ class _TokenBatchNorm(nn.BatchNorm1d):
         out[mask] = super().forward(x[mask]).to(x.dtype)
         return out
 
+    def fold(self, linear: nn.Linear) -> tuple[Tensor, Tensor]:
+        """Weight and bias of ``linear`` followed by this batch norm with fixed statistics."""
+        assert self.running_var is not None
+        assert self.running_mean is not None
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        bias = (linear.bias - self.running_mean) * scale + self.bias
+        return linear.weight * scale.unsqueeze(1), bias
+
 
 class _MLP(nn.ModuleList):
     """Linear layers with batch norm and ReLU between them, on tokens (B, N, C)."""
@@ -55,8 +65,14 @@ class _MLP(nn.ModuleList):
                 self.append(_TokenBatchNorm(channels[i]))
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        for layer in self:
-            x = F.relu(layer(x, mask)) if isinstance(layer, _TokenBatchNorm) else layer(x)
+        layers: list[Any] = list(self)
+        for linear, norm in zip_longest(layers[::2], layers[1::2]):
+            if norm is None:
+                x = linear(x)
+            elif norm.training or not torch.is_grad_enabled():
+                x = F.relu(norm(linear(x), mask))
+            else:  # fixed statistics in training: two passes over the tokens less, each way
+                x = F.relu(F.linear(x, *norm.fold(linear)))
         return x
 
 
@@ -128,13 +144,20 @@ class SuperGlue(nn.Module):
         tokens = torch.cat([normalise_keypoints(keypoints, size), scores.unsqueeze(-1)], dim=-1)
         return x + self.encoder(tokens, mask)
 
-    def propagate(self, x0: Tensor, x1: Tensor, mask0: Tensor, mask1: Tensor) -> Tensor:
-        """The graph network and final projection (eq. 3-6): (2P, max(M, N), D), A before B."""
+    def propagate(
+        self, x0: Tensor, x1: Tensor, mask0: Tensor | None, mask1: Tensor | None
+    ) -> Tensor:
+        """The graph network and final projection (eq. 3-6): (2P, max(M, N), D), A before B.
+
+        The masks may be None where both sets have the same length and no padding.
+        """
         length = max(x0.shape[1], x1.shape[1])
         x = torch.cat([_pad(x0, length), _pad(x1, length)])
-        mask: Tensor | None = torch.cat([_pad(mask0, length), _pad(mask1, length)])
-        if mask is not None and bool(mask.all()):
-            mask = None
+        mask: Tensor | None = None
+        if mask0 is not None and mask1 is not None:
+            mask = torch.cat([_pad(mask0, length), _pad(mask1, length)])
+            if bool(mask.all()):
+                mask = None
         for i, layer in enumerate(self.gnn):
             x = layer(x, cross=self.config.cross_attention and i % 2 == 1, mask=mask)
         return self.final(x)

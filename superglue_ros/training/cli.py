@@ -132,6 +132,7 @@ def _superpoint(args: argparse.Namespace) -> int:
 def _superglue(args: argparse.Namespace) -> int:
     from superglue_ros.training.runs import superglue_trainer
 
+    logging.getLogger("superglue_ros.training").setLevel(logging.INFO)
     superglue_trainer(args.recipe, args.set).run()
     return 0
 

@@ -6,13 +6,16 @@ import copy
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from superglue_ros.errors import ConfigError
 from superglue_ros.settings import setting
+
+_MOMENTUM = 0.95
+_NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # K. Jordan's: steepest at zero
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,57 @@ def learning_rate_factor(step: int, total: int, config: ScheduleConfig) -> float
     return warm * max(factor, config.floor)
 
 
+class Muon(torch.optim.Optimizer):
+    """Muon with equal-shaped matrices orthogonalised together, scaled to the size of AdamW's steps.
+
+    The same steps as ``torch.optim.Muon`` with ``adjust_lr_fn="match_rms_adamw"``, in as many
+    launches as the network has shapes of matrices instead of for every one of them.
+    """
+
+    def __init__(self, matrices: Iterable[nn.Parameter], lr: float | Tensor, decay: float) -> None:
+        super().__init__(matrices, {"lr": lr, "weight_decay": decay})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """One step; ``closure`` is not supported."""
+        for group in self.param_groups:
+            shapes: dict[torch.Size, list[Tensor]] = {}
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    shapes.setdefault(parameter.shape, []).append(parameter)
+            for shape, parameters in shapes.items():
+                gradients = [p.grad for p in parameters]
+                momenta = [self._momentum(p) for p in parameters]
+                torch._foreach_lerp_(momenta, gradients, 1 - _MOMENTUM)
+                updates = orthogonalise(
+                    torch.stack(torch._foreach_lerp(gradients, momenta, _MOMENTUM))
+                )
+                rate = group["lr"]
+                torch._foreach_mul_(parameters, 1 - rate * group["weight_decay"])
+                change = updates.float() * (-0.2 * max(shape) ** 0.5 * rate)
+                torch._foreach_add_(parameters, list(change.unbind()))
+
+    def _momentum(self, parameter: Tensor) -> Tensor:
+        state = self.state[parameter]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        buffer: Tensor = state["momentum_buffer"]
+        return buffer
+
+
+def orthogonalise(matrices: Tensor) -> Tensor:
+    """Matrices (B, M, N) with nearly equal singular values, bfloat16: five Newton-Schulz steps."""
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.bfloat16()
+    x = x.transpose(1, 2) if tall else x
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    a, b, c = _NEWTON_SCHULZ
+    for _ in range(5):
+        gram = x @ x.transpose(1, 2)
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.transpose(1, 2) if tall else x
+
+
 class MuonAdamW:
     """Muon for the matrices among the parameters, AdamW for all others, at one learning rate.
 
@@ -72,15 +126,13 @@ class MuonAdamW:
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], rate: float, decay: float) -> None:
-        """Raises :class:`ConfigError` where PyTorch is older than 2.9."""
-        if not hasattr(torch.optim, "Muon"):
-            raise ConfigError(f"muon needs torch 2.9 or newer, this is {torch.__version__}")
         given = list(parameters)
         matrices = [p for p in given if p.ndim == 2]
         others = [p for p in given if p.ndim != 2]
+        options = _device_options(given, rate)
         self._parts: list[torch.optim.Optimizer] = [
-            torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
-            torch.optim.AdamW(others, lr=rate, weight_decay=decay),
+            Muon(matrices, options["lr"], decay),
+            torch.optim.AdamW(others, weight_decay=decay, **options),
         ]
 
     @property
@@ -114,8 +166,36 @@ def make_optimiser(
     """The optimiser of ``config``; its learning rate is set at every step."""
     if config.name == "muon":
         return MuonAdamW(parameters, config.learning_rate, config.weight_decay)
+    given = list(parameters)
     cls = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
-    return cls(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+    options = _device_options(given, config.learning_rate)
+    return cls(given, weight_decay=config.weight_decay, **options)
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer | MuonAdamW, rate: float) -> None:
+    """Set the rate of all groups, in place where a CUDA graph reads it from the device."""
+    for group in optimiser.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+def restore(optimiser: torch.optim.Optimizer | MuonAdamW, state: dict[str, Any]) -> None:
+    """Load a checkpoint's state; how the steps are computed remains that of this device."""
+    kept = ("lr", "fused", "capturable", "foreach")
+    before = [{k: group[k] for k in kept if k in group} for group in optimiser.param_groups]
+    optimiser.load_state_dict(state)
+    for group, own in zip(optimiser.param_groups, before, strict=True):
+        group.update(own)
+
+
+def _device_options(parameters: Iterable[nn.Parameter], rate: float) -> dict[str, Any]:
+    """Options of Adam on the parameters' device: on a GPU one launch, fit for a CUDA graph."""
+    device = next((p.device for p in parameters), torch.device("cpu"))
+    if device.type != "cuda":
+        return {"lr": rate}
+    return {"lr": torch.tensor(rate, device=device), "fused": True, "capturable": True}
 
 
 class MovingAverage:
@@ -129,10 +209,11 @@ class MovingAverage:
     def update(self, network: nn.Module, step: int) -> None:
         """Move towards ``network``; early steps have more weight, to forget the start sooner."""
         decay = min(self.decay, (step + 1) / (step + 10))
-        for mean, value in zip(
-            self.network.state_dict().values(), network.state_dict().values(), strict=True
-        ):
-            if mean.dtype.is_floating_point:
-                mean.lerp_(value, 1 - decay)
-            else:
+        means, values = ([*n.parameters(), *n.buffers()] for n in (self.network, network))
+        floating = [m.dtype.is_floating_point for m in means]
+        torch._foreach_lerp_(
+            list(compress(means, floating)), list(compress(values, floating)), 1 - decay
+        )
+        for mean, value, is_float in zip(means, values, floating, strict=True):
+            if not is_float:
                 mean.copy_(value)

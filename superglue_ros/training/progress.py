@@ -83,10 +83,10 @@ def draw_curves(log: Path, picture: Path) -> None:
 class LiveProgress:
     """A live bar on a terminal, plain lines elsewhere: loss, precision, recall, time left."""
 
-    def __init__(self, total: int, first_step: int, every: int) -> None:
-        self._every = every
+    def __init__(self, total: int, first_step: int) -> None:
         self._total, self._first = total, first_step
         self._start = time.monotonic()
+        self._last = (self._start, 0)
         self._console = Console(file=sys.stderr)
         self._bar: Progress | None = None
         if self._console.is_terminal:
@@ -108,16 +108,19 @@ class LiveProgress:
         if self._bar:
             self._bar.stop()
 
-    def show(self, step: int, stage: str, numbers: Mapping[str, float]) -> None:
-        """Report that ``step`` steps are done."""
+    def show(self, done: int, step: int, stage: str, numbers: Mapping[str, float]) -> None:
+        """Report that ``done`` of the total, and ``step`` steps, are done."""
         text = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
         if self._bar:
-            self._bar.update(self._task, completed=step, stage=stage, numbers=text)
-        elif step % self._every == 0 or step == self._total:
-            pace = (time.monotonic() - self._start) / max(step - self._first, 1)
-            left = time.strftime("%H:%M:%S", time.gmtime(pace * (self._total - step)))
+            self._bar.update(self._task, completed=done, stage=stage, numbers=text)
+        else:
+            now = time.monotonic()
+            pace = (now - self._last[0]) / max(step - self._last[1], 1)
+            share = (now - self._start) / max(done - self._first, 1)
+            left = time.strftime("%H:%M:%S", time.gmtime(share * (self._total - done)))
+            self._last = (now, step)
             self._console.print(
-                f"{stage} {step}/{self._total}  {text}  {pace:.2f} s/step  {left} left",
+                f"{stage} {done}/{self._total}  {text}  {pace:.3f} s/step  {left} left",
                 highlight=False, soft_wrap=True,
             )  # fmt: skip
 

@@ -123,6 +123,11 @@ class SuperGlueRecipe:
     start: str = "matching"
     start_scale: float = setting(20.0, "Scale of the cosine where training starts.", low=0.1)
     sinkhorn_iterations: int = setting(20, "Sinkhorn iterations in training.", low=1)
+    resident: bool = setting(
+        False,
+        "Keep the views of the caches on the device and draw batches there, of exactly "
+        "sampling.keypoints keypoints; on a GPU a step is then one CUDA graph.",
+    )
     gradient_checkpointing: bool = setting(False, "Trade arithmetic for memory.")
     frozen_batch_norm: bool = setting(
         False,
@@ -135,6 +140,11 @@ class SuperGlueRecipe:
     loop: LoopConfig = field(default_factory=LoopConfig)
 
     def __post_init__(self) -> None:
+        if self.resident and self.loop.workers:
+            raise ConfigError(
+                "resident batches are drawn on the device by the process that trains: set "
+                "loop.workers to 0"
+            )
         if self.detector and all(stage.views is None for stage in self.stages):
             raise ConfigError(
                 "detector is for stages with views; features in caches are of the detector that "

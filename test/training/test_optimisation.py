@@ -3,9 +3,9 @@ import math
 import pytest
 import torch
 
-from superglue_ros.errors import ConfigError
 from superglue_ros.training.optimisation import (
     MovingAverage,
+    Muon,
     OptimiserConfig,
     ScheduleConfig,
     learning_rate_factor,
@@ -57,7 +57,6 @@ def test_the_named_optimiser_is_made():
     assert math.isclose(make_optimiser(parameters, OptimiserConfig()).defaults["lr"], 1e-4)
 
 
-@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has no Muon")
 def test_muon_takes_the_matrices_and_adamw_the_rest():
     """A matrix moves along an orthogonal direction whatever its gradient's spectrum, a bias not."""
     torch.manual_seed(0)
@@ -77,7 +76,19 @@ def test_muon_takes_the_matrices_and_adamw_the_rest():
     assert linear.weight.grad is None
 
 
-def test_muon_needs_a_torch_that_has_it(monkeypatch):
-    monkeypatch.delattr(torch.optim, "Muon", raising=False)
-    with pytest.raises(ConfigError, match=r"muon needs torch 2\.9"):
-        make_optimiser([torch.nn.Parameter(torch.ones(2, 2))], OptimiserConfig(name="muon"))
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has no Muon")
+def test_batched_muon_steps_as_torchs():
+    torch.manual_seed(0)
+    shapes = [(24, 8), (8, 8), (24, 8), (8, 16), (8, 8)]
+    ours = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
+    theirs = [torch.nn.Parameter(p.detach().clone()) for p in ours]
+    batched = Muon(ours, 0.02, 0.1)
+    single = torch.optim.Muon(theirs, lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    for _ in range(4):
+        for a, b in zip(ours, theirs, strict=True):
+            a.grad = torch.randn(a.shape)
+            b.grad = a.grad.clone()
+        batched.step()
+        single.step()
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, atol=2e-3, rtol=0)

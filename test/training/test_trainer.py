@@ -8,6 +8,7 @@ import torch
 
 from superglue_ros.errors import ConfigError, DataError, WeightsError
 from superglue_ros.networks.superglue import SuperGlueConfig
+from superglue_ros.networks.weights import load_superglue
 from superglue_ros.training.data.batches import SamplingConfig
 from superglue_ros.training.data.cache import write_shard
 from superglue_ros.training.objectives.loss import LossConfig
@@ -79,7 +80,7 @@ def test_resumed_equals_in_one_go(cache, tmp_path, name):
 
     recipe = recipe_for(cache, tmp_path / "parts", 20, optimiser=optimiser)
     interrupted = trainer_for(recipe)
-    interrupted.steps = 20
+    interrupted.budget.steps = 20
     advance = interrupted._advance
 
     def stop_at_11(*drawn) -> dict[str, float]:
@@ -222,3 +223,41 @@ def test_descriptors_of_another_size_and_mixed_detectors_are_refused(cache, tmp_
     recipe = recipe_for(cache, tmp_path / "run", validation=str(other))
     with pytest.raises(DataError, match=r"holds features of another-kind, the others of test-kind"):
         SuperGlueObjective(recipe)
+
+
+def test_resident_batches_train_and_resume_as_in_one_go(cache, tmp_path):
+    recipe = recipe_for(cache, tmp_path / "whole", 30, resident=True, frozen_batch_norm=True)
+    trainer_for(recipe).run()
+    whole = losses(tmp_path / "whole")
+    assert np.mean([float(x) for x in whole[-5:]]) < np.mean([float(x) for x in whole[:5]])
+    parts = replace(recipe, output=str(tmp_path / "parts"))
+    first = trainer_for(parts)
+    first.budget.done = lambda step: step >= 12
+    first.run()
+    trainer_for(parts).run()
+    assert losses(tmp_path / "parts") == whole
+
+
+def test_a_time_budget_takes_stages_and_rate_from_the_clock_and_writes_the_weights(cache, tmp_path):
+    recipe = recipe_for(cache, tmp_path / "run", 600)
+    only = recipe.stages[0]
+    recipe = replace(
+        recipe,
+        stages=(replace(only, name="a", steps=300), replace(only, name="b", steps=300)),
+        loop=replace(recipe.loop, minutes=0.05),
+        resident=True,
+    )
+    trainer = trainer_for(recipe)
+    trainer.run()
+    assert trainer.budget.seconds >= 3
+    with (tmp_path / "run/log.csv").open() as file:
+        rates = [float(row["rate"]) for row in csv.DictReader(file) if row["rate"]]
+    assert rates[-1] < 0.1 * max(rates)
+    assert load_superglue(tmp_path / "run/weights.safetensors").network.config == NETWORK
+
+
+def test_a_time_budget_shorter_than_a_step_is_refused(cache, tmp_path):
+    recipe = recipe_for(cache, tmp_path / "run")
+    recipe = replace(recipe, loop=replace(recipe.loop, minutes=1e-6))
+    with pytest.raises(ConfigError, match=r"loop\.minutes is 1e-06, and one step took"):
+        trainer_for(recipe).run()

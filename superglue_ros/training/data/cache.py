@@ -146,12 +146,12 @@ def write_shard(shard: Shard, path: Path, detector: str, config: str) -> None:
     write_atomically(path, save(tensors, metadata))
 
 
-def read_cache(folder: str | Path) -> tuple[list[Shard], str]:
-    """All shards of a cache and the kind of their descriptors.
+def read_cache(folder: str | Path, limit: int | None = None) -> tuple[list[Shard], str]:
+    """All shards of a cache, or the first ``limit``, and the kind of their descriptors.
 
     Raises :class:`DataError` where there are none, or where they are of different detectors.
     """
-    files = sorted(Path(folder).glob("*.safetensors"))
+    files = sorted(Path(folder).glob("*.safetensors"))[:limit]
     if not files:
         raise DataError(f"{folder} has no cached features: make them with 'train cache'")
     shards, kinds = [], set()

@@ -29,9 +29,14 @@ class _Steps(Dataset[Any]):
         self._source, self._seed, self._rank = source, seed, rank
 
     def __getitem__(self, step: int) -> tuple[int, Any]:
-        rng = np.random.default_rng([self._seed, step, self._rank])
-        torch_seed = int(rng.integers(2**31))
+        torch_seed, rng = step_randomness(self._seed, step, self._rank)
         return torch_seed, self._source.draw(step, rng)
+
+
+def step_randomness(seed: int, step: int, rank: int) -> tuple[int, np.random.Generator]:
+    """The seed of PyTorch and the generator of one step, of a run's seed in one process."""
+    rng = np.random.default_rng([seed, step, rank])
+    return int(rng.integers(2**31)), rng
 
 
 def batches(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,14 @@ class EndToEndObjective:
         """See :class:`superglue_ros.training.trainer.Objective`."""
         plain = {**asdict(self.network.describe.config), **asdict(self.network.match.config)}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in plain.items()}
+
+    @property
+    def capturable(self) -> bool:
+        """See :class:`superglue_ros.training.trainer.Objective`."""
+        return False
+
+    def write_weights(self, network: nn.Module, folder: Path) -> None:
+        """Nothing: new descriptors have no name before ``train export`` gives them one."""
 
     def parameters(self) -> list[nn.Parameter]:
         """Those of the descriptor head and of the matcher."""

@@ -17,7 +17,7 @@ from superglue_ros.engines.superpoint import SuperPointEngine
 from superglue_ros.errors import ConfigError, DataError
 from superglue_ros.networks.sinkhorn import training_sinkhorn
 from superglue_ros.networks.superglue import SuperGlue, initialise_as_optimal_matching
-from superglue_ros.networks.weights import load_superglue, load_superpoint
+from superglue_ros.networks.weights import load_superglue, load_superpoint, save
 from superglue_ros.training.data.batches import (
     PairBatch,
     PairSample,
@@ -29,6 +29,7 @@ from superglue_ros.training.data.batches import (
 from superglue_ros.training.data.cache import Shard, ViewFeatures, make_shard, read_cache
 from superglue_ros.training.data.drawn_pairs import DrawnPairs, PairSource, describe
 from superglue_ros.training.data.loading import to_device
+from superglue_ros.training.data.resident import ResidentPairs
 from superglue_ros.training.distributed import training_device
 from superglue_ros.training.growth import grow
 from superglue_ros.training.objectives.loss import (
@@ -40,8 +41,10 @@ from superglue_ros.training.objectives.loss import (
 from superglue_ros.training.precision import autocast, resolve_dtype
 from superglue_ros.training.recipes import Stage, SuperGlueRecipe
 
+WEIGHTS = "weights.safetensors"
 _VALIDATION_PAIRS = 96
 _VALIDATION_ITERATIONS = 50
+_START_SHARDS = 8
 _START_PAIRS = 8  # for choosing scale, dustbin and projection of the start
 _START_FACTORS = (0.5, 1.0, 2.0, 3.0)  # of the recipe's scale
 _START_COSINES = (0.3, 0.5, 0.6, 0.7, 0.8)  # where a match becomes likelier than none
@@ -65,7 +68,7 @@ class SuperGlueObjective:
         torch.manual_seed(recipe.loop.seed)
         self.descriptor_kind = ""
         self._ends = np.cumsum([stage.steps for stage in recipe.stages])
-        self._sources: dict[int, PairSampler | PairSource] = {}
+        self._sources: dict[int, PairSampler | ResidentPairs | PairSource] = {}
         self.device = training_device(recipe.loop.device)
         self._dtype = resolve_dtype(recipe.loop.precision, self.device)
         self._engine: SuperPointEngine | None = None
@@ -95,6 +98,16 @@ class SuperGlueObjective:
         plain = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
         return {**plain, "descriptor_kind": self.descriptor_kind}
 
+    @property
+    def capturable(self) -> bool:
+        """See :class:`superglue_ros.training.trainer.Objective`."""
+        return self.recipe.resident and self.device.type == "cuda"
+
+    def write_weights(self, network: Any, folder: Path) -> None:
+        """See :class:`superglue_ros.training.trainer.Objective`."""
+        provenance = "trained with superglue-ros train"
+        save(network, folder / WEIGHTS, self.descriptor_kind, provenance, half=True)
+
     def parameters(self) -> list[nn.Parameter]:
         """All of the network's."""
         return list(self.network.parameters())
@@ -117,7 +130,7 @@ class SuperGlueObjective:
             return StagePairs(drawn, self.recipe.stages[index])
         return drawn
 
-    def loss(self, batch: PairBatch | StagePairs) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: PairBatch | StagePairs) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean loss of one batch; reports precision and recall in per cent."""
         if isinstance(batch, StagePairs):
             batch = self._describe(batch)
@@ -133,14 +146,14 @@ class SuperGlueObjective:
         """Precision and recall in per cent on a fixed part of the validation cache."""
         pairs = [(shard, i) for shard in self._validation for i in range(len(shard.pairs))]
         pairs = pairs[:: max(1, len(pairs) // _VALIDATION_PAIRS)][:_VALIDATION_PAIRS]
-        found: list[dict[str, float]] = []
+        found: list[dict[str, Tensor]] = []
         for shard, index in pairs:
             batch = to_device(collate([read_pair(shard, index)]), self.device)
             assignment = self._forward(network, batch, _VALIDATION_ITERATIONS)
             found.append(_percentages(assignment, batch))
         if not found:
             return {}
-        return {f"validation {k}": float(np.mean([f[k] for f in found])) for k in found[0]}
+        return {f"validation {k}": float(np.mean([float(f[k]) for f in found])) for k in found[0]}
 
     @torch.no_grad()
     def _calibrate(self, shards: list[Shard]) -> None:
@@ -172,8 +185,10 @@ class SuperGlueObjective:
         dustbin.fill_(best[2])
 
     def _forward(self, network: Any, batch: PairBatch, iterations: int) -> Tensor:
-        mask0, mask1 = _full(batch.mask0, batch.scores0), _full(batch.mask1, batch.scores1)
-        m, n = mask0.shape[1], mask1.shape[1]
+        m, n = batch.scores0.shape[1], batch.scores1.shape[1]
+        mask0, mask1 = batch.mask0, batch.mask1
+        if mask0 is not None or mask1 is not None or m != n:
+            mask0, mask1 = _full(mask0, batch.scores0), _full(mask1, batch.scores1)
         with autocast(batch.scores0.device, self._dtype):
             x0 = network.encode(
                 batch.keypoints0, batch.scores0, batch.descriptors0, batch.size0, batch.mask0
@@ -186,21 +201,27 @@ class SuperGlueObjective:
         scores = f0[:, :m] @ f1[:, :n].transpose(1, 2) / network.config.width**0.5
         return training_sinkhorn(scores, network.dustbin, iterations, batch.mask0, batch.mask1)
 
-    def _source(self, index: int) -> PairSampler | PairSource:
+    def _source(self, index: int) -> PairSampler | ResidentPairs | PairSource:
         if index not in self._sources:
             stage = self.recipe.stages[index]
             if stage.views is None:
+                self._sources = {}  # makes room for the views of this stage
                 caches = {name: self._read(name) for name in stage.caches}
-                self._sources = {index: PairSampler(caches, stage.caches, stage.sampling)}
+                self._sources = {index: self._sampler(caches, stage)}
             else:
                 self._sources = {index: PairSource(stage.views, stage.sampling.pairs)}
         return self._sources[index]
+
+    def _sampler(self, caches: dict[str, list[Shard]], stage: Stage) -> PairSampler | ResidentPairs:
+        if self.recipe.resident:
+            return ResidentPairs(caches, stage.caches, stage.sampling, self.device)
+        return PairSampler(caches, stage.caches, stage.sampling)
 
     def _first_shards(self) -> list[Shard]:
         """Features for the start: the first cache, or a few drawn pairs."""
         stage = self.recipe.stages[0]
         if stage.views is None:
-            return self._read(next(iter(stage.caches)))
+            return self._read(next(iter(stage.caches)), _START_SHARDS)
         assert self._engine is not None
         rng = np.random.default_rng(self.recipe.loop.seed)
         pairs = PairSource(stage.views, _START_PAIRS).draw(rng)
@@ -227,8 +248,8 @@ class SuperGlueObjective:
         index = int(np.searchsorted(self._ends, step, side="right"))
         return min(index, len(self._ends) - 1)
 
-    def _read(self, folder: str) -> list[Shard]:
-        shards, kind = read_cache(Path(folder))
+    def _read(self, folder: str, limit: int | None = None) -> list[Shard]:
+        shards, kind = read_cache(Path(folder), limit)
         if self.descriptor_kind and kind != self.descriptor_kind:
             raise DataError(
                 f"cache {folder} holds features of {kind}, the others of "
@@ -299,6 +320,6 @@ def _full(mask: Tensor | None, like: Tensor) -> Tensor:
     return torch.ones_like(like, dtype=torch.bool) if mask is None else mask
 
 
-def _percentages(assignment: Tensor, batch: PairBatch) -> dict[str, float]:
+def _percentages(assignment: Tensor, batch: PairBatch) -> dict[str, Tensor]:
     precision, recall = match_quality(assignment, batch.matches0)
-    return {"P": 100 * float(precision.mean()), "R": 100 * float(recall.mean())}
+    return {"P": 100 * precision.mean(), "R": 100 * recall.mean()}

@@ -12,6 +12,7 @@ the network.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -118,6 +119,14 @@ class SuperPointObjective:
         """See :class:`superglue_ros.training.trainer.Objective`."""
         values = asdict(self.network.config)
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+    @property
+    def capturable(self) -> bool:
+        """See :class:`superglue_ros.training.trainer.Objective`."""
+        return False
+
+    def write_weights(self, network: nn.Module, folder: Path) -> None:
+        """Nothing: new descriptors have no name before ``train export`` gives them one."""
 
     def parameters(self) -> list[nn.Parameter]:
         """All that is trained."""

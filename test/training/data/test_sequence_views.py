@@ -217,9 +217,7 @@ def test_photographs_without_order_are_paired_at_random(tmp_path):
     seen = set()
     for seed in range(30):
         poses = draw(np.random.default_rng(seed)).poses
-        places = [
-            next(k for k in range(4) if np.allclose(truth.pose(k), pose)) for pose in poses
-        ]
+        places = [next(k for k in range(4) if np.allclose(truth.pose(k), pose)) for pose in poses]
         seen.add(tuple(places))
     assert any(a > b for a, b in seen)
     assert len(seen) > 6

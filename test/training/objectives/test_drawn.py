@@ -80,7 +80,7 @@ def test_a_resumed_run_and_one_with_workers_give_the_same_losses(recipe, tmp_pat
 
     parts = replace(recipe, output=str(tmp_path / "parts"))
     begun = trainer_for(parts)
-    begun.steps = 3
+    begun.budget.steps = 3
     begun.run()
     resumed = trainer_for(parts)
     assert resumed.step == 3
