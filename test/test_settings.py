@@ -142,9 +142,7 @@ def test_merged_anchors_and_numbers_without_a_point(tmp_path):
     path.write_text("front_end: &f {threshold: 1e-3, border: 2}\n")
     assert load(path, Config).front_end.threshold == 1e-3
     path.write_text(
-        "output: o\nstages:\n"
-        "- &s {name: a, steps: 1, caches: {c: 1}}\n"
-        "- {<<: *s, name: b}\n"
+        "output: o\nstages:\n- &s {name: a, steps: 1, caches: {c: 1}}\n- {<<: *s, name: b}\n"
     )
     assert [stage.name for stage in load(path, SuperGlueRecipe).stages] == ["a", "b"]
 

@@ -70,9 +70,7 @@ def test_a_window_equals_the_torch_engine(glue):
     sets = [random_set(count, seed) for seed, count in enumerate((19, 33, 7))]
     expected, found = (
         dict(
-            e.match_pairs(
-                [e.prepare(*s) for s in sets[:2]], [e.prepare(*sets[2])] * 2, ITERATIONS
-            )
+            e.match_pairs([e.prepare(*s) for s in sets[:2]], [e.prepare(*sets[2])] * 2, ITERATIONS)
         )
         for e in (ours, theirs)
     )
