@@ -122,7 +122,17 @@ def _add_pose_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pairs", type=Path, required=True, help="*_pairs_with_gt.txt")
     parser.add_argument("--images", type=Path, required=True, help="folder the names start from")
     parser.add_argument(
-        "--estimator", choices=ESTIMATORS, default="opencv-ransac", help="default: %(default)s"
+        "--estimator",
+        choices=ESTIMATORS,
+        nargs="+",
+        default=["opencv-ransac"],
+        help="one or several, side by side (default: opencv-ransac)",
+    )
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=1,
+        help="pose estimations with shuffled matches and other seeds; mean and deviation (1)",
     )
     parser.add_argument("--estimator-threshold", type=float, default=1.0, help="[px] (paper: 1)")
     parser.add_argument("--estimator-confidence", type=float, default=0.99999)
@@ -133,6 +143,17 @@ def _add_pose_options(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=5e-4,
         help="squared epipolar distance of a correct match (paper: 5e-4 indoors, 1e-4 outdoors)",
+    )
+    parser.add_argument(
+        "--depth",
+        type=Path,
+        metavar="SEQUENCE",
+        help="sequence with depth of the images: matches are judged by reprojection",
+    )
+    parser.add_argument(
+        "--reprojection-threshold",
+        type=float,
+        help="error of a correct match under --depth [px] (5, of reconstructions 3)",
     )
     parser.add_argument(
         "--rotation-only", action="store_true", help="judge the rotation alone (no baseline)"

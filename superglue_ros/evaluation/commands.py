@@ -16,6 +16,7 @@ from superglue_ros.errors import ConfigError
 from superglue_ros.evaluation.bag.trajectories import read_ground_truth, trajectory_errors
 from superglue_ros.evaluation.pairs import homography, pose
 from superglue_ros.evaluation.pairs.ablation import trained_files, variant, write_knock_outs
+from superglue_ros.evaluation.pairs.frame_depths import FrameDepths
 from superglue_ros.evaluation.pairs.images import listed_images
 from superglue_ros.evaluation.pairs.make_pairs import (
     FrameRange,
@@ -25,6 +26,7 @@ from superglue_ros.evaluation.pairs.make_pairs import (
 )
 from superglue_ros.evaluation.pairs.methods import MethodSpec
 from superglue_ros.evaluation.pairs.pairs_file import read_pairs, write_pairs
+from superglue_ros.evaluation.pairs.repeated_poses import PoseEstimatorConfig
 from superglue_ros.evaluation.pairs.run import PairEvaluation, run
 from superglue_ros.evaluation.reports.attention_report import attention_report
 from superglue_ros.evaluation.reports.compare import compare, cross_table, markdown
@@ -32,6 +34,7 @@ from superglue_ros.evaluation.reports.pictures import report_homography, report_
 from superglue_ros.evaluation.reports.report import number
 from superglue_ros.evaluation.reports.results import Results
 from superglue_ros.evaluation.reports.stage_times import timing_report
+from superglue_ros.geometry.ground_truth import INDOOR, OUTDOOR
 from superglue_ros.settings import build, load, override, read_yaml, shorthands
 from superglue_ros.synthetic.homographies import HomographyRecipe
 from superglue_ros.synthetic.photometric import PhotometricRecipe
@@ -139,18 +142,31 @@ def pose_command(args: argparse.Namespace) -> int:
 
 
 def _evaluate_pose(args: argparse.Namespace, spec: MethodSpec) -> Results:
-    cases = pose.pose_cases(read_pairs(args.pairs), args.images)
-    estimator = pose.PoseEstimatorConfig(
-        name=args.estimator,
-        threshold_px=args.estimator_threshold,
-        confidence=args.estimator_confidence,
-        max_iterations=args.estimator_iterations,
-        seed=args.seed,
+    depths, reprojection_px = None, args.reprojection_threshold
+    if args.depth:
+        sequence = open_sequence(args.depth)
+        depths = FrameDepths(sequence)
+        if reprojection_px is None:
+            reprojection_px = (OUTDOOR if sequence.outdoor else INDOOR).match
+    elif reprojection_px is not None:
+        raise ConfigError("--reprojection-threshold needs the sequence with depth: give --depth")
+    cases = pose.pose_cases(read_pairs(args.pairs), args.images, depths)
+    estimators = tuple(
+        PoseEstimatorConfig(
+            name=name,
+            threshold_px=args.estimator_threshold,
+            confidence=args.estimator_confidence,
+            max_iterations=args.estimator_iterations,
+            seed=args.seed,
+        )
+        for name in args.estimator
     )
     protocol = pose.PoseProtocol(
-        estimator=estimator,
+        estimators=estimators,
+        repeats=args.repeats,
         max_size=spec.config.front_end.max_size,
         epipolar=args.epipolar_threshold,
+        reprojection_px=reprojection_px,
         confidence_threshold=spec.confidence_threshold,
         rotation_only=args.rotation_only,
     )
@@ -315,15 +331,30 @@ def _print_homography(results: Results) -> None:
 
 def _print_pose(results: Results) -> None:
     summary, protocol = results.summary, results.config["protocol"]
-    estimator = protocol["estimator"]
-    auc = summary["auc"]
+    px = protocol["reprojection_px"]
+    correct = f"epipolar < {protocol['epipolar']:g}" if px is None else f"reprojection < {px:g} px"
+    shares = (("P", "precision"), ("R", "recall"), ("F1", "f1"), ("MS", "matching_score"))
     print(
-        f"{results.label}: AUC@5/10/20 {auc['5']:.2f} / {auc['10']:.2f} / {auc['20']:.2f}, "
-        f"P {summary['precision']:.1f}, MS {summary['matching_score']:.1f} over "
-        f"{summary['pairs']} pairs ({estimator['name']} {estimator['threshold_px']} px, "
-        f"epipolar < {protocol['epipolar']:g}, seed {protocol['seed']})"
+        f"{results.label}: {', '.join(f'{k} {number(summary[name], 1)}' for k, name in shares)}, "
+        f"right matches {number(summary['ratio_to_mutual'])} of mutual's over "
+        f"{summary['pairs']} pairs ({correct})"
     )
+    repeats = protocol["repeats"]
+    for one in protocol["estimators"]:
+        part = summary["estimators"][one["name"]]
+        auc = " / ".join(_mean_and_deviation(part, t) for t in ("5", "10", "20"))
+        how = f", {repeats} repeats" if repeats > 1 else ""
+        print(
+            f"  AUC@5/10/20 {auc} ({one['name']} {one['threshold_px']} px, "
+            f"seed {protocol['seed']}{how})"
+        )
     _print_missing(results)
+
+
+def _mean_and_deviation(part: dict[str, Any], degrees: str) -> str:
+    deviation = part["auc_deviation"][degrees]
+    mean = number(part["auc"][degrees])
+    return mean if deviation is None else f"{mean} ± {number(deviation)}"
 
 
 def _print_missing(results: Results) -> None:

@@ -46,7 +46,7 @@ def test_exact_keypoints_give_exact_poses_also_of_turned_images(point_scene, tmp
     assert "data:image/" in page
     assert "http" not in page
     config = json.loads((output / "config.json").read_text())
-    assert config["protocol"]["estimator"]["name"] == estimator
+    assert [e["name"] for e in config["protocol"]["estimators"]] == [estimator]
 
 
 def test_equal_runs_write_equal_bytes_and_use_the_kept_predictions(point_scene, tmp_path):

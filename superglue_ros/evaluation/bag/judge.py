@@ -15,7 +15,7 @@ from superglue_ros.evaluation import metrics
 from superglue_ros.evaluation.bag.outcomes import FrameOutcome, PairOutcome, matches_digest
 from superglue_ros.evaluation.bag.trajectories import trajectory_errors
 from superglue_ros.evaluation.bootstrap import interval
-from superglue_ros.evaluation.pairs.pose import AUC_THRESHOLDS_DEG
+from superglue_ros.evaluation.pairs.repeated_poses import AUC_THRESHOLDS_DEG
 from superglue_ros.geometry import angle_errors
 from superglue_ros.geometry.camera import Camera
 from superglue_ros.types import PoseStatus

@@ -7,7 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from superglue_ros.config import Config
+import numpy as np
+from numpy.typing import NDArray
+
+from superglue_ros.config import Config, MatcherConfig
 from superglue_ros.data.image import resize
 from superglue_ros.evaluation.pairs.keypoint_files import KeypointFiles
 from superglue_ros.evaluation.pairs.predictions import FeatureCache
@@ -98,6 +101,8 @@ class Method:
         # All mutual best matches with their confidence; the threshold is applied when judging.
         matcher = replace(spec.config.matcher, threshold=0.0)
         self._matcher = make_matcher(replace(spec.config, matcher=matcher), device)
+        mutual = replace(spec.config, matcher=MatcherConfig(name="mutual"))
+        self._mutual = make_matcher(mutual, device)
         self._refiner = make_refiner(spec.config.refinement)
         self._files: KeypointFiles | None = None
         self._cache: FeatureCache | None = None
@@ -120,6 +125,11 @@ class Method:
     def match(self, features0: Features, features1: Features) -> Correspondences:
         """Matches of two images, by falling confidence."""
         return match_pair(self._matcher, features0, features1)
+
+    def match_mutual(self, features0: Features, features1: Features) -> NDArray[np.int32]:
+        """Mutual nearest neighbours (L, 2) of the same features."""
+        found = match_pair(self._mutual, features0, features1)
+        return np.stack([found.index_ref, found.index_query], axis=1)
 
     @property
     def refines(self) -> bool:

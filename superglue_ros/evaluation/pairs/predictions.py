@@ -11,7 +11,7 @@ import json
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -48,6 +48,10 @@ class PairMethod(Protocol):
         """Matches of two images."""
         ...
 
+    def match_mutual(self, features0: Features, features1: Features) -> NDArray[np.int32]:
+        """Mutual nearest neighbours (L, 2) of the same features, to compare with."""
+        ...
+
     @property
     def refines(self) -> bool:
         """Whether :meth:`refine` moves anything."""
@@ -69,7 +73,8 @@ class Prediction:
 
     ``seconds`` (3,): extraction of image 0 and of image 1 (0 where kept from an earlier pair), and
     matching with refinement. ``size0`` and ``size1``: width and height. ``refined1`` (K, 2): pixels
-    of the matches in image 1, where the method refines them.
+    of the matches in image 1, where the method refines them. ``mutual`` (L, 2): mutual nearest
+    neighbours on the same features; None in predictions stored by versions that did not keep them.
     """
 
     keypoints0: NDArray[np.float32]
@@ -80,18 +85,18 @@ class Prediction:
     size0: tuple[int, int]
     size1: tuple[int, int]
     refined1: NDArray[np.float32] | None = None
+    mutual: NDArray[np.int32] | None = None
 
     def above(self, threshold: float) -> Prediction:
         """The same with the matches of more than this confidence only."""
-        keep = self.confidence > threshold
-        return Prediction(
-            keypoints0=self.keypoints0,
-            keypoints1=self.keypoints1,
+        return self.select(self.confidence > threshold)
+
+    def select(self, keep: NDArray[np.bool_]) -> Prediction:
+        """The same with the matches where ``keep`` (K,) holds only."""
+        return replace(
+            self,
             matches=self.matches[keep],
             confidence=self.confidence[keep],
-            seconds=self.seconds,
-            size0=self.size0,
-            size1=self.size1,
             refined1=None if self.refined1 is None else self.refined1[keep],
         )
 
@@ -160,6 +165,7 @@ class PredictionStore:
                     size0=(width0, height0),
                     size1=(width1, height1),
                     refined1=a["refined1"] if "refined1" in a.files else None,
+                    mutual=a["mutual"] if "mutual" in a.files else None,
                 )
         except (OSError, KeyError, ValueError, EOFError):
             return None
@@ -174,8 +180,9 @@ class PredictionStore:
             "seconds": prediction.seconds,
             "sizes": np.array([*prediction.size0, *prediction.size1]),
         }
-        if prediction.refined1 is not None:
-            arrays["refined1"] = prediction.refined1
+        for name in ("refined1", "mutual"):
+            if (values := getattr(prediction, name)) is not None:
+                arrays[name] = values
         temporary = self._file(index).with_suffix(".part")
         with temporary.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
@@ -247,6 +254,7 @@ def predict_all(
             size0=(features0.width, features0.height),
             size1=(features1.width, features1.height),
             refined1=refined1,
+            mutual=method.match_mutual(features0, features1),
         )
         store.put(index, prediction)
         yield prediction

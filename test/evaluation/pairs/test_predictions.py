@@ -44,6 +44,9 @@ class Method:
     def refine(self, images, points0, points1):
         raise AssertionError
 
+    def match_mutual(self, features0: Features, features1: Features) -> np.ndarray:
+        return np.array([[0, 1]], np.int32)
+
     def match(self, features0: Features, features1: Features) -> Correspondences:
         if self.matched == self.stop_after:
             raise KeyboardInterrupt
