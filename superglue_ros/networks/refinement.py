@@ -79,11 +79,13 @@ class PatchRegistration(nn.Module):
         count = len(first)
         both = torch.cat([_normalised(first.flatten(1)), _normalised(second.flatten(1))])
         real, imaginary = self.bank(both).chunk(2, dim=1)
-        power = (real.square() + imaginary.square() + 0.1).sqrt()
+        power = torch.addcmul(real * real + 0.1, imaginary, imaginary)
         (r0, r1), (i0, i1) = real.split(count), imaginary.split(count)
         p0, p1 = power.split(count)
-        norm = p0 * p1
-        features = [(r0 * r1 + i0 * i1) / norm, (r0 * i1 - i0 * r1) / norm, p0.log(), p1.log()]
+        cosine, sine = r0 * r1 + i0 * i1, r0 * i1 - i0 * r1
+        norm = (p0 * p1).rsqrt()
+        strength = power.log() / 2
+        features = [cosine * norm, sine * norm, strength[:count], strength[count:]]
         out = self.layers(torch.cat(features, dim=1))
         scale = out[:, 2:4].exp().clamp(_LEAST_SIGMA, _MOST_SIGMA)
         zero = torch.zeros_like(scale[:, 0])
