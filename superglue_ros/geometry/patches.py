@@ -116,9 +116,7 @@ def _median(
     return centre.astype(np.complex64), spread.astype(np.float32)
 
 
-def _sample(
-    image: GreyImage, centres: FloatArray, transform: FloatArray, side: int
-) -> FloatArray:
+def _sample(image: GreyImage, centres: FloatArray, transform: FloatArray, side: int) -> FloatArray:
     """Patches (K, side, side) about pixels (K, 2), bilinear; outside the image its border."""
     if not len(centres):
         return np.zeros((0, side, side), np.float32)

@@ -51,5 +51,8 @@ def refined(
     points = np.where(kept[:, None], points_query, query.to_original(moved))
     if found.covariance is None:
         return RefinedMatches(points, unknown)
-    variance = np.diagonal(found.covariance, axis1=1, axis2=2) * [query.scale_x**2, query.scale_y**2]
+    variance = np.diagonal(found.covariance, axis1=1, axis2=2) * [
+        query.scale_x**2,
+        query.scale_y**2,
+    ]
     return RefinedMatches(points, np.where(outside, np.nan, np.sqrt(variance.mean(axis=1))))

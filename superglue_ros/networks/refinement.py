@@ -9,6 +9,7 @@ into a perceptron. No image is compared at every possible move, which keeps it f
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -70,7 +71,7 @@ class PatchRegistration(nn.Module):
             self.bank.weight.copy_(_gabor_bank(self.config.side, filters))
         widths = (4 * filters, *self.config.hidden)
         layers: list[nn.Module] = []
-        for before, after in zip(widths[:-1], widths[1:], strict=True):
+        for before, after in pairwise(widths):
             layers += [nn.Linear(before, after), nn.GELU()]
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], 5))
 
@@ -114,5 +115,4 @@ def _gabor_bank(side: int, filters: int) -> Tensor:
     phase = 2 * torch.pi * along / length
     bank = torch.cat([envelope * phase.cos(), envelope * phase.sin()])
     bank = bank - bank.mean(1, keepdim=True)
-    bank = bank / bank.norm(dim=1, keepdim=True)
-    return bank
+    return bank / bank.norm(dim=1, keepdim=True)

@@ -253,9 +253,7 @@ def _load_own(
     return network, metadata.get("descriptor_kind", "")
 
 
-def _fill(
-    file: Path, network: Network, state: Mapping[str, Tensor], recipes: Recipes
-) -> None:
+def _fill(file: Path, network: Network, state: Mapping[str, Tensor], recipes: Recipes) -> None:
     """Set every parameter of ``network`` from ``state``, refusing any difference."""
     used = {key for recipe in recipes.values() for key in recipe.keys}
     missing = sorted(used - state.keys())

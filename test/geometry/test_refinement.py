@@ -74,5 +74,7 @@ def test_none_changes_nothing(views):
 
 
 def test_an_unknown_refiner_is_named():
-    with pytest.raises(ConfigError, match=r"unknown refinement of matches 'icp'.*none, lk, network"):
+    with pytest.raises(
+        ConfigError, match=r"unknown refinement of matches 'icp'.*none, lk, network"
+    ):
         make_refiner("icp")

@@ -31,7 +31,7 @@ _LEAST_CORNERS = 8
 
 @dataclass(frozen=True, eq=False)
 class PatchBatch:
-    """Patches (K, side, side) of both views, true offsets (K, 2) and which matches are right (K,)."""
+    """Patches (K, side, side) of both views, true offsets (K, 2), and whether matches are right."""
 
     first: Tensor
     second: Tensor
@@ -68,7 +68,11 @@ class RefinementObjective:
     def draw(self, step: int, rng: np.random.Generator) -> PatchBatch:
         """Matches of new pairs of views."""
         sets = self._source.draw(rng).sets
-        side, noise, count = self.recipe.network.side, self.recipe.noise, self.recipe.views.keypoints
+        side, noise, count = (
+            self.recipe.network.side,
+            self.recipe.noise,
+            self.recipe.views.keypoints,
+        )
         parts = [draw_patches(views, rng, side, noise, count) for views in sets]
         return PatchBatch(*(torch.cat(group) for group in zip(*parts, strict=True)))
 
@@ -99,7 +103,7 @@ def draw_patches(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Up to ``count`` matches of the first two views; the fields of :class:`PatchBatch`."""
     corners = cv2.goodFeaturesToTrack(views.images[0], count, 0.003, 5)
-    points = np.zeros((0, 2), np.float32) if corners is None else corners[:, 0]
+    points = np.zeros((0, 2), np.float32) if corners is None else np.float32(corners[:, 0])
     points = points + rng.uniform(-0.5, 0.5, points.shape).astype(np.float32)
     projected = views.project(points, 0, 1)
     seen = np.isfinite(projected.points).all(axis=1) & ~projected.hidden & ~projected.unknown
