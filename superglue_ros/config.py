@@ -232,7 +232,7 @@ class Config:
         "", "Folder that `superglue-ros export` wrote, for backend onnx or auto.", fixed=True
     )
     refinement: str = setting(
-        "lk",
+        "network",
         "Refinement of matched pixels by the images around them, for front-ends whose keypoints "
         "are not exact: none, lk (Lucas-Kanade), or network, which also states covariances.",
         choices=REFINERS,

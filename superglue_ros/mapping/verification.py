@@ -186,7 +186,7 @@ def frame_pair(
     calibrated: bool = True,
     better: RefinedMatches | None = None,
 ) -> FramePair:
-    """The result for a pair, given its geometry; ``better``: its matches where they were refined."""
+    """The result for a pair, given its geometry; ``better``: its matches, if they were refined."""
     reference = candidate.keyframe
     sigma = sigma_of_matches(reference.features, query.features, found)
     matches = Matches(

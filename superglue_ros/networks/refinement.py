@@ -29,8 +29,8 @@ class PatchRegistrationConfig:
     ``hidden`` layers. Raises :class:`ConfigError` on a side without a centre pixel.
     """
 
-    side: int = 15
-    filters: int = 96
+    side: int = 13
+    filters: int = 64
     hidden: tuple[int, ...] = (128, 64)
 
     def __post_init__(self) -> None:

@@ -83,6 +83,8 @@ class MethodSpec:
                 out[section]["weights"] = checksum(path, f"{network}.safetensors")
         if self.config.refinement != "none":
             out["refinement"] = self.config.refinement
+        if self.config.refinement == "network":
+            out["refinement_weights"] = checksum("", "refinement.safetensors")
         if self.keypoints:
             out["front_end"]["keypoints"] = self.keypoints
         return out
