@@ -232,9 +232,9 @@ class Config:
         "", "Folder that `superglue-ros export` wrote, for backend onnx or auto.", fixed=True
     )
     refinement: str = setting(
-        "lk",
+        "network",
         "Refinement of matched pixels by the images around them, for front-ends whose keypoints "
-        "are not exact: none, or lk (Lucas-Kanade).",
+        "are not exact: none, lk (Lucas-Kanade), or network, which also states covariances.",
         choices=REFINERS,
     )
     robot: str = setting("", "Robot name in frame ids; empty where there is one robot.", fixed=True)

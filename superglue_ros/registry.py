@@ -172,6 +172,10 @@ REFINERS.register("none", f"{_room}:NoRefinement", "none", "Pixels as the detect
 REFINERS.register(
     "lk", f"{_room}:LucasKanade", "Lucas-Kanade", "Registration of the patches around both pixels."
 )
+REFINERS.register(
+    "network", "superglue_ros.engines.refinement:make", "network",
+    "Registration of the patches by a small network, which states each match's covariance.",
+)  # fmt: skip
 
 # Factories take nothing and return a data.sequences.base.Layout; the first that recognises a folder
 # opens it.

@@ -16,6 +16,7 @@ from superglue_ros.training.data.detector_labels import LabelRecipe
 from superglue_ros.training.recipes import (
     CacheRecipe,
     EndToEndRecipe,
+    RefinementRecipe,
     SuperGlueRecipe,
     SuperPointRecipe,
 )
@@ -30,6 +31,8 @@ def recipe_type(values: dict) -> type:
         return SuperGlueRecipe
     if "views" in values and "superglue" in values:
         return EndToEndRecipe
+    if "noise" in values:
+        return RefinementRecipe
     return CacheRecipe if "source" in values else SuperPointRecipe
 
 

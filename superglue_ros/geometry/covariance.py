@@ -65,7 +65,8 @@ def parameter_covariance(
     """Covariance (P, P) of the local parameters of a fit.
 
     ``cells`` (K,): matches of equal value share their systematic error, of standard deviation
-    ``systematic`` in the units of ``Linearisation.shift``: one for all S, or each its own (S,).
+    ``systematic`` in the units of ``Linearisation.shift``: one for all, each of S its own (S,), or
+    whatever else broadcasts to (K, M, S).
     """
     u2 = fit.u2
     near = u2 < 1
@@ -82,7 +83,7 @@ def parameter_covariance(
     normal = np.einsum("kmp,kmq->pq", weighted, jacobian)
     spread = variance * np.einsum("kmp,kmq->pq", weighted, weighted)
     if np.any(systematic):
-        shift = fit.linearisation.shift[near] * systematic
+        shift = (fit.linearisation.shift * systematic)[near]
         push = np.einsum("kmp,kmd->kpd", weighted, shift)
         _, index = np.unique(cells[near], return_inverse=True)
         shared = np.zeros((int(index.max(initial=-1)) + 1, *push.shape[1:]))

@@ -124,7 +124,7 @@ def _general_result(
     fit: Fit[Motion], rivals: list[Mode], views: Views, config: GeometryConfig
 ) -> TwoViewGeometry:
     motion = fit.state
-    spread = covariance.parameter_covariance(fit, views.cells, config.systematic_px)
+    spread = covariance.parameter_covariance(fit, views.cells, views.systematic(config))
     spread = spread + second_moment(motion, rivals)
     return _direction_result(PoseStatus.VALID, PoseMethod.ESSENTIAL, motion, spread, views, config)
 
@@ -143,7 +143,7 @@ def _planar_result(
         if index != best
     ]
     motion = fits[best].state
-    spread = covariance.parameter_covariance(fits[best], views.cells, config.systematic_px)
+    spread = covariance.parameter_covariance(fits[best], views.cells, views.systematic(config))
     spread = spread[:5, :5] + second_moment(motion, rivals)
     return _direction_result(
         PoseStatus.PLANAR, PoseMethod.HOMOGRAPHY, motion, spread, views, config
@@ -181,7 +181,7 @@ def _rotation_result(
     """
     off = np.linalg.norm(transfer(fit.state, views.pairs).residuals, axis=1)
     inliers = off <= POINT_TO_LINE * config.threshold_px
-    spread = covariance.parameter_covariance(fit, views.cells, config.systematic_px)
+    spread = covariance.parameter_covariance(fit, views.cells, views.systematic(config))
     apart = log(general.state.rotation @ fit.state.rotation.T)
     spread = spread + np.outer(apart, apart)
     return pose_of(

@@ -7,6 +7,7 @@ which bounds the accuracy of a pose. Comparing the image patches is more exact. 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import cv2
@@ -19,6 +20,18 @@ GreyImage = NDArray[np.uint8]
 FloatArray = NDArray[np.float32]
 
 
+@dataclass(frozen=True, eq=False)
+class Refined:
+    """Refined matches.
+
+    ``points`` (K, 2) float32: pixels of the query. ``covariance`` (K, 2, 2) float32 [px^2]: of a
+    match, in the query's image, NaN where it is not known; None where the method estimates none.
+    """
+
+    points: FloatArray
+    covariance: FloatArray | None = None
+
+
 class Refiner(Protocol):
     """Moves matched pixels of the query."""
 
@@ -28,8 +41,8 @@ class Refiner(Protocol):
         query: GreyImage,
         points_ref: FloatArray,
         points_query: FloatArray,
-    ) -> FloatArray:
-        """Refined ``points_query`` (K, 2) float32.
+    ) -> Refined:
+        """Refined ``points_query`` (K, 2) float32, with covariances where the method has them.
 
         Grey images (H, W) uint8 and pixels (K, 2) of them, (0, 0) the centre of the top-left one. A
         match that cannot be refined keeps its pixel.
@@ -52,9 +65,9 @@ class NoRefinement:
         query: GreyImage,
         points_ref: FloatArray,
         points_query: FloatArray,
-    ) -> FloatArray:
+    ) -> Refined:
         """See :class:`Refiner`."""
-        return points_query
+        return Refined(points_query)
 
 
 class LucasKanade:
@@ -75,16 +88,16 @@ class LucasKanade:
         query: GreyImage,
         points_ref: FloatArray,
         points_query: FloatArray,
-    ) -> FloatArray:
+    ) -> Refined:
         """See :class:`Refiner`."""
         if not len(points_ref):
-            return points_query
+            return Refined(points_query)
         fixed = np.ascontiguousarray(points_ref, np.float32)
         start = np.ascontiguousarray(points_query, np.float32)
         moved, there = self._register(reference, query, fixed, start)
         returned, back = self._register(query, reference, moved, fixed)
         good = there & back & (np.linalg.norm(returned - fixed, axis=1) < self.RETURN_PX)
-        return np.where(good[:, None], moved, start)
+        return Refined(np.where(good[:, None], moved, start))
 
     def _register(
         self, first: GreyImage, second: GreyImage, points: FloatArray, start: FloatArray

@@ -75,6 +75,8 @@ def estimate_two_view(
     rays_ref, rays_query = camera_ref.rays(ref_px), camera_query.rays(query_px)
     seen = np.isfinite(np.column_stack((rays_ref, rays_query))).all(axis=1)
     expected = max(float(np.median(sigma)), 1e-3)
+    # A match is not worth more than the systematic errors allow, however exact its pixels are.
+    total = np.hypot(sigma, config.systematic_px / np.sqrt(2.0))
     views = Views(
         pairs=RayPairs(
             rays_ref,
@@ -84,7 +86,7 @@ def estimate_two_view(
         ),
         focal_ref=camera_ref.focal,
         focal_query=camera_query.focal,
-        relative_sigma=np.clip(sigma / expected, 0.1, 10.0),
+        relative_sigma=np.clip(total / max(float(np.median(total)), 1e-3), 0.1, 10.0),
         expected_px=expected / np.sqrt(2.0),
         prior=np.clip(score, _LEAST_WEIGHT, 1.0),
         cells=image_cells(query_px, camera_query.width),

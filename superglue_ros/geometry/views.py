@@ -94,6 +94,13 @@ class Views:
             sigma_query=self.pairs.sigma_query * factor,
         )
 
+    def systematic(self, config: GeometryConfig) -> Array:
+        """Systematic error (K, 1, 1) in the units of :meth:`weighted` pairs.
+
+        It is as large for exact matches, in pixels, as for others: more of their deviations.
+        """
+        return (config.systematic_px / self.relative_sigma)[:, None, None]
+
     def select(self, mask: BoolArray) -> Views:
         """The matches where ``mask`` (K,) holds."""
         return replace(

@@ -18,7 +18,7 @@ from superglue_ros.geometry.two_view import (
 )
 from superglue_ros.geometry.views import inverse
 from superglue_ros.mapping.keyframes import Candidate, Keyframe
-from superglue_ros.mapping.refinement import refined
+from superglue_ros.mapping.refinement import RefinedMatches, refined
 from superglue_ros.mapping.tracks import Claim, Tracking, relabelled, shared_ids
 from superglue_ros.types import (
     NO_TRACK,
@@ -127,25 +127,26 @@ def verify(
     calibrated = reference.camera is not None and query.camera is not None
     rules = _strictness(candidate.kind, config)
     points_ref = reference.features.keypoints[found.index_ref]
-    points_query = refined(
+    better = refined(
         make_refiner(config.refinement),
         reference.resized,
         query.resized,
         points_ref,
         query.features.keypoints[found.index_query],
     )
+    sigma = better.sigma_or(sigma_of_matches(reference.features, query.features, found))
+    points_query = better.points
     if not calibrated:
         geometry = no_pose(len(found), rules)
     elif _depths(reference, found.index_ref) >= min(
         LEAST_DEPTHS, _depths(query, found.index_query)
     ):
-        geometry = _two_view(reference, query, found, (points_ref, points_query), rules)
+        geometry = _two_view(reference, query, found, (points_ref, points_query), sigma, rules)
     else:  # only the query has depth: estimate in the other direction
         swapped = Correspondences(found.index_query, found.index_ref, found.scores)
-        geometry = inverse(_two_view(query, reference, swapped, (points_query, points_ref), rules))
-    return frame_pair(
-        candidate, query, found, geometry, config, calibrated, points_query=points_query
-    )
+        points = points_query, points_ref
+        geometry = inverse(_two_view(query, reference, swapped, points, sigma, rules))
+    return frame_pair(candidate, query, found, geometry, config, calibrated, better)
 
 
 def _two_view(
@@ -153,6 +154,7 @@ def _two_view(
     query: Keyframe,
     found: Correspondences,
     points: tuple[FloatArray, FloatArray],
+    sigma: FloatArray,
     rules: GeometryConfig,
 ) -> TwoViewGeometry:
     assert reference.camera is not None
@@ -164,7 +166,7 @@ def _two_view(
         query.camera,
         rules,
         scores=found.scores,
-        sigma_px=sigma_of_matches(reference.features, query.features, found),
+        sigma_px=sigma,
         depth_ref=_chosen(reference.depth, found.index_ref),
         depth_sigma=_chosen(reference.depth_sigma, found.index_ref),
     )
@@ -182,13 +184,11 @@ def frame_pair(
     geometry: TwoViewGeometry,
     config: Config,
     calibrated: bool = True,
-    points_query: FloatArray | None = None,
+    better: RefinedMatches | None = None,
 ) -> FramePair:
-    """The result for a pair, given its geometry.
-
-    ``points_query`` (K, 2): the query's pixels where they were refined.
-    """
+    """The result for a pair, given its geometry; ``better``: its matches, if they were refined."""
     reference = candidate.keyframe
+    sigma = sigma_of_matches(reference.features, query.features, found)
     matches = Matches(
         reference=reference.id,
         query=query.id,
@@ -198,11 +198,11 @@ def frame_pair(
         index_query=found.index_query,
         points_ref=reference.features.keypoints[found.index_ref],
         points_query=query.features.keypoints[found.index_query]
-        if points_query is None
-        else points_query,
+        if better is None
+        else better.points,
         scores=found.scores,
         inlier=geometry.inliers,
-        sigma_px=sigma_of_matches(reference.features, query.features, found),
+        sigma_px=sigma if better is None else better.sigma_or(sigma),
         track_ids=np.full(len(found), NO_TRACK, np.int64),
         rectified=query.rectified,
     )

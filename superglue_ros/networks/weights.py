@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from superglue_ros.errors import WeightsError
+from superglue_ros.networks.refinement import PatchRegistration, PatchRegistrationConfig
 from superglue_ros.networks.superglue import (
     SuperGlue,
     SuperGlueConfig,
@@ -44,7 +45,7 @@ from superglue_ros.networks.weight_layouts import (
 FORMAT_VERSION = "1"
 PACKAGED = Path(__file__).parents[1] / "weights"
 
-Network = TypeVar("Network", SuperPoint, SuperGlue)
+Network = TypeVar("Network", SuperPoint, SuperGlue, PatchRegistration)
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,14 @@ class LoadedSuperGlue:
 
     network: SuperGlue
     descriptor_kind: str
+    provenance: str
+
+
+@dataclass(frozen=True)
+class LoadedRefinement:
+    """A network that refines matches, in evaluation mode."""
+
+    network: PatchRegistration
     provenance: str
 
 
@@ -116,8 +125,21 @@ def load_superglue(path: str | Path = "") -> LoadedSuperGlue:
     return LoadedSuperGlue(network, kind, str(file))
 
 
+def load_refinement(path: str | Path = "") -> LoadedRefinement:
+    """Read the weights of the network that refines matches; empty takes the package's own.
+
+    Raises :class:`WeightsError` on anything but a complete, exactly fitting file.
+    """
+    file = Path(path) if path else PACKAGED / "refinement.safetensors"
+    metadata, state = _read(file)
+    if _FORMAT_KEY not in metadata:
+        raise WeightsError(f"{file} has no description of its network: train it with this package")
+    network, _ = _load_own(file, metadata, state, PatchRegistration, PatchRegistrationConfig)
+    return LoadedRefinement(network, metadata.get("provenance", ""))
+
+
 def save(
-    network: SuperPoint | SuperGlue,
+    network: SuperPoint | SuperGlue | PatchRegistration,
     path: str | Path,
     descriptor_kind: str,
     provenance: str,
@@ -211,7 +233,8 @@ def _load_own(
             f"{network_type.__name__}: front_end.weights takes a SuperPoint, "
             f"matcher.weights a SuperGlue"
         )
-    if not metadata.get("descriptor_kind"):
+    described = network_type is not PatchRegistration  # which takes patches, not descriptors
+    if described and not metadata.get("descriptor_kind"):
         raise WeightsError(f"{file} lacks descriptor_kind in its metadata: save it again")
     try:
         values = json.loads(metadata["architecture"])
@@ -227,12 +250,10 @@ def _load_own(
         key: Recipe((key,), lambda x: x) for key in network.state_dict() if not _is_counter(key)
     }
     _fill(file, network, state, recipes)
-    return network, metadata["descriptor_kind"]
+    return network, metadata.get("descriptor_kind", "")
 
 
-def _fill(
-    file: Path, network: SuperPoint | SuperGlue, state: Mapping[str, Tensor], recipes: Recipes
-) -> None:
+def _fill(file: Path, network: Network, state: Mapping[str, Tensor], recipes: Recipes) -> None:
     """Set every parameter of ``network`` from ``state``, refusing any difference."""
     used = {key for recipe in recipes.values() for key in recipe.keys}
     missing = sorted(used - state.keys())

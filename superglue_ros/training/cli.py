@@ -39,6 +39,7 @@ def add_subcommands(subparsers: Any) -> None:
         ("superpoint", _superpoint, "train SuperPoint", "steps=1000"),
         ("cache", _cache, "extract features and labels that SuperGlue trains on", "sets=100"),
         ("superglue", _superglue, "train SuperGlue on cached features", "stages.0.steps=1000"),
+        ("refinement", _refinement, "train the network that refines matches", "steps=500"),
         ("end-to-end", _end_to_end, "train SuperGlue and the descriptors together", "steps=500"),
     ):
         action = actions.add_parser(name, help=text)
@@ -134,6 +135,13 @@ def _superglue(args: argparse.Namespace) -> int:
 
     logging.getLogger("superglue_ros.training").setLevel(logging.INFO)
     superglue_trainer(args.recipe, args.set).run()
+    return 0
+
+
+def _refinement(args: argparse.Namespace) -> int:
+    from superglue_ros.training.runs import refinement_trainer
+
+    refinement_trainer(args.recipe, args.set).run()
     return 0
 
 

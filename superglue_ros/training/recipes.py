@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from superglue_ros.errors import ConfigError
 from superglue_ros.geometry.ground_truth import LabelRule
+from superglue_ros.networks.refinement import PatchRegistrationConfig
 from superglue_ros.networks.superglue import SuperGlueConfig
 from superglue_ros.networks.superpoint import SuperPointConfig
 from superglue_ros.registry import SEQUENCES
@@ -215,6 +216,48 @@ class EndToEndRecipe:
     views: ViewRecipe = field(default_factory=ViewRecipe)
     sinkhorn_iterations: int = setting(20, "Sinkhorn iterations in training.", low=1)
     loss: LossConfig = field(default_factory=LossConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+    def __post_init__(self) -> None:
+        if self.views.views != 2:
+            raise ConfigError(f"views.views must be 2, not {self.views.views}: pairs are drawn")
+
+
+@dataclass(frozen=True)
+class NoiseConfig:
+    """How detectors displace matched keypoints: a mixture of Gaussians, cut off at ``most_px``.
+
+    ``scales_px`` are standard deviations of a coordinate, ``shares`` (as many) their parts. Raises
+    :class:`ConfigError` where those are not positive or do not add up to 1.
+    """
+
+    scales_px: tuple[float, ...] = (0.2, 0.8, 1.6)
+    shares: tuple[float, ...] = (0.25, 0.55, 0.2)
+    most_px: float = setting(3.0, "Largest displacement in pixels.", low=0.1)
+    draws: int = setting(2, "Displacements drawn for each corner.", low=1)
+    wrong: float = setting(0.1, "Part of the matches that is wrong.", low=0.0, high=0.9)
+    wrong_px: float = setting(2.0, "Standard deviation that wrong matches learn.", low=0.1)
+
+    def __post_init__(self) -> None:
+        positive = min(*self.scales_px, *self.shares) > 0
+        if len(self.scales_px) != len(self.shares) or not positive:
+            raise ConfigError("noise: give as many positive scales_px as shares")
+        if abs(sum(self.shares) - 1) > 1e-6:
+            raise ConfigError(f"noise.shares must add up to 1, not {sum(self.shares):g}")
+
+
+@dataclass(frozen=True)
+class RefinementRecipe:
+    """Training of the network that refines matches, on corners of ``views`` drawn at every step."""
+
+    output: str
+    steps: int
+    noise: NoiseConfig
+    pairs: int = setting(4, "Pairs of views per step and process.", low=1)
+    network: PatchRegistrationConfig = field(default_factory=PatchRegistrationConfig)
+    views: ViewRecipe = field(default_factory=ViewRecipe)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)

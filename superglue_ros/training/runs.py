@@ -10,9 +10,15 @@ from superglue_ros.errors import ConfigError, DataError
 from superglue_ros.networks.weights import save
 from superglue_ros.settings import load, override, read_yaml
 from superglue_ros.training.objectives.end_to_end import EndToEndObjective
+from superglue_ros.training.objectives.refinement import RefinementObjective
 from superglue_ros.training.objectives.superglue import SuperGlueObjective
 from superglue_ros.training.objectives.superpoint import SuperPointObjective
-from superglue_ros.training.recipes import EndToEndRecipe, SuperGlueRecipe, SuperPointRecipe
+from superglue_ros.training.recipes import (
+    EndToEndRecipe,
+    RefinementRecipe,
+    SuperGlueRecipe,
+    SuperPointRecipe,
+)
 from superglue_ros.training.trainer import CHECKPOINT, Trainer
 
 
@@ -35,6 +41,12 @@ def end_to_end_trainer(recipe_path: str | Path, overrides: Sequence[str] = ()) -
     return _trainer(EndToEndObjective(recipe), recipe.steps, recipe)
 
 
+def refinement_trainer(recipe_path: str | Path, overrides: Sequence[str] = ()) -> Trainer:
+    """The trainer of a refinement recipe, resumed where its output has a checkpoint."""
+    recipe = load(recipe_path, RefinementRecipe, overrides)
+    return _trainer(RefinementObjective(recipe), recipe.steps, recipe)
+
+
 def export(
     recipe_path: str | Path,
     output: Path,
@@ -55,6 +67,8 @@ def export(
         trainer = superglue_trainer(recipe_path, overrides)
         objective = trainer.objective
         kind = objective.descriptor_kind  # type: ignore[attr-defined]
+    elif "noise" in values:
+        trainer = refinement_trainer(recipe_path, overrides)
     elif not kind:
         raise ConfigError("a SuperPoint's descriptors need a name: give --kind")
     elif "views" in values:

@@ -35,17 +35,18 @@ def test_every_refiner_keeps_shape_type_and_empty_input(views, name):
     first, second, corners = views
     refiner = make_refiner(name)
     found = refiner.refine(first, second, corners, corners + SHIFT)
-    assert found.shape == corners.shape
-    assert found.dtype == np.float32
+    assert found.points.shape == corners.shape
+    assert found.points.dtype == np.float32
+    assert found.covariance is None or found.covariance.shape == (len(corners), 2, 2)
     none = np.zeros((0, 2), np.float32)
-    assert refiner.refine(first, second, none, none).shape == (0, 2)
+    assert refiner.refine(first, second, none, none).points.shape == (0, 2)
 
 
 def test_whole_pixels_become_fractions(views):
     first, second, corners = views
     rough = np.rint(corners + SHIFT + np.random.default_rng(0).normal(0, 0.5, corners.shape))
     rough = rough.astype(np.float32)
-    found = LucasKanade().refine(first, second, corners, rough)
+    found = LucasKanade().refine(first, second, corners, rough).points
     assert len(corners) > 40
     assert np.median(errors(rough, corners)) > 0.5
     assert np.median(errors(found, corners)) < 0.05
@@ -54,7 +55,7 @@ def test_whole_pixels_become_fractions(views):
 def test_what_is_far_off_stays_where_it_is(views):
     first, second, corners = views
     wrong = corners + SHIFT + np.array([8, 6], np.float32)
-    found = LucasKanade().refine(first, second, corners, wrong)
+    found = LucasKanade().refine(first, second, corners, wrong).points
     assert (np.linalg.norm(found - wrong, axis=1) <= LucasKanade.MOST_PX).all()
     assert (found == wrong).all(axis=1).mean() > 0.8
 
@@ -63,15 +64,17 @@ def test_a_step_that_does_not_lead_back_is_refused(views):
     """The query shows something else: steps that end anywhere do not return."""
     first, _, corners = views
     other = cv2.resize(to_grey(skimage.data.chelsea()[..., ::-1]), (320, 240))
-    found = LucasKanade().refine(first, other, corners, corners)
+    found = LucasKanade().refine(first, other, corners, corners).points
     assert (found == corners).all(axis=1).mean() > 0.8
 
 
 def test_none_changes_nothing(views):
     first, second, corners = views
-    assert make_refiner("none").refine(first, second, corners, corners) is corners
+    assert make_refiner("none").refine(first, second, corners, corners).points is corners
 
 
 def test_an_unknown_refiner_is_named():
-    with pytest.raises(ConfigError, match=r"unknown refinement of matches 'icp'.*none, lk"):
+    with pytest.raises(
+        ConfigError, match=r"unknown refinement of matches 'icp'.*none, lk, network"
+    ):
         make_refiner("icp")

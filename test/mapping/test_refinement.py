@@ -29,7 +29,7 @@ def test_pixels_are_those_of_the_original_whatever_the_networks_size(max_size):
     corners = corners[inside]
     images = resize(grey, max_size), resize(moved, max_size)
     rough = corners + shift + np.float32(0.8)
-    found = refined(make_refiner("lk"), *images, corners, rough)
+    found = refined(make_refiner("lk"), *images, corners, rough).points
     error = np.linalg.norm(found - corners - shift, axis=1)
     assert np.median(error) < 0.1 * max(images[0].scale_x, 1)
 
@@ -38,7 +38,7 @@ def test_without_an_image_pixels_stay():
     points = np.array([[3.0, 4.0]], np.float32)
     image = resize(np.zeros((48, 64), np.uint8), 0)
     for pair in ((None, image), (image, None), (None, None)):
-        assert refined(make_refiner("lk"), *pair, points, points) is points
+        assert refined(make_refiner("lk"), *pair, points, points).points is points
 
 
 def test_pixels_never_leave_the_image():
@@ -46,7 +46,7 @@ def test_pixels_never_leave_the_image():
     noise = cv2.GaussianBlur(rng.integers(0, 256, (48, 64), np.uint8), (0, 0), 1.5)
     image = resize(noise, 0)
     points = np.array([[-0.5, -0.5], [63.4, 47.4], [63.4, 20], [30, -0.4]], np.float32)
-    found = refined(make_refiner("lk"), image, image, points[::-1].copy(), points)
+    found = refined(make_refiner("lk"), image, image, points[::-1].copy(), points).points
     assert (found >= -0.5).all()
     assert (found <= [63.5, 47.5]).all()
 

@@ -86,6 +86,8 @@ class MethodSpec:
                 out[section]["weights"] = checksum(path, f"{network}.safetensors")
         if self.config.refinement != "none":
             out["refinement"] = self.config.refinement
+        if self.config.refinement == "network":
+            out["refinement_weights"] = checksum("", "refinement.safetensors")
         if self.keypoints:
             out["front_end"]["keypoints"] = self.keypoints
         return out
@@ -143,7 +145,7 @@ class Method:
         """Matched pixels (K, 2) of image 1, refined as the settings say."""
         size = self.spec.config.front_end.max_size
         resized = [resize(image, size) for image in images]
-        return refined(self._refiner, resized[0], resized[1], points0, points1)
+        return refined(self._refiner, resized[0], resized[1], points0, points1).points
 
 
 def checksum(path: str, packaged: str) -> str:

@@ -1,0 +1,141 @@
+"""Training of the refinement network: the likelihood of the true offset of matched patches.
+
+Matches are corners of one view and their true places in the other, both displaced as a detector
+displaces them. Some matches are wrong: nothing in their patches tells the offset, so the network
+learns to say so by a large covariance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from superglue_ros.geometry.patches import local_similarity, patch_pairs
+from superglue_ros.networks.refinement import PatchRegistration
+from superglue_ros.training.data.drawn_pairs import PairSource
+from superglue_ros.training.data.loading import to_device
+from superglue_ros.training.data.views import ViewSet
+from superglue_ros.training.distributed import training_device
+from superglue_ros.training.recipes import NoiseConfig, RefinementRecipe
+
+FloatArray = NDArray[np.float32]
+
+_LEAST_CORNERS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class PatchBatch:
+    """Patches (K, side, side) of both views, true offsets (K, 2), and whether matches are right."""
+
+    first: Tensor
+    second: Tensor
+    offset: Tensor
+    right: Tensor
+
+
+class RefinementObjective:
+    """The refinement network on matches of drawn views."""
+
+    def __init__(self, recipe: RefinementRecipe) -> None:
+        self.recipe = recipe
+        torch.manual_seed(recipe.loop.seed)
+        self.device = training_device(recipe.loop.device)
+        self.network = PatchRegistration(recipe.network).to(self.device)
+        self._source = PairSource(recipe.views, recipe.pairs)
+
+    def architecture(self) -> dict[str, Any]:
+        """See :class:`superglue_ros.training.trainer.Objective`."""
+        values = asdict(self.network.config)
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+    def parameters(self) -> list[nn.Parameter]:
+        """All parameters."""
+        return list(self.network.parameters())
+
+    def stage(self, step: int) -> str:
+        """There is one stage."""
+        return "refinement"
+
+    def stage_end(self, step: int) -> None:
+        """There is one stage."""
+
+    def draw(self, step: int, rng: np.random.Generator) -> PatchBatch:
+        """Matches of new pairs of views."""
+        sets = self._source.draw(rng).sets
+        side, noise, count = (
+            self.recipe.network.side,
+            self.recipe.noise,
+            self.recipe.views.keypoints,
+        )
+        parts = [draw_patches(views, rng, side, noise, count) for views in sets]
+        return PatchBatch(*(torch.cat(group) for group in zip(*parts, strict=True)))
+
+    def loss(self, batch: PatchBatch) -> tuple[Tensor, dict[str, float]]:
+        """Mean negative log likelihood; median error [px] and mean of the squared whitened one."""
+        batch = to_device(batch, self.device)
+        found = self.network(batch.first, batch.second)
+        loss = found.negative_log_likelihood(batch.offset)
+        with torch.no_grad():
+            right = batch.right
+            error = batch.offset - found.offset
+            inverse = torch.linalg.inv(found.covariance)
+            nees = torch.einsum("ki,kij,kj->k", error, inverse, error)
+            numbers = {
+                "before": float(batch.offset[right].norm(dim=1).median()),
+                "after": float(error[right].norm(dim=1).median()),
+                "nees": float(nees[right].mean()) / 2,
+            }
+        return loss.mean(), numbers
+
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """Nothing is held out: no pair of views is drawn twice, so the loss shows the progress."""
+        return {}
+
+
+def draw_patches(
+    views: ViewSet, rng: np.random.Generator, side: int, noise: NoiseConfig, count: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Up to ``count`` matches of the first two views; the fields of :class:`PatchBatch`."""
+    corners = cv2.goodFeaturesToTrack(views.images[0], count, 0.003, 5)
+    points = np.zeros((0, 2), np.float32) if corners is None else np.float32(corners[:, 0])
+    points = points + rng.uniform(-0.5, 0.5, points.shape).astype(np.float32)
+    projected = views.project(points, 0, 1)
+    seen = np.isfinite(projected.points).all(axis=1) & ~projected.hidden & ~projected.unknown
+    points, true = points[seen], projected.points[seen].astype(np.float32)
+    parts = [_displaced(views, points, true, rng, side, noise) for _ in range(noise.draws)]
+    first, second, offset, right = (torch.cat(group) for group in zip(*parts, strict=True))
+    return first, second, offset, right
+
+
+def _displaced(
+    views: ViewSet,
+    points: FloatArray,
+    true: FloatArray,
+    rng: np.random.Generator,
+    side: int,
+    noise: NoiseConfig,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Patches at ``points`` (K, 2) of the first view and near the ``true`` ones of the second."""
+    scale = rng.choice(noise.scales_px, (len(true), 1), p=noise.shares)
+    moves = rng.normal(0.0, 1.0, true.shape) * scale
+    length = np.linalg.norm(moves, axis=1, keepdims=True)
+    moves *= np.minimum(1.0, noise.most_px / np.maximum(length, 1e-6))
+    start = (true + moves).astype(np.float32)
+    wrong = rng.random(len(true)) < noise.wrong
+    if len(true) >= _LEAST_CORNERS:
+        start[wrong] = rng.permutation(start)[wrong]
+    similarity = local_similarity(points, start)
+    found = patch_pairs((views.images[0], views.images[1]), points, start, similarity, side)
+    offset = np.linalg.solve(similarity, (true - start)[:, :, None])[:, :, 0]
+    nothing = rng.normal(0.0, noise.wrong_px, offset.shape)
+    offset = np.where(wrong[:, None], nothing, offset)
+    good = found.inside & (np.abs(offset) < 3 * noise.most_px).all(axis=1)
+    arrays = (found.reference, found.query, offset.astype(np.float32), ~wrong)
+    first, second, true_offset, right = (torch.from_numpy(array[good]) for array in arrays)
+    return first, second, true_offset, right
