@@ -18,6 +18,8 @@ import torch
 from superglue_ros.errors import DataError, WeightsError
 
 FORMAT = 1
+WEIGHTS = "weights.safetensors"
+"""The file of a run that holds its weights, complete at any time."""
 
 
 def write_atomically(path: Path, data: bytes) -> None:

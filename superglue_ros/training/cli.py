@@ -39,6 +39,8 @@ def add_subcommands(subparsers: Any) -> None:
         ("superpoint", _superpoint, "train SuperPoint", "steps=1000"),
         ("cache", _cache, "extract features and labels that SuperGlue trains on", "sets=100"),
         ("superglue", _superglue, "train SuperGlue on cached features", "stages.0.steps=1000"),
+        ("views", _views, "render view sets that training keeps on its device", "sets=100"),
+        ("consensus", _consensus, "train SuperPoint without labels", "loop.minutes=5"),
         ("refinement", _refinement, "train the network that refines matches", "steps=500"),
         ("end-to-end", _end_to_end, "train SuperGlue and the descriptors together", "steps=500"),
     ):
@@ -135,6 +137,20 @@ def _superglue(args: argparse.Namespace) -> int:
 
     logging.getLogger("superglue_ros.training").setLevel(logging.INFO)
     superglue_trainer(args.recipe, args.set).run()
+    return 0
+
+
+def _views(args: argparse.Namespace) -> int:
+    from superglue_ros.training.data.view_store import StoreRecipe, store_views
+
+    print(store_views(load(args.recipe, StoreRecipe, args.set)))
+    return 0
+
+
+def _consensus(args: argparse.Namespace) -> int:
+    from superglue_ros.training.runs import consensus_trainer
+
+    consensus_trainer(args.recipe, args.set).run()
     return 0
 
 

@@ -8,14 +8,16 @@ from superglue_ros.errors import ConfigError
 from superglue_ros.geometry.ground_truth import LabelRule
 from superglue_ros.networks.refinement import PatchRegistrationConfig
 from superglue_ros.networks.superglue import SuperGlueConfig
-from superglue_ros.networks.superpoint import SuperPointConfig
+from superglue_ros.networks.superpoint import CELL, SuperPointConfig
 from superglue_ros.registry import SEQUENCES
 from superglue_ros.settings import setting
 from superglue_ros.synthetic.homographies import HomographyRecipe
 from superglue_ros.synthetic.photometric import PhotometricRecipe
 from superglue_ros.training.data.batches import SamplingConfig
+from superglue_ros.training.data.photograph_pairs import HomographyRanges
 from superglue_ros.training.data.views import RoomConfig
 from superglue_ros.training.data.world_views import WorldConfig
+from superglue_ros.training.objectives.consensus_loss import ConsensusConfig
 from superglue_ros.training.objectives.loss import LossConfig
 from superglue_ros.training.optimisation import OptimiserConfig, ScheduleConfig
 from superglue_ros.training.trainer import LoopConfig
@@ -246,6 +248,47 @@ class NoiseConfig:
             raise ConfigError("noise: give as many positive scales_px as shares")
         if abs(sum(self.shares) - 1) > 1e-6:
             raise ConfigError(f"noise.shares must add up to 1, not {sum(self.shares):g}")
+
+
+@dataclass(frozen=True)
+class ConsensusRecipe:
+    """Training of SuperPoint on pairs of views with exact geometry, without labels.
+
+    ``start``: a weights file, empty for the package's own, or ``random``. ``corpus`` gives
+    photographs, ``views`` a folder of rendered view sets (``train views``), empty for none; both
+    stay on the device. Batch norm keeps its statistics.
+    """
+
+    output: str
+    steps: int
+    corpus: str
+    views: str = ""
+    start: str = ""
+    network: SuperPointConfig = field(default_factory=SuperPointConfig)
+    trained: str = setting(
+        "all",
+        "What is trained; with detector, descriptors stay valid.",
+        choices=("all", "detector"),
+    )
+    pairs: int = setting(24, "Pairs of views per step.", low=2)
+    rendered_share: float = setting(
+        0.5, "Part of the pairs that are rendered, where there are any.", low=0.0, high=1.0
+    )
+    width: int = setting(640, "Width of a view, a multiple of 8, that of rendered ones.", low=64)
+    height: int = setting(480, "Height of a view, likewise.", low=48)
+    gigabytes: float = setting(20.0, "Rendered views to keep on the device.", low=0.0)
+    photometric: float = setting(0.6, "Probability of each photometric change.", low=0.0, high=1.0)
+    homography: HomographyRanges = field(default_factory=HomographyRanges)
+    loss: ConsensusConfig = field(default_factory=ConsensusConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+    def __post_init__(self) -> None:
+        if self.width % CELL or self.height % CELL:
+            raise ConfigError(f"width and height must be multiples of {CELL}")
+        if self.loop.workers:
+            raise ConfigError("loop.workers must be 0: views are drawn on the device that trains")
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,13 @@ from typing import Any
 from superglue_ros.errors import ConfigError, DataError
 from superglue_ros.networks.weights import save
 from superglue_ros.settings import load, override, read_yaml
+from superglue_ros.training.objectives.consensus import ConsensusObjective
 from superglue_ros.training.objectives.end_to_end import EndToEndObjective
 from superglue_ros.training.objectives.refinement import RefinementObjective
 from superglue_ros.training.objectives.superglue import SuperGlueObjective
 from superglue_ros.training.objectives.superpoint import SuperPointObjective
 from superglue_ros.training.recipes import (
+    ConsensusRecipe,
     EndToEndRecipe,
     RefinementRecipe,
     SuperGlueRecipe,
@@ -39,6 +41,12 @@ def end_to_end_trainer(recipe_path: str | Path, overrides: Sequence[str] = ()) -
     """The trainer of an end-to-end recipe, resumed where its output has a checkpoint."""
     recipe = load(recipe_path, EndToEndRecipe, overrides)
     return _trainer(EndToEndObjective(recipe), recipe.steps, recipe)
+
+
+def consensus_trainer(recipe_path: str | Path, overrides: Sequence[str] = ()) -> Trainer:
+    """The trainer of a consensus recipe, resumed where its output has a checkpoint."""
+    recipe = load(recipe_path, ConsensusRecipe, overrides)
+    return _trainer(ConsensusObjective(recipe), recipe.steps, recipe)
 
 
 def refinement_trainer(recipe_path: str | Path, overrides: Sequence[str] = ()) -> Trainer:
@@ -69,8 +77,10 @@ def export(
         kind = objective.descriptor_kind  # type: ignore[attr-defined]
     elif "noise" in values:
         trainer = refinement_trainer(recipe_path, overrides)
-    elif not kind:
+    elif not kind:  # all others have descriptors
         raise ConfigError("a SuperPoint's descriptors need a name: give --kind")
+    elif "corpus" in values:
+        trainer = consensus_trainer(recipe_path, overrides)
     elif "views" in values:
         both: Any = end_to_end_trainer(recipe_path, overrides).exported
         save(both.describe, output, kind, provenance, half=True)

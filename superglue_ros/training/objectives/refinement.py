@@ -8,6 +8,7 @@ learns to say so by a large covariance.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -18,6 +19,8 @@ from torch import Tensor, nn
 
 from superglue_ros.geometry.patches import local_similarity, patch_pairs
 from superglue_ros.networks.refinement import PatchRegistration
+from superglue_ros.networks.weights import save
+from superglue_ros.training.checkpoint import WEIGHTS
 from superglue_ros.training.data.drawn_pairs import PairSource
 from superglue_ros.training.data.loading import to_device
 from superglue_ros.training.data.views import ViewSet
@@ -53,6 +56,15 @@ class RefinementObjective:
         """See :class:`superglue_ros.training.trainer.Objective`."""
         values = asdict(self.network.config)
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+    @property
+    def capturable(self) -> bool:
+        """See :class:`superglue_ros.training.trainer.Objective`."""
+        return False
+
+    def write_weights(self, network: Any, folder: Path) -> None:
+        """See :class:`superglue_ros.training.trainer.Objective`."""
+        save(network, folder / WEIGHTS, "", "trained with superglue-ros train", half=True)
 
     def parameters(self) -> list[nn.Parameter]:
         """All parameters."""
@@ -103,7 +115,9 @@ def draw_patches(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Up to ``count`` matches of the first two views; the fields of :class:`PatchBatch`."""
     corners = cv2.goodFeaturesToTrack(views.images[0], count, 0.003, 5)
-    points = np.zeros((0, 2), np.float32) if corners is None else np.float32(corners[:, 0])
+    points: FloatArray = np.zeros((0, 2), np.float32)
+    if corners is not None:
+        points = np.asarray(corners[:, 0], np.float32)
     points = points + rng.uniform(-0.5, 0.5, points.shape).astype(np.float32)
     projected = views.project(points, 0, 1)
     seen = np.isfinite(projected.points).all(axis=1) & ~projected.hidden & ~projected.unknown

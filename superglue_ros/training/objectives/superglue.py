@@ -18,6 +18,7 @@ from superglue_ros.errors import ConfigError, DataError
 from superglue_ros.networks.sinkhorn import training_sinkhorn
 from superglue_ros.networks.superglue import SuperGlue, initialise_as_optimal_matching
 from superglue_ros.networks.weights import load_superglue, load_superpoint, save
+from superglue_ros.training.checkpoint import WEIGHTS
 from superglue_ros.training.data.batches import (
     PairBatch,
     PairSample,
@@ -41,7 +42,6 @@ from superglue_ros.training.objectives.loss import (
 from superglue_ros.training.precision import autocast, resolve_dtype
 from superglue_ros.training.recipes import Stage, SuperGlueRecipe
 
-WEIGHTS = "weights.safetensors"
 _VALIDATION_PAIRS = 96
 _VALIDATION_ITERATIONS = 50
 _START_SHARDS = 8

@@ -27,6 +27,7 @@ from superglue_ros.geometry.ground_truth import HOMOGRAPHY, label_matches, proje
 from superglue_ros.networks.superpoint import (
     CELL,
     SuperPoint,
+    SuperPointConfig,
     keypoint_probability,
     non_maximum_suppression,
     sample_descriptors,
@@ -100,7 +101,7 @@ class SuperPointObjective:
         self.recipe = recipe
         torch.manual_seed(recipe.loop.seed)
         self.device = training_device(recipe.loop.device)
-        self.network = channels_last(_start(recipe).to(self.device))
+        self.network = channels_last(start_network(recipe.start, recipe.network).to(self.device))
         blocks = list(self.network.backbone.children())
         count = recipe.frozen_blocks if recipe.train_descriptors else len(blocks)
         self.frozen, self._trained = blocks[:count], blocks[count:]
@@ -376,12 +377,16 @@ def _targets(
     return _View(image, cells, target, np.nan_to_num(seen, nan=-1e6))
 
 
-def _start(recipe: SuperPointRecipe) -> SuperPoint:
-    if recipe.start == "random":
-        return SuperPoint(recipe.network)
-    network = load_superpoint(recipe.start).network
-    if network.config != recipe.network:
-        raise ConfigError(f"{recipe.start} is a {network.config}, the recipe says {recipe.network}")
+def start_network(start: str, config: SuperPointConfig) -> SuperPoint:
+    """The network that training starts from: ``random``, a weights file, empty the package's.
+
+    Raises :class:`ConfigError` where the file is of another architecture.
+    """
+    if start == "random":
+        return SuperPoint(config)
+    network = load_superpoint(start).network
+    if network.config != config:
+        raise ConfigError(f"{start} is a {network.config}, the recipe says {config}")
     return network.requires_grad_(True)
 
 
