@@ -12,12 +12,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,12 +24,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from superglue_ros.errors import DataError, SuperglueError
+from superglue_ros.files import open_regular, replace_atomically
 from superglue_ros.geometry.camera import Camera
 from superglue_ros.mapping.keyframes import Keyframe, KeyframeStore
 from superglue_ros.types import Features, FloatArray, FrameId
 
 FORMAT = "superglue_ros map"
 VERSION = "2"
+MAX_BYTES = 512 << 20
+"""Larger files are no maps: 1,500 keyframes of 300 kB are less."""
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -63,13 +65,15 @@ def save(
 
     ``last_frame``, ``next_landmark``: see :class:`StoredMap`.
 
-    Raises :class:`DataError` if there is nothing to write, or it cannot be written.
+    An older map is replaced, any other file is not. Raises :class:`DataError` if there is nothing
+    to write, or it cannot be written.
     """
     path = Path(path)
     if not len(keyframes):
         raise DataError("the map has no keyframes yet: there is nothing to save")
     if not path.parent.is_dir():
         raise DataError(f"cannot write {path}: the folder {path.parent} does not exist")
+    _refuse_to_replace_others(path)
     arrays = _arrays(list(keyframes))
     entries = [_entry(keyframe, keyframes.part(keyframe.id)) for keyframe in keyframes]
     counters = {"last_frame": last_frame, "next_landmark": next_landmark}
@@ -80,10 +84,17 @@ def save(
         "keyframes": json.dumps(entries),
         "counters": json.dumps(counters),
     }
+    contiguous = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
+    size = sum(array.nbytes for array in contiguous.values())
+    if size > MAX_BYTES:
+        raise DataError(
+            f"the map has {size} bytes, more than the {MAX_BYTES} that are read back: lower "
+            f"keyframes.max_keyframes or front_end.max_keypoints"
+        )
     try:
-        _write_atomically(path, arrays, metadata)
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror or error}") from error
+        replace_atomically(path, lambda name: save_file(contiguous, name, metadata))
+    except (OSError, SafetensorError) as error:  # a full disk gives the one or the other
+        raise DataError(f"cannot write {path}: {_reason(error)}") from error
     return len(keyframes)
 
 
@@ -95,12 +106,12 @@ def load(path: str | Path) -> StoredMap:
     """
     path = Path(path)
     try:
-        with safe_open(path, framework="numpy") as file:
+        with open_regular(path, MAX_BYTES) as checked, _open(checked) as file:
             metadata = file.metadata() or {}
             _check_version(path, metadata)
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except OSError as error:
-        raise DataError(f"cannot read the map {path}: {error.strerror or error}") from error
+        raise DataError(f"cannot read the map {path}: {_reason(error)}") from error
     except SafetensorError as error:
         raise DataError(f"{path} is no map, or is truncated: {error}. Save it again") from error
     try:
@@ -116,6 +127,30 @@ def load(path: str | Path) -> StoredMap:
         raise
     except (SuperglueError, KeyError, TypeError, ValueError, IndexError) as error:
         raise DataError(f"{path} is inconsistent: {error!r}. Save it again") from error
+
+
+def _open(file: BinaryIO) -> Any:
+    """The open file as safetensors: by its descriptor, so that no other file takes its place."""
+    return safe_open(f"/proc/self/fd/{file.fileno()}", framework="numpy")
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _refuse_to_replace_others(path: Path) -> None:
+    """Raise :class:`DataError` where something other than a map is in the way."""
+    if not os.path.lexists(path):
+        return
+    try:
+        if path.is_symlink():
+            raise DataError(f"cannot write {path}: it is a link; give another name")
+        with open_regular(path, MAX_BYTES) as checked, _open(checked) as file:
+            is_map = (file.metadata() or {}).get("format") == FORMAT
+    except (OSError, SafetensorError):
+        is_map = False
+    if not is_map:
+        raise DataError(f"cannot write {path}: a file that is no map has that name; give another")
 
 
 def _check_version(path: Path, metadata: Mapping[str, str]) -> None:
@@ -233,19 +268,3 @@ def _digest(arrays: Arrays, content: Mapping[str, Any]) -> str:
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
         digest.update(array.data if array.size else b"")
     return digest.hexdigest()
-
-
-def _write_atomically(path: Path, arrays: Arrays, metadata: dict[str, str]) -> None:
-    """Write to a temporary file in the folder of ``path``, flush it, then rename."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    try:
-        contiguous = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
-        save_file(contiguous, name, metadata)
-        with open(name, "rb+") as file:
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

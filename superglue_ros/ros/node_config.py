@@ -105,6 +105,17 @@ class LimitsConfig:
 
 
 @dataclass(frozen=True)
+class MapsConfig:
+    """Where ``~/save_map`` and ``~/load_map`` find their files."""
+
+    folder: str = setting(
+        "",
+        "Folder of all saved maps; empty = maps/superglue_ros below $ROS_HOME, which is ~/.ros.",
+        fixed=True,
+    )
+
+
+@dataclass(frozen=True)
 class OutputsConfig:
     """What is published."""
 
@@ -144,6 +155,7 @@ class NodeConfig:
     sync: SyncConfig = field(default_factory=SyncConfig)
     intake: IntakeConfig = field(default_factory=IntakeConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
+    maps: MapsConfig = field(default_factory=MapsConfig)
     outputs: OutputsConfig = field(default_factory=OutputsConfig)
 
     def __post_init__(self) -> None:

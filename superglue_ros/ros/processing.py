@@ -12,7 +12,7 @@ import torch
 from sensor_msgs.msg import CameraInfo, Image
 
 from superglue_ros.data.message_reading import frame_id_from_message
-from superglue_ros.errors import ImageError, SuperglueError
+from superglue_ros.errors import DataError, ImageError, SuperglueError
 from superglue_ros.mapping.verification import FramePair
 from superglue_ros.msg import MatcherStatus
 from superglue_ros.networks.device import resolve_device
@@ -27,6 +27,7 @@ from superglue_ros.ros.announcer import Announcer
 from superglue_ros.ros.diagnostics import Counter
 from superglue_ros.ros.frames import FrameMaker, FrameNumbers
 from superglue_ros.ros.inputs import Bundle, PeerFeatures
+from superglue_ros.ros.map_files import map_file, map_folder
 from superglue_ros.ros.node_config import NodeConfig
 from superglue_ros.ros.outputs import Outputs
 from superglue_ros.ros.parameters import Settings
@@ -212,35 +213,38 @@ class FrameProcessor:
         ]
         return self.pipelines[0].match_pair(frames[0], frames[1])
 
-    def save_map(self, path: str) -> int:
+    def save_map(self, name: str) -> int:
         """Write the keyframes of every camera; returns their number. Raises :class:`DataError`."""
         last = self._frames.numbers.last
+        files = self._map_files(name)
+        try:
+            files[0].parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"cannot make the folder of maps: {error}") from error
         return sum(
-            pipeline.save_map(self._map_file(path, index), last)
-            for index, pipeline in enumerate(self.pipelines)
+            pipeline.save_map(file, last)
+            for pipeline, file in zip(self.pipelines, files, strict=True)
         )
 
-    def load_map(self, path: str) -> int:
+    def load_map(self, name: str) -> int:
         """Replace all keyframes by those of a file; returns their number.
 
         New frames are numbered above all frames of the saved map. Raises
         :class:`SuperglueError` and then changes nothing.
         """
-        maps = [
-            pipeline.read_map(self._map_file(path, index))
-            for index, pipeline in enumerate(self.pipelines)
-        ]
+        files = self._map_files(name)
+        maps = [p.read_map(file) for p, file in zip(self.pipelines, files, strict=True)]
         for stored in maps:
             self._frames.numbers.reserve(stored.last_frame)
         self._outputs.forget_images()
         return sum(p.take_map(stored) for p, stored in zip(self.pipelines, maps, strict=True))
 
-    def _map_file(self, path: str, camera_index: int) -> Path:
-        """The file itself with one camera; with several, the camera's number before the suffix."""
-        file = Path(path)
+    def _map_files(self, name: str) -> list[Path]:
+        """The file with one camera; with several, one each, with its number in the name."""
+        folder = map_folder(self._settings.node.maps.folder)
         if len(self.pipelines) == 1:
-            return file
-        return file.with_name(f"{file.stem}.{camera_index}{file.suffix}")
+            return [map_file(folder, name)]
+        return [map_file(folder, name, index) for index in range(len(self.pipelines))]
 
     def _publish(self, frame: Frame, result: FrameResult, queue_seconds: float) -> None:
         if result.stereo is not None:
