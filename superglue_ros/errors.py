@@ -25,6 +25,10 @@ class FeaturesError(SuperglueError, ValueError):
     """Keypoints or descriptors are not finite, out of the image, or inconsistent in shape."""
 
 
+class IdentifierError(SuperglueError, ValueError):
+    """A name, number or stamp from outside is of another type, out of range, or too long."""
+
+
 class DescriptorKindError(FeaturesError):
     """Descriptors are of another network, or another size, than the matcher was made for."""
 

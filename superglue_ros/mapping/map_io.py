@@ -27,7 +27,7 @@ from superglue_ros.errors import DataError, SuperglueError
 from superglue_ros.files import open_regular, replace_atomically
 from superglue_ros.geometry.camera import Camera
 from superglue_ros.mapping.keyframes import Keyframe, KeyframeStore
-from superglue_ros.types import Features, FloatArray, FrameId
+from superglue_ros.types import MAX_ID, Features, FloatArray, FrameId
 
 FORMAT = "superglue_ros map"
 VERSION = "2"
@@ -119,10 +119,13 @@ def load(path: str | Path) -> StoredMap:
         content = {"entries": entries, "counters": counters}
         if _digest(arrays, content) != metadata["sha256"]:
             raise DataError(f"{path} is damaged: its checksum does not fit. Save it again")
+        _check_types(arrays)
         keyframes = tuple(_keyframes(entries, arrays))
+        if len({entry.keyframe.id for entry in keyframes}) < len(keyframes):
+            raise ValueError("two keyframes have one id")
         highest = max((entry.keyframe.id.id for entry in keyframes), default=0)
-        last_frame = max(int(counters["last_frame"]), highest)
-        return StoredMap(keyframes, last_frame, int(counters["next_landmark"]))
+        last_frame = max(_number(counters["last_frame"]), highest)
+        return StoredMap(keyframes, last_frame, _number(counters["next_landmark"]))
     except DataError:
         raise
     except (SuperglueError, KeyError, TypeError, ValueError, IndexError) as error:
@@ -213,6 +216,17 @@ def _entry(keyframe: Keyframe, part: int) -> dict[str, Any]:
     }
 
 
+def _check_types(arrays: Arrays) -> None:
+    """Raise ValueError where an array is missing, unknown, or not as :func:`save` writes it."""
+    known = dict.fromkeys(("scores", "sigma_px", "depth", "depth_sigma"), (np.float32, 1))
+    known |= dict.fromkeys(("counts", "track_ids"), (np.int64, 1))  # type: ignore[misc]
+    known |= dict.fromkeys(("keypoints", "descriptors"), (np.float32, 2))
+    for name, array in arrays.items():
+        dtype, dimensions = known.get(name, (None, 0))
+        if array.dtype != dtype or array.ndim != dimensions:
+            raise ValueError(f"{name} is an array of {array.dtype} of shape {array.shape}")
+
+
 def _keyframes(entries: list[dict[str, Any]], arrays: Arrays) -> list[StoredKeyframe]:
     counts = arrays.pop("counts").tolist()
     total = sum(counts)
@@ -223,10 +237,23 @@ def _keyframes(entries: list[dict[str, Any]], arrays: Arrays) -> list[StoredKeyf
     return [
         StoredKeyframe(
             _keyframe(entry, {name: array[end - count : end] for name, array in arrays.items()}),
-            int(entry["part"]),
+            _number(entry["part"]),
         )
         for entry, count, end in zip(entries, counts, ends, strict=True)
     ]
+
+
+def _number(value: Any) -> int:
+    """A whole number that counting may go on from."""
+    if type(value) is not int or not 0 <= value < MAX_ID:
+        raise ValueError(f"{value!r} is no number from 0 to {MAX_ID - 1}")
+    return value
+
+
+def _truth(value: Any) -> bool:
+    if type(value) is not bool:
+        raise ValueError(f"{value!r} is neither true nor false")
+    return value
 
 
 def _keyframe(entry: dict[str, Any], own: Arrays) -> Keyframe:
@@ -234,8 +261,8 @@ def _keyframe(entry: dict[str, Any], own: Arrays) -> Keyframe:
     if camera is not None:
         matrix, distortion = np.array(camera["matrix"]), np.array(camera["distortion"], float)
         camera = Camera(
-            width=camera["width"],
-            height=camera["height"],
+            width=_number(camera["width"]),
+            height=_number(camera["height"]),
             matrix=matrix,
             distortion=distortion,
             model=camera["model"],
@@ -255,9 +282,9 @@ def _keyframe(entry: dict[str, Any], own: Arrays) -> Keyframe:
         features=features,
         prepared=None,
         camera=camera,
-        depth=own["depth"] if entry["has_depth"] else None,
-        rectified=entry["rectified"],
-        depth_sigma=own["depth_sigma"] if entry["has_depth_sigma"] else None,
+        depth=own["depth"] if _truth(entry["has_depth"]) else None,
+        rectified=_truth(entry["rectified"]),
+        depth_sigma=own["depth_sigma"] if _truth(entry["has_depth_sigma"]) else None,
     )
 
 

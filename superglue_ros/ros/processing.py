@@ -35,6 +35,7 @@ from superglue_ros.srv import MatchPair
 from superglue_ros.stage_clock import StageSeconds
 from superglue_ros.types import Frame, FrameId, MatchStatus, PoseStatus
 
+_LONGEST_REFUSAL = 1000  # characters; a text may quote what the sender wrote
 _NO_SECONDS = StageSeconds(0.0, 0.0, 0.0)
 
 
@@ -103,19 +104,19 @@ class FrameProcessor:
         """Match another robot's features against the keyframes of every camera."""
         settings, message = self._settings, peer.message
         queue_seconds = time.monotonic() - peer.arrived
-        frame_id = frame_id_from_message(message.frame)
+        frame_id = FrameId(0)  # until the message has named it
         try:
+            frame_id = frame_id_from_message(message.frame)
             frame = convert.keyframe_from_message(message)
             pairs = [
                 pair
                 for pipeline in self.pipelines
                 for pair in pipeline.match_peer(frame, settings.node.inputs.peer_keyframes)
             ]
-        except SuperglueError as error:
-            text = f"features of robot {frame_id.robot!r}: {error}"
-            self._refuse(frame_id, type(error).__name__, text, queue_seconds)
-        else:
             self._outputs.publish_pairs(pairs)
+        except Exception as error:
+            self._refuse_for(error, frame_id, queue_seconds, f"features of {frame_id.robot!r}: ")
+        else:
             self._counter.add(matched=1)
 
     def _process_images(self, bundles: Sequence[Bundle]) -> None:
@@ -141,7 +142,10 @@ class FrameProcessor:
         for (frame, pipeline, queue_seconds), outcome in zip(frames, outcomes, strict=True):
             self._announce_jump(pipeline, frame.id)
             if isinstance(outcome, FrameResult):
-                self._publish(frame, outcome, queue_seconds)
+                try:
+                    self._publish(frame, outcome, queue_seconds)
+                except Exception as error:  # every frame that was received is accounted for
+                    self._refuse_for(error, frame.id, queue_seconds)
             else:
                 self._refuse_for(outcome, frame.id, queue_seconds)
 
@@ -267,19 +271,19 @@ class FrameProcessor:
             f"at the same time, or left and right are swapped",
         )
 
-    def _refuse_for(self, error: Exception, frame_id: FrameId, queue_seconds: float) -> None:
-        if isinstance(error, SuperglueError):
-            self._refuse(frame_id, type(error).__name__, str(error), queue_seconds)
-        else:
-            trace = "".join(traceback.format_exception(error))
-            text = f"unforeseen {type(error).__name__}: {error}\n{trace}"
-            self._refuse(frame_id, "unforeseen", text, queue_seconds)
-
-    def _refuse(self, frame_id: FrameId, kind: str, text: str, queue_seconds: float) -> None:
-        self.last_refusal = text.splitlines()[0]
+    def _refuse_for(
+        self, error: Exception, frame_id: FrameId, queue_seconds: float, what: str = ""
+    ) -> None:
+        text, trace = f"{what}{error}", ""
+        if not isinstance(error, SuperglueError):
+            text = f"unforeseen {type(error).__name__}: {text}"
+            trace = "\n" + "".join(traceback.format_exception(error))
+        self.last_refusal = text.splitlines()[0][:_LONGEST_REFUSAL] if text else ""
         self._counter.add(refused=1)
-        # A different error has a different key and is logged at once.
-        self._announcer.throttled(f"refused {kind} {text[:24]}", f"frame refused: {text}")
+        # The key is the place that raised, of which there are few: never words of the sender.
+        self._announcer.throttled(
+            f"refused {origin(error)}", f"frame refused: {text[:_LONGEST_REFUSAL]}{trace}"
+        )
         self._outputs.publish_refusal(frame_id)
         self._publish_status(frame_id, queue_seconds, _NO_SECONDS)
 
@@ -306,6 +310,15 @@ class FrameProcessor:
                 weights=weights_names(self._settings),
             )
         )
+
+
+def origin(error: BaseException) -> str:
+    """Kind of an error and the line that raised it."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = "" if trace is None else f" {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+    return type(error).__name__ + where
 
 
 def weights_names(settings: Settings) -> str:

@@ -151,15 +151,35 @@ def test_a_missing_file_is_refused(tmp_path):
         map_io.load(tmp_path / "nothing.map")
 
 
-@pytest.mark.parametrize("change", ["camera", "width", "id", "part"])
+NONSENSE = {
+    "camera": {"width": 3},
+    "width": 5,
+    "part": "a",
+    "rectified": "no",
+    "has_depth": 7,
+    "id": {"x": 1},
+    "frame_id": {"id": 1, "frame_id": 5},
+    "fraction": {"id": 1.5},
+    "negative": {"id": -5},
+    "beyond": {"id": 2**64 - 1},
+    "stamp": {"id": 1, "stamp_ns": 2**70},
+    "robot": {"id": 1, "robot": "x" * 10_000},
+}
+
+
+@pytest.mark.parametrize("change", [*NONSENSE, "last_frame", "next_landmark"])
 def test_consistent_checksum_but_nonsense_is_refused(saved, change):
     with safe_open(saved, "numpy") as file:
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         entries = json.loads(file.metadata()["keyframes"])
         counters = json.loads(file.metadata()["counters"])
-    entries[0][change] = {"camera": {"width": 3}, "width": 5, "id": {"x": 1}, "part": "a"}[change]
+    if change in counters:
+        counters[change] = 2**64 - 1
+    else:
+        field = change if change in entries[0] else "id"
+        entries[0][field] = NONSENSE[change]
     sha256 = map_io._digest(arrays, {"entries": entries, "counters": counters})
-    rewrite(saved, keyframes=json.dumps(entries), sha256=sha256)
+    rewrite(saved, keyframes=json.dumps(entries), counters=json.dumps(counters), sha256=sha256)
     with pytest.raises(DataError, match="inconsistent"):
         map_io.load(saved)
 
