@@ -33,6 +33,10 @@ class DescriptorKindError(FeaturesError):
     """Descriptors are of another network, or another size, than the matcher was made for."""
 
 
+class BusyError(SuperglueError):
+    """More requests wait than are taken: try again when one of them is answered."""
+
+
 class WeightsError(SuperglueError, ValueError):
     """A weights file is missing, damaged, of another architecture, or of an unknown layout."""
 

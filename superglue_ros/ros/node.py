@@ -187,6 +187,8 @@ class MatcherNode(LifecycleNode):
             self._processor.process,
             lossless=settings.node.intake.mode == "lossless",
             together=lambda arrived: isinstance(arrived, Bundle),
+            size=lambda arrived: arrived.size,
+            max_bytes=settings.node.intake.max_mib << 20,
         )
         self._problem = ""
         self.get_logger().info(
@@ -238,11 +240,11 @@ class MatcherNode(LifecycleNode):
         self._counter.add(received=1, dropped=dropped)
 
     def _run_on_worker(self, job: Callable[[FrameProcessor], T]) -> Future[T] | None:
-        """Run ``job`` before the next frame; None where the node is not configured."""
+        """Run the request ``job`` between frames; None where the node is not configured."""
         processor = self._processor
         if self._worker is None or processor is None:
             return None
-        return self._worker.submit(lambda: job(processor))
+        return self._worker.submit(lambda: job(processor), request=True)
 
     def _submit(self, job: Any) -> Future[Any] | None:
         """Run ``job`` on the worker thread; its failure is logged."""
@@ -276,6 +278,8 @@ class MatcherNode(LifecycleNode):
             return
         settings, processor = parameters.read(self), self._processor
         self._settings = settings
+        if self._worker is not None:
+            self._worker.bound(settings.node.intake.max_mib << 20)
         self._submit(lambda: processor.configure(settings))
 
     # -- watching ------------------------------------------------------------------------------
@@ -313,19 +317,23 @@ class MatcherNode(LifecycleNode):
     def _health(self) -> Health:
         counts, before = self._counter.snapshot(), self._counts_before
         self._counts_before = counts
-        processor = self._processor
+        processor, worker, settings = self._processor, self._worker, self._settings
+        lossless = settings is not None and settings.node.intake.mode == "lossless"
         return Health(
             state=self._state,
             problem=self._problem,
             counts=counts,
             since_last=counts.since(before),
             unsynchronised=self._unsynchronised(),
-            waiting=self._worker.waiting if self._worker is not None else 0,
+            waiting=worker.waiting if worker is not None else 0,
             keyframes=processor.keyframes if processor is not None else 0,
             last_refusal=processor.last_refusal if processor is not None else "",
             seconds_per_frame=processor.last_seconds.total if processor is not None else 0.0,
             device=processor.device if processor is not None else "",
             silent=tuple(self._silent),
+            lossless=lossless,
+            waiting_mib=worker.waiting_bytes / 2**20 if worker is not None else 0.0,
+            busy_seconds=worker.busy_seconds if worker is not None else 0.0,
         )
 
 

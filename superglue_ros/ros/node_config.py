@@ -90,6 +90,13 @@ class IntakeConfig:
         choices=("latest", "lossless"),
         fixed=True,
     )
+    max_mib: int = setting(
+        1024,
+        "lossless: images that wait take at most this much memory; those that come when it is full "
+        "are dropped and diagnostics say ERROR [MiB].",
+        low=1,
+        high=1_000_000,
+    )
     warn_at: int = setting(
         500, "lossless: warn once when this many images wait.", low=1, high=1000000
     )
