@@ -9,7 +9,6 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from std_msgs.msg import Header
 
-
 HUNG_SECONDS = 20.0
 """A frame or request that takes longer is taken for one that hangs."""
 BACKLOG = 20
