@@ -1,4 +1,4 @@
-"""Distinguish backward time jumps, as when a bag starts over, from disorder and single wrong stamps.
+"""Tell backward time jumps, as when a bag starts over, from disorder and single wrong stamps.
 
 A stamp says little by itself: the line of those before it decides. A step back is a jump where it
 is longer than the stamps' own steps explain, or where later stamps go on from there. A leap forward

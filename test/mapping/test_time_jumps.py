@@ -55,7 +55,7 @@ def test_one_stamp_an_hour_ahead_is_no_jump() -> None:
 
 def test_a_bag_that_starts_over_is_a_jump_also_after_a_gap() -> None:
     assert jumps(0, 1, 2, 30, 31, 0, 1) == [0]
-    assert jumps(0, 1, 2, 3, 30, 0, 1) == [0]
+    assert jumps(0, 1, 2, 3, 4, 5, 30, 0, 1) == [0]
     assert jumps(50, 51, 52, 100, 100.1, 60, 60.1) == [60]
 
 

@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
+from diagnostic_msgs.msg import DiagnosticStatus
 from matcher_process import (
     HEIGHT,
     WIDTH,
@@ -357,3 +358,51 @@ def test_the_same_mistake_does_not_flood_the_log(matcher: Matcher) -> None:
         matcher.peer.send(at, image=unknown_encoding(at))
         assert matcher.peer.output("matches", at).status == Matches.ERROR
     assert 1 <= matcher.log[before:].count("frame refused") <= 5
+
+
+def test_one_calibration_an_hour_ahead_costs_one_frame(configure: Callable[..., Matcher]) -> None:
+    """All frames that waited for their calibrations were lost, and the whole map was dropped."""
+    matcher = configure({"intake.mode": "lossless"})
+    start = matcher.peer.output("status", matcher.prime())
+    stamps = [matcher.tick() for _ in range(20)]
+    for number, at in enumerate(stamps):
+        info = camera_info(at + 3600) if number == 3 else camera_info(at)
+        matcher.peer.send(at, camera_info=info)
+    for number, at in enumerate(stamps):
+        if number != 3:
+            assert matcher.peer.output("matches", at).status == Matches.OK
+    status = matcher.peer.output("status", stamps[-1])
+    assert status.resets == start.resets
+    assert status.refused == start.refused
+
+
+def test_a_lossless_queue_is_bounded_and_says_so(configure: Callable[..., Matcher]) -> None:
+    """It grew without a bound, and diagnostics said OK."""
+    matcher = configure({"intake.mode": "lossless", "intake.max_mib": 1})
+    at = matcher.prime()
+    start = matcher.peer.output("status", at)
+    count = 300  # 30 kB each: nine times the bound
+    image, info = (
+        matcher.peer.publisher("image", Image),
+        matcher.peer.publisher("camera_info", CameraInfo),
+    )
+    for _ in range(count):
+        at = matcher.tick()
+        info.publish(camera_info(at))
+        image.publish(image_message(picture(), at))
+
+    def accounted_for() -> bool:
+        status = matcher.peer.received["status"][-1]
+        done = status.matched + status.dropped + status.refused
+        return status.received == done >= start.received + count * 0.9
+
+    def said() -> bool:
+        return any(
+            status.level == DiagnosticStatus.ERROR and "intake.max_mib" in status.message
+            for message in matcher.peer.received["/diagnostics"]
+            for status in message.status
+        )
+
+    matcher.peer.wait(said, "diagnostics of a full queue")
+    matcher.peer.wait(accounted_for, "every frame")
+    assert matcher.peer.received["status"][-1].dropped > 0

@@ -231,3 +231,43 @@ def test_names_that_make_no_rig(configure: Callable[..., Matcher], cameras: str)
     refused = matcher.set(cameras=cameras)[0]
     assert not refused.successful
     assert "cameras" in refused.reason
+
+
+def test_frames_are_answered_while_clients_loop(matcher: Matcher) -> None:
+    """Services went before all frames: with four clients no frame was ever answered."""
+    clients = [
+        matcher.peer.node.create_client(MatchPair, f"{matcher.name}/match_pair") for _ in range(4)
+    ]
+    request = MatchPair.Request(
+        reference=image_message(picture(), 1.0),
+        query=image_message(picture(8), 1.5),
+        reference_info=camera_info(1.0),
+        query_info=camera_info(1.5),
+    )
+    answers: list[bool] = []
+    looping = True
+
+    def ask(client: object) -> None:
+        future = client.call_async(request)  # type: ignore[attr-defined]
+        future.add_done_callback(lambda done: answered(client, done))
+
+    def answered(client: object, done: object) -> None:
+        answers.append(done.result().success)  # type: ignore[attr-defined]
+        if looping:
+            ask(client)
+
+    for client in clients:
+        assert client.wait_for_service(60)
+        for _ in range(2):
+            ask(client)
+    try:
+        for number in range(10):
+            at = matcher.tick()
+            matcher.peer.send(at, shift=number % 3)
+            assert matcher.peer.output("matches", at).status == Matches.OK
+    finally:
+        looping = False
+    assert all(answers)
+    assert len(answers) >= 10
+    for client in clients:
+        matcher.peer.node.destroy_client(client)

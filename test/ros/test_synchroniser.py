@@ -157,7 +157,7 @@ def test_a_gap_costs_nothing() -> None:
 
 
 def test_calibrations_of_a_slow_camera_that_changed_places() -> None:
-    sets = Sets()
+    sets = Sets(queue=10)
     for index, stamps in enumerate(([1, 2, 3, 4, 5, 6], [1, 2, 4, 3, 5, 6])):
         sets.add(index, *(1_000 * s for s in stamps))
     assert sorted(a for a, _ in sets.found) == [1_000 * s for s in range(1, 7)]
