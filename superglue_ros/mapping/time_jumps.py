@@ -15,7 +15,7 @@ JUMP_NS = 500_000_000
 LEAP_NS = 10_000_000_000
 """A step forward of at least this is in doubt until the next stamp."""
 _STEPS = 3  # a step back of fewer usual steps is disorder: neighbours that changed places
-_RUN = 3  # late stamps in a row, each after the one before, that make a jump all the same
+_RUN = 2  # late stamps in a row, each after the one before, that make a jump all the same
 
 
 @dataclass
