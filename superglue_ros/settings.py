@@ -31,7 +31,7 @@ T = TypeVar("T")
 MAX_BYTES = 1 << 20
 """Maximum size of a settings file."""
 MAX_DEPTH = 32
-MAX_DIGITS = 300
+MAX_DIGITS = 3000
 """Of a whole number."""
 MAX_VALUES = 20_000
 """Maximum number of values in a file with its aliases expanded."""

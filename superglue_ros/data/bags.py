@@ -209,8 +209,9 @@ class BagWriter:
 
 
 def _words(error: Exception) -> str:
-    """What an error says, shortened, with its kind where that is all it says."""
-    return f"{type(error).__name__}: {error}"[:300]
+    """What an error says, shortened, with its kind where it says but a word."""
+    text = str(error)
+    return (text if " " in text else repr(error))[:300]
 
 
 def _reliable() -> Qos:

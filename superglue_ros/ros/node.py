@@ -23,7 +23,7 @@ import torch
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
@@ -94,7 +94,8 @@ class MatcherNode(LifecycleNode):
         except SuperglueError as error:
             return self._refuse_to_configure(str(error))
         except Exception as error:
-            return self._refuse_to_configure(f"{error!r}\n{traceback.format_exc()}")
+            trace = traceback.format_exc() if self.context.ok() else ""  # else: interrupted
+            return self._refuse_to_configure(f"{error!r}\n{trace}")
         self._state = "inactive"
         return super().on_configure(state)
 
@@ -359,13 +360,14 @@ def main(args: list[str] | None = None) -> int:
         node = MatcherNode()
         executor.add_node(node)
         try:
-            if node.get_parameter("autostart").value:
+            if node.get_parameter("autostart").value and not interrupted.is_set():
                 node.start()
-            executor.spin()
+            if rclpy.ok():
+                executor.spin()
         finally:
             node.destroy_node()
-    except (ExternalShutdownException, RuntimeError):
-        if rclpy.ok():  # otherwise the interrupt came during a call into rcl
+    except Exception:
+        if rclpy.ok():  # otherwise the interrupt came during a call into rcl, of any error
             raise
     finally:
         executor.shutdown()
