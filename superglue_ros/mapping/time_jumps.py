@@ -64,7 +64,7 @@ class TimeJumps:
         """Record the next stamp of a source; True if time jumped backwards to it."""
         line = self._lines.get(source)
         if line is None:
-            self._lines[source] = _Line(stamp_ns)
+            self._lines[source] = _Line(newest=stamp_ns)
             return False
         reference = line.reference(stamp_ns)
         if reference != line.newest:  # the leap was one wrong stamp
@@ -80,7 +80,7 @@ class TimeJumps:
         line.late = stamp_ns
         if -step < JUMP_NS or (-step <= _STEPS * line.step and line.run < _RUN):
             return False
-        self._lines[source] = _Line(stamp_ns)
+        self._lines[source] = _Line(newest=stamp_ns)
         self.count += 1
         return True
 

@@ -104,7 +104,7 @@ class FrameProcessor:
         """Match another robot's features against the keyframes of every camera."""
         settings, message = self._settings, peer.message
         queue_seconds = time.monotonic() - peer.arrived
-        frame_id = FrameId(0)  # until the message has named it
+        frame_id = FrameId(id=0)  # until the message has named it
         try:
             frame_id = frame_id_from_message(message.frame)
             frame = convert.keyframe_from_message(message)
