@@ -4,9 +4,16 @@ All derive from :class:`SuperglueError`, so a caller can refuse one bad frame
 and go on with the next.
 """
 
+LONGEST_MESSAGE = 1500
+"""Characters: an error may quote what somebody else wrote, at any length."""
+
 
 class SuperglueError(Exception):
     """Base of every error this package raises on purpose."""
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]} ..."
 
 
 class ConfigError(SuperglueError, ValueError):

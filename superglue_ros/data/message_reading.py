@@ -39,7 +39,8 @@ def transform_from_message(pose: Any) -> NDArray[np.float64]:
     """The matrix (4, 4) of a ``geometry_msgs/Pose``. Raises :class:`FeaturesError`."""
     p, q = pose.position, pose.orientation
     position, turn = np.array([p.x, p.y, p.z]), np.array([q.x, q.y, q.z, q.w])
-    norm = np.linalg.norm(turn)  # NaN and infinite where a part of it is
+    with np.errstate(over="ignore"):
+        norm = np.linalg.norm(turn)  # NaN or infinite where a part of it is
     if not (np.isfinite(position).all() and _SHORTEST <= norm <= _LONGEST):
         raise FeaturesError(
             f"a pose has position {position.tolist()} and quaternion {turn.tolist()}: give finite "
