@@ -218,9 +218,11 @@ def _entry(keyframe: Keyframe, part: int) -> dict[str, Any]:
 
 def _check_types(arrays: Arrays) -> None:
     """Raise ValueError where an array is missing, unknown, or not as :func:`save` writes it."""
-    known = dict.fromkeys(("scores", "sigma_px", "depth", "depth_sigma"), (np.float32, 1))
-    known |= dict.fromkeys(("counts", "track_ids"), (np.int64, 1))  # type: ignore[misc]
-    known |= dict.fromkeys(("keypoints", "descriptors"), (np.float32, 2))
+    known: dict[str, tuple[type, int]] = {
+        **dict.fromkeys(("scores", "sigma_px", "depth", "depth_sigma"), (np.float32, 1)),
+        **dict.fromkeys(("counts", "track_ids"), (np.int64, 1)),
+        **dict.fromkeys(("keypoints", "descriptors"), (np.float32, 2)),
+    }
     for name, array in arrays.items():
         dtype, dimensions = known.get(name, (None, 0))
         if array.dtype != dtype or array.ndim != dimensions:
