@@ -115,7 +115,9 @@ class FrameProcessor:
             ]
             self._outputs.publish_pairs(pairs)
         except Exception as error:
-            self._refuse_for(error, frame_id, queue_seconds, f"features of robot {frame_id.robot!r}: ")
+            self._refuse_for(
+                error, frame_id, queue_seconds, f"features of robot {frame_id.robot!r}: "
+            )
         else:
             self._counter.add(matched=1)
 
