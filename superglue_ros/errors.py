@@ -4,9 +4,16 @@ All derive from :class:`SuperglueError`, so a caller can refuse one bad frame
 and go on with the next.
 """
 
+LONGEST_MESSAGE = 1500
+"""Characters: an error may quote what somebody else wrote, at any length."""
+
 
 class SuperglueError(Exception):
     """Base of every error this package raises on purpose."""
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]} ..."
 
 
 class ConfigError(SuperglueError, ValueError):
@@ -25,8 +32,16 @@ class FeaturesError(SuperglueError, ValueError):
     """Keypoints or descriptors are not finite, out of the image, or inconsistent in shape."""
 
 
+class IdentifierError(SuperglueError, ValueError):
+    """A name, number or stamp from outside is of another type, out of range, or too long."""
+
+
 class DescriptorKindError(FeaturesError):
     """Descriptors are of another network, or another size, than the matcher was made for."""
+
+
+class BusyError(SuperglueError):
+    """More requests wait than are taken: try again when one of them is answered."""
 
 
 class WeightsError(SuperglueError, ValueError):

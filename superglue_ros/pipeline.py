@@ -29,6 +29,9 @@ from superglue_ros.rig import Matched, Pairing, Plan, Rig, attempt
 from superglue_ros.stage_clock import StageClock, StageSeconds
 from superglue_ros.types import Correspondences, Features, FloatArray, Frame, FrameId, MatchKind
 
+LATE_NS = 1_000_000
+"""A frame that is older than the one before it by no more than this is matched all the same."""
+
 
 @dataclass(frozen=True, eq=False)
 class FrameResult:
@@ -236,7 +239,7 @@ class Pipeline:
         behind_ns, newest_ns = self.time.behind_ns(frame.stamp_ns), self.time.newest_ns()
         if self.time.passed(frame.stamp_ns):
             self._forget_keyframes()
-        elif behind_ns:
+        elif behind_ns > LATE_NS:
             raise ImageError(
                 f"the frame of {frame.stamp_ns * 1e-9:.6f} s lies {behind_ns * 1e-9:.6f} s before "
                 f"the newest, of {(newest_ns or 0) * 1e-9:.6f} s: send frames in order of time"

@@ -24,12 +24,15 @@ from typing import Any, TypeVar, get_type_hints
 import yaml
 
 from superglue_ros.errors import ConfigError
+from superglue_ros.files import open_regular
 
 T = TypeVar("T")
 
 MAX_BYTES = 1 << 20
 """Maximum size of a settings file."""
 MAX_DEPTH = 32
+MAX_DIGITS = 3000
+"""Of a whole number."""
 MAX_VALUES = 20_000
 """Maximum number of values in a file with its aliases expanded."""
 
@@ -203,10 +206,8 @@ def load(path: str | Path, cls: type[T], overrides: Sequence[str] = ()) -> T:
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file; empty for an empty file. Raises :class:`ConfigError`."""
     try:
-        with open(path, "rb") as file:
-            content = file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise ConfigError(f"{path} has more than {MAX_BYTES} bytes: that is no settings file")
+        with open_regular(path, MAX_BYTES) as file:
+            content = file.read()
         values = _parse(content.decode("utf-8"))
     except (OSError, yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"cannot read settings {path}: {_first_lines(error)}") from error
@@ -219,7 +220,10 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 def _parse(text: str) -> Any:
     """Parse bounded YAML without duplicate keys. Raises ValueError and yaml.YAMLError."""
-    values = yaml.load(text, _Loader)
+    try:
+        values = yaml.load(text, _Loader)
+    except (OverflowError, RecursionError) as error:  # PyYAML, on numbers and escapes
+        raise ValueError(f"a value cannot be read: {error}") from error
     _count(values, MAX_VALUES, MAX_DEPTH)
     return values
 
@@ -253,6 +257,18 @@ class _Loader(yaml.SafeLoader):
         self._depth -= 1
         return node
 
+    def construct_yaml_int(self, node: Any) -> Any:
+        """Python makes giant numbers of hexadecimal digits, and no text of them for an error."""
+        if len(node.value) > MAX_DIGITS:
+            raise ValueError(f"a number has {len(node.value)} digits")
+        return super().construct_yaml_int(node)
+
+    def flatten_mapping(self, node: Any) -> None:
+        """Merge keys (`<<`) of merge keys multiply: bounded here, before they are counted."""
+        super().flatten_mapping(node)
+        if len(node.value) > MAX_VALUES:
+            raise ValueError(f"merge keys give more than {MAX_VALUES} values")
+
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         if isinstance(node, yaml.MappingNode) and not getattr(node, "checked", False):
             node.checked = True  # type: ignore[attr-defined]  # PyYAML expands `<<` into it
@@ -266,6 +282,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 # YAML 1.1 requires a decimal point in 1.0e-4; users write 1e-4.
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",

@@ -7,6 +7,7 @@ both cameras in optical axes (x right, y down, z forward).
 
 from __future__ import annotations
 
+import reprlib
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from superglue_ros.errors import CalibrationError, FeaturesError, ImageError
+from superglue_ros.errors import CalibrationError, FeaturesError, IdentifierError, ImageError
 from superglue_ros.geometry.camera import Camera
 from superglue_ros.geometry.verdict import PoseMethod as PoseMethod
 from superglue_ros.geometry.verdict import PoseStatus as PoseStatus
@@ -26,6 +27,15 @@ BoolArray = NDArray[np.bool_]
 PoseArray = NDArray[np.float64]
 
 NO_TRACK = -1
+MAX_ID = 2**62
+"""Numbers of frames and landmarks are below: counting goes on above any that came from outside."""
+MAX_NAME = 256
+"""Characters of a name: of a robot, a TF frame, a kind of descriptors."""
+MAX_STAMP_NS = (2**31 - 1) * 1_000_000_000
+"""The last second of a ``builtin_interfaces/Time``."""
+MAX_BASELINE_M = 1e3
+MAX_DEPTH_M = 1e5
+"""Depth beyond this, in metres, is no measurement and counts as unknown."""
 
 
 class MatchKind(IntEnum):
@@ -53,6 +63,9 @@ class FrameId:
     """Names one image permanently: ``(robot, camera_index, id)`` is never used again.
 
     ``stamp_ns`` is the acquisition time in nanoseconds, ``frame_id`` the TF frame of the camera.
+    Raises :class:`IdentifierError` on what no message can carry: another type, a number outside
+    [0, ``MAX_ID``), a camera beyond 65535, a stamp beyond ``MAX_STAMP_NS``, a name of more than
+    ``MAX_NAME`` characters.
     """
 
     id: int
@@ -61,6 +74,22 @@ class FrameId:
     robot: str = ""
     camera_index: int = 0
 
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("id", 0, MAX_ID - 1),
+            ("stamp_ns", -MAX_STAMP_NS, MAX_STAMP_NS),
+            ("camera_index", 0, 2**16 - 1),
+        ):
+            value = getattr(self, name)
+            whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+            if not whole or not low <= value <= high:
+                raise IdentifierError(
+                    f"{name} of a frame is {reprlib.repr(value)}: give a whole number from {low} "
+                    f"to {high}"
+                )
+        for name in ("frame_id", "robot"):
+            check_name(getattr(self, name), f"{name} of a frame")
+
 
 @dataclass(frozen=True, eq=False)
 class Features:
@@ -68,7 +97,7 @@ class Features:
 
     ``keypoints`` (N, 2) float32, pixels (x, y); ``scores`` (N,) float32 in [0, 1];
     ``descriptors`` (N, D) float32, or None where only pixels are known; ``sigma_px`` (N,) float32,
-    standard deviation of a keypoint in pixels; ``track_ids`` (N,) int64, -1 = no track;
+    standard deviation of a keypoint in pixels, > 0; ``track_ids`` (N,) int64, -1 = no track;
     ``detector`` names the kind of the descriptors: a matcher refuses kinds it was not made for.
 
     Raises :class:`FeaturesError` on shapes that do not fit, values that are not finite, or
@@ -98,6 +127,8 @@ class Features:
 
     def _validate(self) -> None:
         n = len(self.keypoints)
+        if not all(isinstance(size, (int, np.integer)) for size in (self.width, self.height)):
+            raise FeaturesError(f"the image of keypoints is {self.width!r}x{self.height!r} pixels")
         for name in ("scores", "sigma_px", "track_ids"):
             if getattr(self, name).shape != (n,):
                 raise FeaturesError(
@@ -111,7 +142,8 @@ class Features:
                 f"descriptors have shape {self.descriptors.shape} for {n} keypoints: "
                 f"give one row per keypoint"
             )
-        for name in ("keypoints", "scores", "descriptors"):
+        check_name(self.detector, "the detector of keypoints")
+        for name in ("keypoints", "scores", "sigma_px", "descriptors"):
             values = getattr(self, name)
             if values is not None and not np.isfinite(values).all():
                 bad = int((~np.isfinite(values.reshape(n, -1))).any(axis=1).sum())
@@ -119,6 +151,16 @@ class Features:
                     f"{name} of {bad} of {n} keypoints are NaN or infinite: "
                     f"drop these keypoints before sending"
                 )
+        if n and not self.sigma_px.min() > 0:
+            raise FeaturesError(
+                f"sigma_px of {int((self.sigma_px <= 0).sum())} of {n} keypoints is not positive: "
+                f"give standard deviations in pixels, or leave sigma_px empty"
+            )
+        if n and not (self.track_ids.min() >= NO_TRACK and self.track_ids.max() < MAX_ID):
+            raise FeaturesError(
+                f"track_ids span {self.track_ids.min()}..{self.track_ids.max()}: give numbers "
+                f"from 0 to {MAX_ID - 1}, or -1 for none"
+            )
         if n:
             low = self.keypoints.min(axis=0)
             high = self.keypoints.max(axis=0)
@@ -183,9 +225,10 @@ class RightView:
 
     def __post_init__(self) -> None:
         _check_grey(self.image, "right image")
-        if not (np.isfinite(self.baseline) and self.baseline > 0):
+        if not 0 < self.baseline <= MAX_BASELINE_M:
             raise CalibrationError(
-                f"the baseline of the stereo pair is {self.baseline:g} m: it must be positive"
+                f"the baseline of the stereo pair is {self.baseline:g} m: it must be positive and "
+                f"at most {MAX_BASELINE_M:g}"
             )
 
 
@@ -195,8 +238,8 @@ class Frame:
 
     ``image`` (H, W) uint8 grey, not empty; ``camera`` None or uncalibrated: matches yes, pose no;
     ``keypoints`` from an outside front-end, with or without descriptors; ``depth`` (H, W) float32
-    metres, registered to the image, 0 or NaN = unknown; ``right``, the right image of a
-    rectified stereo pair, excludes ``depth``. Raises :class:`ImageError` and
+    metres, registered to the image, unknown where not in (0, ``MAX_DEPTH_M``]; ``right``, the right
+    image of a rectified stereo pair, excludes ``depth``. Raises :class:`ImageError` and
     :class:`CalibrationError`.
     """
 
@@ -311,6 +354,21 @@ class RelativePose:
     inlier_threshold_px: float
     median_epipolar_px: float
     median_parallax_rad: float
+
+
+def known_depth(depth: NDArray[Any]) -> FloatArray:
+    """Depths in metres, of any shape, as float32: 0 where they are no measurement."""
+    with np.errstate(invalid="ignore"):
+        known = (depth > 0) & (depth <= MAX_DEPTH_M)
+    return np.where(known, depth, 0).astype(np.float32)
+
+
+def check_name(value: Any, name: str) -> None:
+    """Raises :class:`IdentifierError` where ``value`` is no text or a too long one."""
+    if not isinstance(value, str) or len(value) > MAX_NAME:
+        raise IdentifierError(
+            f"{name} is {reprlib.repr(value)}: give a text of at most {MAX_NAME} characters"
+        )
 
 
 def _check_grey(image: NDArray[Any], name: str) -> None:

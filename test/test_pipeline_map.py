@@ -160,11 +160,20 @@ def test_a_jump_back_in_time_drops_the_map_and_a_late_frame_does_not():
     for frame in frames:
         result = pipeline.process(frame)
     held = [keyframe.id for keyframe in pipeline.keyframes]
-    late = dataclasses.replace(frames[1], id=FrameId(99, frames[2].id.stamp_ns - 1000))
-    with pytest.raises(ImageError, match=r"lies 0\.000001 s before the newest"):
+    jitter = dataclasses.replace(frames[2], id=FrameId(98, frames[2].id.stamp_ns - 1000))
+    assert pipeline.process(jitter).pairs  # a microsecond is no disorder
+    held = [keyframe.id for keyframe in pipeline.keyframes]
+    late = dataclasses.replace(frames[1], id=FrameId(99, frames[2].id.stamp_ns - 2_000_000))
+    with pytest.raises(ImageError, match=r"lies 0\.002000 s before the newest"):
         pipeline.process(late)
     assert [keyframe.id for keyframe in pipeline.keyframes] == held
     assert pipeline.time.count == 0
+    # A stamp an hour ahead, and back: nothing is dropped.
+    hour = 3_600_000_000_000
+    for number, stamp in ((101, frames[2].id.stamp_ns + hour), (102, frames[2].id.stamp_ns + 5)):
+        assert pipeline.process(dataclasses.replace(frames[2], id=FrameId(number, stamp))).pairs
+    assert pipeline.time.count == 0
+    assert set(held) <= {keyframe.id for keyframe in pipeline.keyframes}
     # A bag that starts over.
     again = dataclasses.replace(frames[0], id=FrameId(100, frames[2].id.stamp_ns - 10**9))
     result = pipeline.process(again)

@@ -118,7 +118,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("device: 2024-99-99", "cannot read settings"),
         ("5: 6", "unknown setting 5"),
         ("? [a, b]\n: 1", "cannot read settings"),
-        ("robot: " + "x" * 2_000_000, "more than 1048576 bytes"),
+        ("robot: " + "x" * 2_000_000, "more than the limit of 1048576"),
         ("- a\n- b", "must hold a mapping"),
         ("!!python/object/apply:os.getcwd []", "cannot read settings"),
     ],
@@ -203,3 +203,23 @@ def test_choices_of_a_registry_count_from_their_registration_on():
         assert from_flat(Config, {"matcher.name": "toy"}).matcher.name == "toy"
     finally:
         MATCHERS.unregister("toy")
+
+
+MERGES = "m0: &m0 {x0: 1}\n" + "".join(
+    f"m{i}: &m{i}\n  <<: [{', '.join([f'*m{i - 1}'] * 9)}]\n" for i in range(1, 30)
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [MERGES, "device: 0x" + "f" * 100_000, "device: 0b" + "1" * 100_000,
+     "device: " + ":".join(["59"] * 20_000), "device: " + ":".join(["59"] * 20_000) + ".5",
+     'device: "\\UFFFFFFFF"', "{a: " * 100_000, b"a: \xff\xfe"],
+    ids=["merges", "hex", "binary", "sexagesimal", "sexagesimal-float", "escape", "deep", "utf-8"],
+)  # fmt: skip
+def test_yaml_that_would_take_all_time_or_raise_any_error(tmp_path, text) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ConfigError, match=r"x\.yaml") as caught:
+        load(file, Config)
+    assert len(str(caught.value)) < 1000

@@ -42,7 +42,7 @@ def measure_node(output: Path, frames: int, keypoints: int = 512) -> NodeRow | N
     with Children(output, env) as children:
         parameters = ["autostart:=true", f"front_end.max_keypoints:={keypoints}"]
         options = [word for parameter in parameters for word in ("-p", parameter)]
-        node = children.start("matcher", "superglue_ros.ros.node", "--ros-args", *options)
+        node = children.start("matcher", "superglue_ros.ros.start", "--ros-args", *options)
         probe = children.start(
             "probe", "superglue_ros.ros.tools.latency_probe", f"--frames={frames}"
         )

@@ -5,6 +5,7 @@ Poses are of the camera's optical frame in a fixed world, in any message type.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
@@ -14,9 +15,11 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from rosbags.image import ImageConversionError, ImageError, message_to_cvimage
+from rosbags.image import ImageConversionError, message_to_cvimage
+from rosbags.image import ImageError as MessageError
 
 from superglue_ros.data.bags import BagReader, BagWriter, typestore
+from superglue_ros.data.decoding import MAX_PIXELS, declared_size, decode
 from superglue_ros.data.message_reading import (
     camera_from_message,
     stamp_to_ns,
@@ -24,7 +27,7 @@ from superglue_ros.data.message_reading import (
 )
 from superglue_ros.data.sequences.base import ImageSequence, SequenceItem
 from superglue_ros.data.trajectories import Trajectory, quaternion_of
-from superglue_ros.errors import DataError
+from superglue_ros.errors import DataError, ImageError
 from superglue_ros.geometry.camera import Camera
 
 IMAGE = "sensor_msgs/msg/Image"
@@ -224,17 +227,25 @@ def grey_of(message: Any) -> NDArray[np.uint8]:
         return _decoded(message, "mono8")
     # A JPEG's luminance differs by rounding from that of its decoded colours.
     flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
-    data = np.frombuffer(message.data, np.uint8)
-    grey = cv2.imdecode(data, flags) if len(data) else None
-    if grey is None:
-        raise DataError(f"a compressed image of the bag cannot be decoded ({len(data)} bytes)")
-    return np.asarray(grey, np.uint8)
+    try:
+        return np.asarray(decode(message.data, flags, MAX_PIXELS), np.uint8)
+    except ImageError as error:
+        raise DataError(f"an image of the bag cannot be decoded: {error}") from error
 
 
 def _decoded(message: Any, encoding: str) -> NDArray[np.uint8]:
     try:
+        if not hasattr(message, "encoding") and math.prod(declared_size(message.data)) > MAX_PIXELS:
+            raise ImageError(f"it has more than {MAX_PIXELS} pixels")
         image = message_to_cvimage(_without_padding(message), encoding)
-    except (ImageError, ImageConversionError, cv2.error, ValueError, AssertionError) as error:
+    except (
+        ImageError,
+        MessageError,
+        ImageConversionError,
+        cv2.error,
+        ValueError,
+        AssertionError,
+    ) as error:
         # rosbags-image asserts that OpenCV could decode a compressed image.
         raise DataError(f"an image of the bag cannot be decoded: {error!r}") from error
     return np.asarray(image, np.uint8)

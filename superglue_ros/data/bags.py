@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.highlevel import AnyReader
 from rosbags.interfaces import (
     Qos,
     QosDurability,
@@ -24,7 +24,7 @@ from rosbags.interfaces import (
     QosReliability,
     QosTime,
 )
-from rosbags.rosbag2 import ReaderError, StoragePlugin, Writer
+from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
@@ -87,8 +87,8 @@ class BagReader:
         try:
             self._reader = AnyReader([self.path], default_typestore=typestore())
             self._reader.open()
-        except (AnyReaderError, ReaderError, OSError, ValueError) as error:
-            raise DataError(f"bag {self.path} cannot be read: {error}") from error
+        except Exception as error:  # of the parsers of two formats and YAML, on any bytes
+            raise DataError(f"bag {self.path} cannot be read: {_words(error)}") from error
         self.topics = {
             name: Topic(name, info.msgtype or "", info.msgcount)
             for name, info in self._reader.topics.items()
@@ -125,24 +125,42 @@ class BagReader:
             kind = self.topics[name].type
             try:
                 message = self._reader.deserialize(data, kind)
-            except (AnyReaderError, KeyError) as error:
+            except Exception as error:  # of generated code, on any bytes
                 raise DataError(
-                    f"a {kind} on {name!r} of {self.path} is damaged: {error}"
+                    f"a {kind} on {name!r} of {self.path} is damaged: {_words(error)}"
                 ) from error
             yield name, stamp_ns, message
 
     def serialised(self, names: Sequence[str]) -> Iterator[tuple[str, int, bytes]]:
-        """Topic, time of recording [ns] and serialised message, in the order of recording."""
+        """Topic, time of recording [ns] and serialised message, in the order of recording.
+
+        Raises :class:`DataError` where the bag is damaged or ends before the number of messages
+        that it declares.
+        """
         for name in names:
             self.require(name)
         wanted = [c for c in self._reader.connections if c.topic in names]
         if not wanted:  # an empty filter would mean all
             return
-        try:
-            for connection, stamp_ns, data in self._reader.messages(wanted):
-                yield connection.topic, stamp_ns, data
-        except (ReaderError, OSError) as error:
-            raise DataError(f"bag {self.path} cannot be read to its end: {error}") from error
+        read = 0
+        messages = iter(self._reader.messages(wanted))
+        while True:
+            try:  # around the reader alone: errors of whoever takes the messages pass
+                connection, stamp_ns, data = next(messages)
+            except StopIteration:
+                break
+            except Exception as error:
+                raise DataError(
+                    f"bag {self.path} cannot be read to its end: {_words(error)}"
+                ) from error
+            read += 1
+            yield connection.topic, stamp_ns, data
+        declared = sum(connection.msgcount for connection in wanted)
+        if read < declared:
+            raise DataError(
+                f"bag {self.path} has {read} of the {declared} messages that it declares: it is "
+                f"damaged, `ros2 bag reindex` writes its metadata anew"
+            )
 
 
 class BagWriter:
@@ -188,6 +206,12 @@ class BagWriter:
     def write_serialised(self, name: str, stamp_ns: int, data: bytes) -> None:
         """Write a message that is already serialised (CDR)."""
         self._writer.write(self._connections[name], stamp_ns, data)
+
+
+def _words(error: Exception) -> str:
+    """What an error says, shortened, with its kind where it says but a word."""
+    text = str(error)
+    return (text if " " in text else repr(error))[:300]
 
 
 def _reliable() -> Qos:

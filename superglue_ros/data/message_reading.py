@@ -6,7 +6,8 @@ ROS.
 
 from __future__ import annotations
 
-from typing import Any
+from enum import IntEnum
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,9 @@ from superglue_ros.types import (
     RelativePose,
 )
 
+Member = TypeVar("Member", bound=IntEnum)
+_SHORTEST, _LONGEST = 0.5, 2.0  # norms of a quaternion; it is normalised
+
 
 def stamp_to_ns(stamp: Any) -> int:
     """Nanoseconds of a ``builtin_interfaces/Time``."""
@@ -32,9 +36,17 @@ def stamp_to_ns(stamp: Any) -> int:
 
 
 def transform_from_message(pose: Any) -> NDArray[np.float64]:
-    """The matrix (4, 4) of a ``geometry_msgs/Pose``."""
+    """The matrix (4, 4) of a ``geometry_msgs/Pose``. Raises :class:`FeaturesError`."""
     p, q = pose.position, pose.orientation
-    return pose_from_quaternion(np.array([p.x, p.y, p.z]), np.array([q.x, q.y, q.z, q.w]))
+    position, turn = np.array([p.x, p.y, p.z]), np.array([q.x, q.y, q.z, q.w])
+    with np.errstate(over="ignore"):
+        norm = np.linalg.norm(turn)  # NaN or infinite where a part of it is
+    if not (np.isfinite(position).all() and _SHORTEST <= norm <= _LONGEST):
+        raise FeaturesError(
+            f"a pose has position {position.tolist()} and quaternion {turn.tolist()}: give finite "
+            f"numbers and a quaternion of norm 1"
+        )
+    return pose_from_quaternion(position, turn)
 
 
 def camera_from_message(message: Any, rectified: bool = False) -> Camera | None:
@@ -66,7 +78,9 @@ def frame_id_from_message(message: Any) -> FrameId:
 
 
 def matches_from_message(message: Any) -> Matches:
-    """Raises :class:`FeaturesError` on arrays of unequal length or an unknown kind."""
+    """Raises :class:`FeaturesError` on arrays of unequal length, an unknown kind or status, values
+    that are not finite, and :class:`IdentifierError` on frames that cannot be.
+    """
     columns = {
         name: _column(message, name, kind)
         for name, kind in (
@@ -85,6 +99,12 @@ def matches_from_message(message: Any) -> Matches:
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) != 1:
         raise FeaturesError(f"arrays of Matches differ in length: {lengths}")
+    for name in ("u_ref", "v_ref", "u_query", "v_query", "scores", "sigma_px"):
+        if not np.isfinite(columns[name]).all():
+            raise FeaturesError(f"{name} of Matches holds NaN or infinite values")
+    for name in ("index_ref", "index_query"):
+        if (columns[name] < 0).any():
+            raise FeaturesError(f"{name} of Matches holds a negative index")
     merged_from = _column(message, "merged_from", np.int64)
     merged_into = _column(message, "merged_into", np.int64)
     if len(merged_from) != len(merged_into):
@@ -94,8 +114,8 @@ def matches_from_message(message: Any) -> Matches:
     return Matches(
         reference=frame_id_from_message(message.reference),
         query=frame_id_from_message(message.query),
-        kind=MatchKind(message.kind),
-        status=MatchStatus(message.status),
+        kind=_member(MatchKind, message.kind, "kind"),
+        status=_member(MatchStatus, message.status, "status"),
         index_ref=columns["index_ref"],
         index_query=columns["index_query"],
         points_ref=np.stack([columns["u_ref"], columns["v_ref"]], axis=1),
@@ -111,16 +131,23 @@ def matches_from_message(message: Any) -> Matches:
 
 
 def pose_from_message(message: Any) -> RelativePose:
-    """``T_ref_query`` with its covariance and verdict."""
+    """``T_ref_query`` with its covariance and verdict.
+
+    Raises :class:`FeaturesError` on values that are not finite or of unknown meaning, and on a
+    quaternion that is none.
+    """
     pose = transform_from_message(message.pose.pose)
+    covariance = np.array(message.pose.covariance, np.float64)
+    if covariance.size != 36 or not np.isfinite(covariance).all():
+        raise FeaturesError("the covariance of RelativePose holds values that are not finite")
     return RelativePose(
         reference=frame_id_from_message(message.reference),
         query=frame_id_from_message(message.query),
-        status=PoseStatus(message.status),
-        method=PoseMethod(message.method),
+        status=_member(PoseStatus, message.status, "status"),
+        method=_member(PoseMethod, message.method, "method"),
         rotation=nearest(pose[:3, :3]),
         translation=pose[:3, 3],
-        covariance=np.array(message.pose.covariance, np.float64).reshape(6, 6),
+        covariance=covariance.reshape(6, 6),
         scale_known=bool(message.scale_known),
         num_matches=int(message.num_matches),
         num_inliers=int(message.num_inliers),
@@ -130,5 +157,16 @@ def pose_from_message(message: Any) -> RelativePose:
     )
 
 
+def _member(kind: type[Member], value: Any, name: str) -> Member:
+    try:
+        return kind(value)
+    except ValueError:
+        known = ", ".join(f"{int(member)} ({member.name})" for member in kind)
+        raise FeaturesError(f"{name} {value!r} is unknown: known are {known}") from None
+
+
 def _column(message: Any, name: str, kind: type) -> NDArray[Any]:
-    return np.array(getattr(message, name), kind)
+    try:
+        return np.array(getattr(message, name), kind).reshape(-1)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise FeaturesError(f"{name} of Matches cannot be read: {error}") from error

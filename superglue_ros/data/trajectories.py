@@ -17,7 +17,10 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation, Slerp
 
 from superglue_ros.errors import DataError
+from superglue_ros.files import open_regular
 
+_END_OF_TIME_S = 2**63 // 10**9  # of nanoseconds in 64 bits
+_MAX_BYTES = 256 << 20  # of a text file
 _NEAR_NS = 1_000_000  # a pose this near in time is used without interpolation
 
 
@@ -117,7 +120,8 @@ def quaternion_of(rotation: NDArray[np.float64]) -> NDArray[np.float64]:
 def text_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Line numbers (from 1) and words of a text file, without comments (#) and empty lines."""
     try:
-        text = path.read_text()
+        with open_regular(path, _MAX_BYTES) as file:
+            text = file.read().decode()
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -135,7 +139,7 @@ def parse_floats(words: Iterable[str], where: str) -> NDArray[np.float64]:
         try:
             value = float(word)
         except ValueError:
-            raise DataError(f"{where}: {word!r} is not a number") from None
+            raise DataError(f"{where}: {word[:40]!r} is not a number") from None
         if not np.isfinite(value):
             raise DataError(f"{where}: {word!r} is not finite")
         values.append(value)
@@ -145,9 +149,13 @@ def parse_floats(words: Iterable[str], where: str) -> NDArray[np.float64]:
 def parse_stamp(word: str, where: str) -> int:
     """Seconds as decimal text to nanoseconds, without the rounding of a float."""
     try:
-        stamp = int((Decimal(word) * 1_000_000_000).to_integral_value())
+        seconds = Decimal(word)
+        # Written out, 1e999999 has a million digits: compare before.
+        if not abs(seconds) < _END_OF_TIME_S:
+            raise OverflowError
+        stamp = int((seconds * 1_000_000_000).to_integral_value())
     except (InvalidOperation, ValueError, OverflowError):
-        raise DataError(f"{where}: {word!r} is not a timestamp in seconds") from None
+        raise DataError(f"{where}: {word[:40]!r} is not a timestamp in seconds") from None
     if stamp < 0:
         raise DataError(f"{where}: timestamp {word} is negative")
     return stamp

@@ -19,6 +19,8 @@ _SIZES = {
     "rational_polynomial": (8, 0, 4, 5, 12, 14),
     "equidistant": (4, 0),
 }
+_LARGEST_RATIO = 1e5  # of a focal length or offset to the image's size
+_LARGEST_COEFFICIENT = 1e6
 _SYNONYMS = {"": "plumb_bob", "none": "plumb_bob", "pinhole": "plumb_bob", "fisheye": "equidistant"}
 
 
@@ -31,8 +33,8 @@ class Camera:
     ``equidistant`` k1 k2 k3 k4), empty where the image is rectified; ``model`` is ``plumb_bob``,
     ``rational_polynomial`` or ``equidistant`` (fisheye).
 
-    Raises :class:`CalibrationError` on values that are not finite, a focal length that is not
-    positive, an unknown model, or a number of coefficients the model does not have.
+    Raises :class:`CalibrationError` on values that are not finite or of no camera, a focal length
+    that is not positive, an unknown model, or a number of coefficients the model does not have.
     """
 
     width: int
@@ -65,6 +67,24 @@ class Camera:
         if not (matrix[0, 0] > 0 and matrix[1, 1] > 0):
             raise CalibrationError(
                 f"focal lengths are {matrix[0, 0]:g} and {matrix[1, 1]:g} px: both must be positive"
+            )
+        # Generous: a crop of 16 pixels from a large sensor behind a long lens is well within.
+        largest = _LARGEST_RATIO * max(self.width, self.height)
+        focal_fits = (
+            min(matrix[0, 0], matrix[1, 1]) >= max(self.width, self.height) / _LARGEST_RATIO
+        )
+        if np.abs(matrix[:2]).max() > largest or not focal_fits:
+            raise CalibrationError(
+                f"K is {matrix[0].tolist()}, {matrix[1].tolist()} for images of "
+                f"{self.width}x{self.height} pixels, which no camera has: calibrate it again"
+            )
+        if matrix[1, 0] != 0 or np.abs(matrix[2] - (0, 0, 1)).max() > 1e-6:
+            raise CalibrationError(
+                "K must be (fx s cx, 0 fy cy, 0 0 1): calibrate the camera again"
+            )
+        if np.abs(distortion).max(initial=0) > _LARGEST_COEFFICIENT:
+            raise CalibrationError(
+                f"D has a coefficient beyond {_LARGEST_COEFFICIENT:g}: calibrate the camera again"
             )
         object.__setattr__(self, "matrix", matrix)
         object.__setattr__(self, "model", model)

@@ -79,7 +79,7 @@ def play_and_record(
             *("--ros-args", "-p", "use_sim_time:=true"),
         )
         node = children.start(
-            "matcher", "superglue_ros.ros.node", *_node_arguments(sequence, options)
+            "matcher", "superglue_ros.ros.start", *_node_arguments(sequence, options)
         )
         with progress_bar(console) as progress:
             task = progress.add_task(f"matching in ROS domain {domain}", total=len(sequence))

@@ -18,7 +18,7 @@ from superglue_ros.frontends.base import FrontEnd
 from superglue_ros.mapping.global_descriptor import pool
 from superglue_ros.mapping.keyframes import Keyframe
 from superglue_ros.matchers.base import Matcher
-from superglue_ros.types import Features, FloatArray, Frame
+from superglue_ros.types import Features, FloatArray, Frame, known_depth
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,5 +113,4 @@ def depth_at(frame: Frame, features: Features) -> FloatArray | None:
     height, width = frame.depth.shape
     pixels = np.rint(features.keypoints).astype(np.intp)
     x, y = pixels[:, 0].clip(0, width - 1), pixels[:, 1].clip(0, height - 1)
-    depth = frame.depth[y, x]
-    return np.where(np.isfinite(depth), depth, 0).astype(np.float32)
+    return known_depth(frame.depth[y, x])

@@ -28,7 +28,15 @@ from superglue_ros.data.image import Resized
 from superglue_ros.errors import FeaturesError
 from superglue_ros.geometry.camera import Camera
 from superglue_ros.mapping.tracks import relabelled
-from superglue_ros.types import NO_TRACK, Features, FloatArray, FrameId, IntArray, MatchKind
+from superglue_ros.types import (
+    MAX_DEPTH_M,
+    NO_TRACK,
+    Features,
+    FloatArray,
+    FrameId,
+    IntArray,
+    MatchKind,
+)
 
 COVERAGE_CELLS = 8  # the image is cut into 8 x 8 cells
 REDUNDANT_VIEWS = 2  # a landmark seen by this many other keyframes survives without this one
@@ -54,6 +62,21 @@ class Keyframe:
     rectified: bool = False
     depth_sigma: FloatArray | None = None
     resized: Resized | None = None
+
+    def __post_init__(self) -> None:
+        """Raises :class:`FeaturesError` on depths that are no distances, one per keypoint."""
+        for name in ("depth", "depth_sigma"):
+            values = getattr(self, name)
+            if values is None:
+                continue
+            if values.shape != (len(self.features),):
+                raise FeaturesError(
+                    f"{name} has shape {values.shape} for {len(self.features)} keypoints"
+                )
+            if not ((values >= 0) & (values <= MAX_DEPTH_M)).all():
+                raise FeaturesError(
+                    f"{name} has values outside of 0 to {MAX_DEPTH_M:g} m: give 0 where unknown"
+                )
 
     def best(self, limit: int) -> tuple[Keyframe, NDArray[np.intp]]:
         """The frame with its ``limit`` best features, not prepared, and their indices here."""

@@ -12,12 +12,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,12 +24,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from superglue_ros.errors import DataError, SuperglueError
+from superglue_ros.files import open_regular, replace_atomically
 from superglue_ros.geometry.camera import Camera
 from superglue_ros.mapping.keyframes import Keyframe, KeyframeStore
-from superglue_ros.types import Features, FloatArray, FrameId
+from superglue_ros.types import MAX_ID, Features, FloatArray, FrameId
 
 FORMAT = "superglue_ros map"
 VERSION = "2"
+MAX_BYTES = 512 << 20
+"""Larger files are no maps: 1,500 keyframes of 300 kB are less."""
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -63,13 +65,15 @@ def save(
 
     ``last_frame``, ``next_landmark``: see :class:`StoredMap`.
 
-    Raises :class:`DataError` if there is nothing to write, or it cannot be written.
+    An older map is replaced, any other file is not. Raises :class:`DataError` if there is nothing
+    to write, or it cannot be written.
     """
     path = Path(path)
     if not len(keyframes):
         raise DataError("the map has no keyframes yet: there is nothing to save")
     if not path.parent.is_dir():
         raise DataError(f"cannot write {path}: the folder {path.parent} does not exist")
+    _refuse_to_replace_others(path)
     arrays = _arrays(list(keyframes))
     entries = [_entry(keyframe, keyframes.part(keyframe.id)) for keyframe in keyframes]
     counters = {"last_frame": last_frame, "next_landmark": next_landmark}
@@ -80,10 +84,17 @@ def save(
         "keyframes": json.dumps(entries),
         "counters": json.dumps(counters),
     }
+    contiguous = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
+    size = sum(array.nbytes for array in contiguous.values())
+    if size > MAX_BYTES:
+        raise DataError(
+            f"the map has {size} bytes, more than the {MAX_BYTES} that are read back: lower "
+            f"keyframes.max_keyframes or front_end.max_keypoints"
+        )
     try:
-        _write_atomically(path, arrays, metadata)
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror or error}") from error
+        replace_atomically(path, lambda name: save_file(contiguous, name, metadata))
+    except (OSError, SafetensorError) as error:  # a full disk gives the one or the other
+        raise DataError(f"cannot write {path}: {_reason(error)}") from error
     return len(keyframes)
 
 
@@ -95,12 +106,12 @@ def load(path: str | Path) -> StoredMap:
     """
     path = Path(path)
     try:
-        with safe_open(path, framework="numpy") as file:
+        with open_regular(path, MAX_BYTES) as checked, _open(checked) as file:
             metadata = file.metadata() or {}
             _check_version(path, metadata)
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except OSError as error:
-        raise DataError(f"cannot read the map {path}: {error.strerror or error}") from error
+        raise DataError(f"cannot read the map {path}: {_reason(error)}") from error
     except SafetensorError as error:
         raise DataError(f"{path} is no map, or is truncated: {error}. Save it again") from error
     try:
@@ -108,14 +119,41 @@ def load(path: str | Path) -> StoredMap:
         content = {"entries": entries, "counters": counters}
         if _digest(arrays, content) != metadata["sha256"]:
             raise DataError(f"{path} is damaged: its checksum does not fit. Save it again")
+        _check_types(arrays)
         keyframes = tuple(_keyframes(entries, arrays))
+        if len({entry.keyframe.id for entry in keyframes}) < len(keyframes):
+            raise ValueError("two keyframes have one id")
         highest = max((entry.keyframe.id.id for entry in keyframes), default=0)
-        last_frame = max(int(counters["last_frame"]), highest)
-        return StoredMap(keyframes, last_frame, int(counters["next_landmark"]))
+        last_frame = max(_number(counters["last_frame"]), highest)
+        return StoredMap(keyframes, last_frame, _number(counters["next_landmark"]))
     except DataError:
         raise
     except (SuperglueError, KeyError, TypeError, ValueError, IndexError) as error:
         raise DataError(f"{path} is inconsistent: {error!r}. Save it again") from error
+
+
+def _open(file: BinaryIO) -> Any:
+    """The open file as safetensors: by its descriptor, so that no other file takes its place."""
+    return safe_open(f"/proc/self/fd/{file.fileno()}", framework="numpy")
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _refuse_to_replace_others(path: Path) -> None:
+    """Raise :class:`DataError` where something other than a map is in the way."""
+    if not os.path.lexists(path):
+        return
+    try:
+        if path.is_symlink():
+            raise DataError(f"cannot write {path}: it is a link; give another name")
+        with open_regular(path, MAX_BYTES) as checked, _open(checked) as file:
+            is_map = (file.metadata() or {}).get("format") == FORMAT
+    except (OSError, SafetensorError):
+        is_map = False
+    if not is_map:
+        raise DataError(f"cannot write {path}: a file that is no map has that name; give another")
 
 
 def _check_version(path: Path, metadata: Mapping[str, str]) -> None:
@@ -178,6 +216,19 @@ def _entry(keyframe: Keyframe, part: int) -> dict[str, Any]:
     }
 
 
+def _check_types(arrays: Arrays) -> None:
+    """Raise ValueError where an array is missing, unknown, or not as :func:`save` writes it."""
+    known: dict[str, tuple[type, int]] = {
+        **dict.fromkeys(("scores", "sigma_px", "depth", "depth_sigma"), (np.float32, 1)),
+        **dict.fromkeys(("counts", "track_ids"), (np.int64, 1)),
+        **dict.fromkeys(("keypoints", "descriptors"), (np.float32, 2)),
+    }
+    for name, array in arrays.items():
+        dtype, dimensions = known.get(name, (None, 0))
+        if array.dtype != dtype or array.ndim != dimensions:
+            raise ValueError(f"{name} is an array of {array.dtype} of shape {array.shape}")
+
+
 def _keyframes(entries: list[dict[str, Any]], arrays: Arrays) -> list[StoredKeyframe]:
     counts = arrays.pop("counts").tolist()
     total = sum(counts)
@@ -188,10 +239,23 @@ def _keyframes(entries: list[dict[str, Any]], arrays: Arrays) -> list[StoredKeyf
     return [
         StoredKeyframe(
             _keyframe(entry, {name: array[end - count : end] for name, array in arrays.items()}),
-            int(entry["part"]),
+            _number(entry["part"]),
         )
         for entry, count, end in zip(entries, counts, ends, strict=True)
     ]
+
+
+def _number(value: Any) -> int:
+    """A whole number that counting may go on from."""
+    if type(value) is not int or not 0 <= value < MAX_ID:
+        raise ValueError(f"{value!r} is no number from 0 to {MAX_ID - 1}")
+    return value
+
+
+def _truth(value: Any) -> bool:
+    if type(value) is not bool:
+        raise ValueError(f"{value!r} is neither true nor false")
+    return value
 
 
 def _keyframe(entry: dict[str, Any], own: Arrays) -> Keyframe:
@@ -199,8 +263,8 @@ def _keyframe(entry: dict[str, Any], own: Arrays) -> Keyframe:
     if camera is not None:
         matrix, distortion = np.array(camera["matrix"]), np.array(camera["distortion"], float)
         camera = Camera(
-            width=camera["width"],
-            height=camera["height"],
+            width=_number(camera["width"]),
+            height=_number(camera["height"]),
             matrix=matrix,
             distortion=distortion,
             model=camera["model"],
@@ -220,9 +284,9 @@ def _keyframe(entry: dict[str, Any], own: Arrays) -> Keyframe:
         features=features,
         prepared=None,
         camera=camera,
-        depth=own["depth"] if entry["has_depth"] else None,
-        rectified=entry["rectified"],
-        depth_sigma=own["depth_sigma"] if entry["has_depth_sigma"] else None,
+        depth=own["depth"] if _truth(entry["has_depth"]) else None,
+        rectified=_truth(entry["rectified"]),
+        depth_sigma=own["depth_sigma"] if _truth(entry["has_depth_sigma"]) else None,
     )
 
 
@@ -233,19 +297,3 @@ def _digest(arrays: Arrays, content: Mapping[str, Any]) -> str:
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
         digest.update(array.data if array.size else b"")
     return digest.hexdigest()
-
-
-def _write_atomically(path: Path, arrays: Arrays, metadata: dict[str, str]) -> None:
-    """Write to a temporary file in the folder of ``path``, flush it, then rename."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    try:
-        contiguous = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
-        save_file(contiguous, name, metadata)
-        with open(name, "rb+") as file:
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

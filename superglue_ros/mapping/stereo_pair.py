@@ -13,7 +13,7 @@ from superglue_ros.geometry.stereo import StereoRig, disparity_sigma, stereo_dep
 from superglue_ros.geometry.two_view import estimate_stereo
 from superglue_ros.mapping.keyframes import Candidate, Keyframe
 from superglue_ros.mapping.verification import FramePair, frame_pair, sigma_of_matches
-from superglue_ros.types import Correspondences, FloatArray, MatchKind, PoseStatus
+from superglue_ros.types import MAX_DEPTH_M, Correspondences, FloatArray, MatchKind, PoseStatus
 
 # Depths of larger relative uncertainty are dropped: their error is skewed, far from Gaussian.
 MOST_RELATIVE_SIGMA = 0.25
@@ -54,6 +54,7 @@ def verify_stereo(
         points = points_left, points_right, rig, config.geometry
         measured = stereo_depth(*points, disparity_sigma(*points, claimed))
         known = measured.inlier & (measured.sigma <= MOST_RELATIVE_SIGMA * measured.depth)
+        known &= measured.depth <= MAX_DEPTH_M
         depth[found.index_ref[known]] = measured.depth[known]
         depth_sigma[found.index_ref[known]] = measured.sigma[known]
     return StereoPair(pair, depth, depth_sigma)

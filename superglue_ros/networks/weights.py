@@ -6,20 +6,25 @@ Read: our own safetensors; the key sets of the original SuperPoint and SuperGlue
 that does not fit exactly raises :class:`WeightsError` naming the file, the key and the fix.
 
 Our own files are safetensors whose metadata holds the format version, the network's name, its
-architecture as JSON, the kind of its descriptors and where the weights come from.
+architecture as JSON, the kind of its descriptors, where the weights come from, and the SHA-256 of
+all of it: a flipped bit is never noticed by its effect. Files of other origin have no checksum,
+which the log says.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import logging
 import os
-import tempfile
+import reprlib
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import safetensors
 import safetensors.torch
@@ -27,6 +32,7 @@ import torch
 from torch import Tensor
 
 from superglue_ros.errors import WeightsError
+from superglue_ros.files import open_regular, replace_atomically
 from superglue_ros.networks.refinement import PatchRegistration, PatchRegistrationConfig
 from superglue_ros.networks.superglue import (
     SuperGlue,
@@ -42,8 +48,17 @@ from superglue_ros.networks.weight_layouts import (
     superpoint_layout,
 )
 
-FORMAT_VERSION = "1"
+FORMAT_VERSION = "2"
+OLD_VERSIONS = ("1",)
+"""Without a checksum."""
+MAX_BYTES = 1 << 30
+"""Larger files are no weights of these networks; the largest published one has 50 MB."""
+_MOST_PARAMETERS = 200_000_000
+_MOST_LAYERS = 64
+_LONGEST_LIST, _LARGEST_NUMBER = 16, 4096  # in an architecture
 PACKAGED = Path(__file__).parents[1] / "weights"
+
+log = logging.getLogger(__name__)
 
 Network = TypeVar("Network", SuperPoint, SuperGlue, PatchRegistration)
 
@@ -90,6 +105,7 @@ def load_superpoint(path: str | Path = "") -> LoadedSuperPoint:
         if superglue_layout(state) is not None:
             raise WeightsError(f"{file} holds a SuperGlue: give it as matcher.weights")
         raise WeightsError(f"{file}: {_unknown(state)} as a SuperPoint")
+    _say_unchecked(file)
     kind, config, recipes = layout
     if any(is_bundled_detector(key) for key in state):
         state = {key: value for key, value in state.items() if is_bundled_detector(key)}
@@ -118,6 +134,7 @@ def load_superglue(path: str | Path = "") -> LoadedSuperGlue:
         if superpoint_layout(state) is not None:
             raise WeightsError(f"{file} holds a SuperPoint: give it as front_end.weights")
         raise WeightsError(f"{file}: {_unknown(state)} as a SuperGlue")
+    _say_unchecked(file)
     kind, config, recipes = layout
     state = {key: value for key, value in state.items() if not is_bundled_detector(key)}
     network = SuperGlue(config)
@@ -164,7 +181,22 @@ def save(
         "descriptor_kind": descriptor_kind,
         "provenance": provenance,
     }
-    _write_atomically(Path(path), safetensors.torch.save(state, metadata))
+    metadata["sha256"] = digest(state, metadata)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = safetensors.torch.save(state, metadata)
+    replace_atomically(path, lambda name: _write(name, data))
+
+
+def digest(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """SHA-256 (hexadecimal) of tensors and metadata, without the entry ``sha256``."""
+    facts = {key: value for key, value in metadata.items() if key != "sha256"}
+    found = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for key in sorted(state):
+        value = state[key].contiguous()
+        found.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+        found.update(value.flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 _FORMAT_KEY = "superglue_ros_format"
@@ -183,9 +215,11 @@ def _optimal_matching() -> LoadedSuperGlue:
 
 def _read(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     """Metadata (empty but for safetensors) and tensors of a file."""
-    if not file.is_file():
+    if not file.exists():
         raise WeightsError(f"weights file {file} does not exist: check the path")
     try:
+        with open_regular(file, MAX_BYTES) as opened_file:
+            _check_unpacked_size(opened_file)
         if file.suffix == ".safetensors":
             with safetensors.safe_open(str(file), framework="pt") as opened:
                 state = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
@@ -222,11 +256,15 @@ def _load_own(
     config_type: type[Any],
 ) -> tuple[Network, str]:
     version, name = metadata[_FORMAT_KEY], metadata.get("network", "")
-    if version != FORMAT_VERSION:
+    if version not in (FORMAT_VERSION, *OLD_VERSIONS):
         raise WeightsError(
             f"{file} has format version {version}, this package reads {FORMAT_VERSION}: "
             f"use the release of superglue_ros that wrote it, or train again"
         )
+    if version in OLD_VERSIONS and "sha256" not in metadata:
+        _say_unchecked(file)
+    elif metadata.get("sha256") != digest(state, metadata):
+        raise WeightsError(f"{file} is damaged: its checksum does not fit. Fetch it again")
     if name != network_type.__name__:
         raise WeightsError(
             f"{file} holds a {name or 'nameless network'}, not a "
@@ -238,9 +276,14 @@ def _load_own(
         raise WeightsError(f"{file} lacks descriptor_kind in its metadata: save it again")
     try:
         values = json.loads(metadata["architecture"])
+        _check_architecture(values)
         config = config_type(
             **{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
         )
+        with torch.device("meta"):  # takes no memory
+            size = sum(parameter.numel() for parameter in network_type(config).parameters())
+        if size > _MOST_PARAMETERS:
+            raise ValueError(f"{size} parameters are more than {_MOST_PARAMETERS}")
         network = network_type(config)
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise WeightsError(
@@ -251,6 +294,32 @@ def _load_own(
     }
     _fill(file, network, state, recipes)
     return network, metadata.get("descriptor_kind", "")
+
+
+def _check_architecture(values: Any) -> None:
+    """Raise ValueError where a value would make a network of absurd size."""
+    for key, value in dict(values).items():
+        entries = value if isinstance(value, list) else [value]
+        if len(entries) > _LONGEST_LIST or not all(
+            type(entry) in (int, bool) and 0 <= entry <= _LARGEST_NUMBER for entry in entries
+        ):
+            raise ValueError(f"{key} is {reprlib.repr(value)}")
+    if values.get("layers", 0) > _MOST_LAYERS:
+        raise ValueError(f"layers is {values['layers']}")
+
+
+def _check_unpacked_size(file: BinaryIO) -> None:
+    """Raise OSError where an archive (.pth) unpacks to more than a file may have."""
+    if file.read(4) != b"PK\x03\x04":
+        return
+    with zipfile.ZipFile(file) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
+    if size > MAX_BYTES:
+        raise OSError(f"it unpacks to {size} bytes, more than the limit of {MAX_BYTES}")
+
+
+def _say_unchecked(file: Path) -> None:
+    log.warning("%s has no checksum: whether it is damaged cannot be told", file)
 
 
 def _fill(file: Path, network: Network, state: Mapping[str, Tensor], recipes: Recipes) -> None:
@@ -307,19 +376,9 @@ def _naming(file: Path) -> Iterator[None]:
         raise WeightsError(f"{file}: {error}") from error
 
 
-def _write_atomically(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
-        temporary = Path(file.name)
-        try:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)  # a temporary file is private; weights are not
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+def _write(name: str, data: bytes) -> None:
+    Path(name).write_bytes(data)
+    os.chmod(name, 0o644)  # a temporary file is private; weights are not
 
 
 def _is_counter(key: str) -> bool:

@@ -19,6 +19,7 @@ from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry, Path
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, PointCloud2, PointField
 
 from superglue_ros.back_end.bundle_adjuster import BundleAdjuster
@@ -152,15 +153,20 @@ def _cloud(header: Any, points: np.ndarray) -> PointCloud2:
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is interrupted (exit code 0)."""
-    rclpy.init(args=args)
-    node = BundleAdjusterNode()
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.ALL)
+    node = None
     try:
+        node = BundleAdjusterNode()
         rclpy.spin(node)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except Exception:
+        if rclpy.ok():  # otherwise the interrupt came during a call into rcl
+            raise
     finally:
         ignore_further_signals()
-        node.destroy_node()
+        if node is not None:
+            node.destroy_node()
         rclpy.try_shutdown()
     return 0
 

@@ -32,6 +32,7 @@ from superglue_ros.types import (
     MatchKind,
     MatchStatus,
     RelativePose,
+    known_depth,
 )
 
 # -- in ----------------------------------------------------------------------------------------
@@ -82,9 +83,9 @@ def keyframe_from_message(message: FeaturesMessage) -> Keyframe:
         features=features,
         prepared=None,
         camera=_camera_of(message),
-        depth=None if depth is None else _known(depth),
+        depth=None if depth is None else known_depth(depth),
         rectified=message.rectified,
-        depth_sigma=None if depth_sigma is None else _known(depth_sigma),
+        depth_sigma=None if depth_sigma is None else known_depth(depth_sigma),
     )
 
 
@@ -249,11 +250,6 @@ def _column(message: Any, name: str, count: int, optional: bool) -> NDArray[Any]
             f"give one per keypoint" + (", or none" if optional else "")
         )
     return values
-
-
-def _known(depth: NDArray[Any]) -> FloatArray:
-    """Depths or their standard deviations as float32, 0 where not finite and positive."""
-    return np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32)
 
 
 def _camera_of(message: Any) -> Camera | None:

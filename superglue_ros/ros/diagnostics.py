@@ -9,6 +9,12 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from std_msgs.msg import Header
 
+HUNG_SECONDS = 20.0
+"""A frame or request that takes longer is taken for one that hangs."""
+BACKLOG = 20
+BACKLOG_SECONDS = 5
+"""lossless: more frames than these that wait are a backlog, if they take longer to match, too."""
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -68,7 +74,8 @@ class Health:
 
     ``state`` of the life cycle; ``problem`` why the node could not be configured, ``last_refusal``
     why the last bad frame was refused; ``seconds_per_frame`` networks and geometry of the last one;
-    ``silent`` the names of inputs without messages.
+    ``silent`` the names of inputs without messages; ``lossless`` the intake's mode, ``waiting_mib``
+    the memory of frames that wait; ``busy_seconds`` how long the frame in hand has been worked on.
     """
 
     state: str
@@ -82,6 +89,9 @@ class Health:
     seconds_per_frame: float = 0.0
     device: str = ""
     silent: tuple[str, ...] = ()
+    lossless: bool = False
+    waiting_mib: float = 0.0
+    busy_seconds: float = 0.0
 
 
 def judge(health: Health) -> tuple[bytes, str]:
@@ -93,6 +103,20 @@ def judge(health: Health) -> tuple[bytes, str]:
     new = health.since_last
     if new.refused:
         return DiagnosticStatus.ERROR, f"{new.refused} frames refused: {health.last_refusal}"
+    if health.busy_seconds > HUNG_SECONDS:
+        return DiagnosticStatus.ERROR, (
+            f"the frame or request in hand takes {health.busy_seconds:.0f} s: a device that hangs?"
+        )
+    if health.lossless and new.dropped:
+        return DiagnosticStatus.ERROR, (
+            f"{new.dropped} frames dropped: the {health.waiting_mib:.0f} MiB of intake.max_mib are "
+            f"full. Play the bag more slowly"
+        )
+    if health.lossless and health.waiting > max(BACKLOG, new.matched * BACKLOG_SECONDS):
+        return DiagnosticStatus.WARN, (
+            f"{health.waiting} frames wait ({health.waiting_mib:.0f} MiB) and come faster than "
+            f"they are matched: play the bag more slowly"
+        )
     if health.silent:
         return DiagnosticStatus.STALE, "nothing comes from " + ", ".join(health.silent)
     if new.stereo_rejected:
@@ -112,6 +136,8 @@ def diagnostic_array(health: Health, node_name: str, robot: str, stamp: Time) ->
         "state": health.state,
         "unsynchronised": health.unsynchronised,
         "waiting": health.waiting,
+        "waiting MiB": f"{health.waiting_mib:.1f}",
+        "busy seconds": f"{health.busy_seconds:.1f}",
         "keyframes": health.keyframes,
         "seconds per frame": f"{health.seconds_per_frame:.4f}",
         "device": health.device,

@@ -8,14 +8,22 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from superglue_ros.data.message_reading import stamp_to_ns
-from superglue_ros.errors import CalibrationError
+from superglue_ros.errors import CalibrationError, IdentifierError
 from superglue_ros.geometry.camera import Camera
 from superglue_ros.geometry.stereo import stereo_rig
 from superglue_ros.ros import convert, sensor_messages
 from superglue_ros.ros.announcer import Announcer
 from superglue_ros.ros.inputs import Bundle
 from superglue_ros.ros.parameters import Settings
-from superglue_ros.types import Features, Frame, FrameId, RightView
+from superglue_ros.types import (
+    MAX_NAME,
+    MAX_STAMP_NS,
+    Features,
+    Frame,
+    FrameId,
+    RightView,
+    check_name,
+)
 
 
 class FrameNumbers:
@@ -43,11 +51,15 @@ class FrameMaker:
         self._announcer = announcer
 
     def name(self, header: Header, camera_index: int) -> FrameId:
-        """A new name for the image with that header."""
+        """A new name for the image with that header.
+
+        Always one that a message can carry, so that a frame can be refused by name;
+        :meth:`frame` refuses where the header's own is none.
+        """
         return FrameId(
             id=self.numbers.next(),
-            stamp_ns=stamp_to_ns(header.stamp),
-            frame_id=header.frame_id,
+            stamp_ns=min(stamp_to_ns(header.stamp), MAX_STAMP_NS),
+            frame_id=header.frame_id[:MAX_NAME],
             robot=self.settings.core.robot,
             camera_index=camera_index,
         )
@@ -55,6 +67,7 @@ class FrameMaker:
     def frame(self, bundle: Bundle, frame_id: FrameId) -> Frame:
         """The bundle as a frame. Raises :class:`SuperglueError`."""
         node = self.settings.node
+        _check_header(bundle.image.header)
         image = self._grey(bundle.image)
         height, width = image.shape
         camera, rectified = None, node.inputs.rectified or node.inputs.stereo
@@ -122,3 +135,11 @@ class FrameMaker:
         if isinstance(message, CompressedImage):
             return sensor_messages.compressed_to_grey(message, limit)
         return sensor_messages.image_to_grey(message, limit)
+
+
+def _check_header(header: Header) -> None:
+    check_name(header.frame_id, "frame_id of the image")
+    if header.stamp.nanosec >= 1_000_000_000:
+        raise IdentifierError(
+            f"the image's stamp has {header.stamp.nanosec} nanoseconds: they are below 10^9"
+        )

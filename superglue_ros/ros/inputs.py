@@ -15,9 +15,11 @@ from rclpy.qos import qos_policy_name_from_kind
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from superglue_ros.msg import Features as FeaturesMessage
+from superglue_ros.ros.intake import MAX_SOURCES
 from superglue_ros.ros.node_config import NodeConfig
 from superglue_ros.ros.qos import LOSSLESS_DEPTH, input_profile, overridable
 from superglue_ros.ros.synchroniser import Synchroniser
+from superglue_ros.types import MAX_NAME
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +39,12 @@ class Bundle:
     right_image: Image | CompressedImage | None = None
     right_info: CameraInfo | None = None
 
+    @property
+    def size(self) -> int:
+        """Bytes of its images and keypoints."""
+        images = sum(len(i.data) for i in (self.image, self.right_image, self.depth) if i)
+        return images + (_features_size(self.keypoints) if self.keypoints else 0)
+
 
 @dataclass(frozen=True, eq=False)
 class PeerFeatures:
@@ -44,6 +52,15 @@ class PeerFeatures:
 
     message: Any
     arrived: float
+
+    @property
+    def size(self) -> int:
+        """Bytes of its keypoints and descriptors."""
+        return _features_size(self.message)
+
+
+def _features_size(message: Any) -> int:
+    return len(message.descriptors) + 32 * len(message.u)  # up to 32 bytes of other columns
 
 
 class PeerInput:
@@ -73,17 +90,18 @@ class PeerInput:
         self._node.destroy_subscription(self._subscription)
 
     def _heard(self, message: Any) -> None:
-        robot = message.frame.robot
+        robot = message.frame.robot[: MAX_NAME + 1]  # a longer one is refused later on
         if robot == self._robot:
             return  # the robot's own features, if all robots publish to one topic
         if message.descriptor_dim:
             self._on_features(PeerFeatures(message, time.monotonic()))
-        elif robot not in self._known:
+        elif robot not in self._known and len(self._known) < MAX_SOURCES:
             self._node.get_logger().warning(
                 f"the features of robot {robot!r} bring no descriptors and are passed over: set "
                 f"outputs.descriptors of its node to float16"
             )
-        self._known.add(robot)
+        if len(self._known) < MAX_SOURCES:
+            self._known.add(robot)
 
 
 class _Input:

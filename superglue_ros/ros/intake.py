@@ -1,48 +1,80 @@
 """Hands frames from the receiving thread to the computing thread; no ROS.
 
 The synchroniser's callback only stores (:meth:`Intake.put`); one worker thread takes frames out and
-runs the networks. Jobs (services, new settings, resets) go to the same thread ahead of the frames,
-so that only one thread uses the pipeline.
+runs the networks. Jobs (services, new settings, resets) go to the same thread, in turn with the
+frames, so that only one thread uses the pipeline and neither kind starves the other. Everything
+that waits is bounded: frames by their bytes, sources and requests by their number.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
+
+from superglue_ros.errors import BusyError
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 
+MAX_SOURCES = 64
+"""Sources of which frames wait at a time: another robot may call itself anything, many times."""
+MAX_REQUESTS = 16
+"""Requests that wait at a time."""
+
+
 class Intake(Generic[T]):
     """Frames waiting for the worker.
 
-    ``latest``: one slot per source, the newest frame wins. ``lossless``: all of them, in order of
-    arrival; the bound is memory, ``len()`` is the number waiting. Frames of
+    ``latest``: one slot per source, the newest frame wins, of at most ``MAX_SOURCES``.
+    ``lossless``: all of them, in order of arrival, as long as ``max_bytes`` hold them; ``size``
+    gives the bytes of a frame. ``len()`` is the number waiting, ``bytes`` their size. Frames of
     different sources are taken together if ``together`` is true for them.
     """
 
-    def __init__(self, lossless: bool, together: Callable[[T], bool] = lambda frame: True) -> None:
+    def __init__(
+        self,
+        lossless: bool,
+        together: Callable[[T], bool] = lambda frame: True,
+        size: Callable[[T], int] = lambda frame: 0,
+        max_bytes: int = 1 << 30,
+    ) -> None:
+        self.bytes = 0
+        self.max_bytes = max_bytes
         self._lossless = lossless
         self._together = together
+        self._size = size
         self._queues: OrderedDict[Hashable, deque[tuple[Hashable, T]]] = OrderedDict()
 
     def __len__(self) -> int:
         return sum(len(queue) for queue in self._queues.values())
 
     def put(self, frame: T, source: Hashable = 0) -> int:
-        """Store a frame of a source; returns how many waiting frames it replaced (0 or 1)."""
-        queue = self._queues.setdefault(None if self._lossless else source, deque())
+        """Store a frame of a source; returns how many frames were dropped for it (0 or 1).
+
+        That is the waiting one that it replaces, or itself where there is no room.
+        """
+        key = None if self._lossless else source
+        size = self._size(frame)
         dropped = 0
+        if self._lossless:
+            full = bool(self._queues) and self.bytes + size > self.max_bytes
+        else:
+            full = key not in self._queues and len(self._queues) >= MAX_SOURCES
+        if full:
+            return 1
+        queue = self._queues.setdefault(key, deque())
         if queue and not self._lossless:
-            queue.popleft()
+            self.bytes -= self._size(queue.popleft()[1])
             dropped = 1
         queue.append((source, frame))
+        self.bytes += size
         return dropped
 
     def take(self) -> list[T]:
@@ -54,8 +86,11 @@ class Intake(Generic[T]):
         for key, queue in list(self._queues.items()):
             while queue and queue[0][0] not in taken and self._fits(queue[0][1], taken):
                 source, frame = queue.popleft()
+                self.bytes -= self._size(frame)
                 taken[source] = frame
                 self._queues.move_to_end(key)
+            if not queue:
+                del self._queues[key]
         return list(taken.values())
 
     def _fits(self, frame: T, taken: Mapping[Hashable, T]) -> bool:
@@ -65,6 +100,7 @@ class Intake(Generic[T]):
         """Drop all waiting frames; returns their number."""
         waiting = len(self)
         self._queues.clear()
+        self.bytes = 0
         return waiting
 
 
@@ -81,12 +117,14 @@ class Worker(Generic[T]):
         *,
         lossless: bool,
         together: Callable[[T], bool] = lambda frame: True,
+        size: Callable[[T], int] = lambda frame: 0,
+        max_bytes: int = 1 << 30,
     ) -> None:
         self._on_frames = on_frames
-        self._intake: Intake[T] = Intake(lossless, together)
+        self._intake: Intake[T] = Intake(lossless, together, size, max_bytes)
         self._jobs: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._wake = threading.Condition()
-        self._busy = False
+        self._busy_since: float | None = None
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="matcher-worker", daemon=True)
         self._thread.start()
@@ -97,6 +135,23 @@ class Worker(Generic[T]):
         with self._wake:
             return len(self._intake)
 
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of the frames in the intake."""
+        with self._wake:
+            return self._intake.bytes
+
+    @property
+    def busy_seconds(self) -> float:
+        """For how long the frames or the job in hand have been worked on; 0 if there are none."""
+        since = self._busy_since
+        return 0.0 if since is None else time.monotonic() - since
+
+    def bound(self, max_bytes: int) -> None:
+        """Change the bound of the intake."""
+        with self._wake:
+            self._intake.max_bytes = max_bytes
+
     def put(self, frame: T, source: Hashable = 0) -> int:
         """Store a frame, see :meth:`Intake.put`; never blocks on the networks."""
         with self._wake:
@@ -104,10 +159,19 @@ class Worker(Generic[T]):
             self._wake.notify_all()
         return dropped
 
-    def submit(self, job: Callable[[], Any]) -> Future[Any]:
-        """Run ``job`` on the worker thread before the next frame."""
+    def submit(self, job: Callable[[], Any], *, request: bool = False) -> Future[Any]:
+        """Run ``job`` on the worker thread, in turn with the frames.
+
+        A ``request`` comes from outside: where ``MAX_REQUESTS`` jobs wait the future raises
+        :class:`BusyError`.
+        """
         future: Future[Any] = Future()
         with self._wake:
+            if request and len(self._jobs) >= MAX_REQUESTS:
+                future.set_exception(
+                    BusyError(f"{MAX_REQUESTS} requests wait already: try again later")
+                )
+                return future
             if self._stopping:
                 future.set_exception(RuntimeError("the worker has stopped"))
                 return future
@@ -137,18 +201,20 @@ class Worker(Generic[T]):
         return not self._thread.is_alive()
 
     def _is_idle(self) -> bool:
-        return not self._busy and not self._jobs and not len(self._intake)
+        return self._busy_since is None and not self._jobs and not len(self._intake)
 
     def _run(self) -> None:
+        job = None
         while True:
             with self._wake:
-                self._busy = False
+                self._busy_since = None
                 self._wake.notify_all()
                 self._wake.wait_for(lambda: self._stopping or not self._is_idle())
                 if self._stopping:
                     return
-                self._busy = True
-                job = self._jobs.popleft() if self._jobs else None
+                self._busy_since = time.monotonic()
+                frames_next = job is not None and len(self._intake) > 0
+                job = self._jobs.popleft() if self._jobs and not frames_next else None
                 frames = [] if job else self._intake.take()
             if job is not None:
                 _execute(*job)

@@ -23,7 +23,7 @@ import torch
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
@@ -94,7 +94,8 @@ class MatcherNode(LifecycleNode):
         except SuperglueError as error:
             return self._refuse_to_configure(str(error))
         except Exception as error:
-            return self._refuse_to_configure(f"{error!r}\n{traceback.format_exc()}")
+            trace = traceback.format_exc() if self.context.ok() else ""  # else: interrupted
+            return self._refuse_to_configure(f"{error!r}\n{trace}")
         self._state = "inactive"
         return super().on_configure(state)
 
@@ -187,6 +188,8 @@ class MatcherNode(LifecycleNode):
             self._processor.process,
             lossless=settings.node.intake.mode == "lossless",
             together=lambda arrived: isinstance(arrived, Bundle),
+            size=lambda arrived: arrived.size,
+            max_bytes=settings.node.intake.max_mib << 20,
         )
         self._problem = ""
         self.get_logger().info(
@@ -238,11 +241,11 @@ class MatcherNode(LifecycleNode):
         self._counter.add(received=1, dropped=dropped)
 
     def _run_on_worker(self, job: Callable[[FrameProcessor], T]) -> Future[T] | None:
-        """Run ``job`` before the next frame; None where the node is not configured."""
+        """Run the request ``job`` between frames; None where the node is not configured."""
         processor = self._processor
         if self._worker is None or processor is None:
             return None
-        return self._worker.submit(lambda: job(processor))
+        return self._worker.submit(lambda: job(processor), request=True)
 
     def _submit(self, job: Any) -> Future[Any] | None:
         """Run ``job`` on the worker thread; its failure is logged."""
@@ -276,6 +279,8 @@ class MatcherNode(LifecycleNode):
             return
         settings, processor = parameters.read(self), self._processor
         self._settings = settings
+        if self._worker is not None:
+            self._worker.bound(settings.node.intake.max_mib << 20)
         self._submit(lambda: processor.configure(settings))
 
     # -- watching ------------------------------------------------------------------------------
@@ -313,19 +318,23 @@ class MatcherNode(LifecycleNode):
     def _health(self) -> Health:
         counts, before = self._counter.snapshot(), self._counts_before
         self._counts_before = counts
-        processor = self._processor
+        processor, worker, settings = self._processor, self._worker, self._settings
+        lossless = settings is not None and settings.node.intake.mode == "lossless"
         return Health(
             state=self._state,
             problem=self._problem,
             counts=counts,
             since_last=counts.since(before),
             unsynchronised=self._unsynchronised(),
-            waiting=self._worker.waiting if self._worker is not None else 0,
+            waiting=worker.waiting if worker is not None else 0,
             keyframes=processor.keyframes if processor is not None else 0,
             last_refusal=processor.last_refusal if processor is not None else "",
             seconds_per_frame=processor.last_seconds.total if processor is not None else 0.0,
             device=processor.device if processor is not None else "",
             silent=tuple(self._silent),
+            lossless=lossless,
+            waiting_mib=worker.waiting_bytes / 2**20 if worker is not None else 0.0,
+            busy_seconds=worker.busy_seconds if worker is not None else 0.0,
         )
 
 
@@ -351,13 +360,14 @@ def main(args: list[str] | None = None) -> int:
         node = MatcherNode()
         executor.add_node(node)
         try:
-            if node.get_parameter("autostart").value:
+            if node.get_parameter("autostart").value and not interrupted.is_set():
                 node.start()
-            executor.spin()
+            if rclpy.ok():
+                executor.spin()
         finally:
             node.destroy_node()
-    except (ExternalShutdownException, RuntimeError):
-        if rclpy.ok():  # otherwise the interrupt came during a call into rcl
+    except Exception:
+        if rclpy.ok():  # otherwise the interrupt came during a call into rcl, of any error
             raise
     finally:
         executor.shutdown()

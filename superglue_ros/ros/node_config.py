@@ -90,6 +90,13 @@ class IntakeConfig:
         choices=("latest", "lossless"),
         fixed=True,
     )
+    max_mib: int = setting(
+        1024,
+        "lossless: images that wait take at most this much memory; those that come when it is full "
+        "are dropped and diagnostics say ERROR [MiB].",
+        low=1,
+        high=1_000_000,
+    )
     warn_at: int = setting(
         500, "lossless: warn once when this many images wait.", low=1, high=1000000
     )
@@ -101,6 +108,17 @@ class LimitsConfig:
 
     max_pixels: int = setting(
         25_000_000, "Larger images are refused [pixels].", low=1, high=1_000_000_000
+    )
+
+
+@dataclass(frozen=True)
+class MapsConfig:
+    """Where ``~/save_map`` and ``~/load_map`` find their files."""
+
+    folder: str = setting(
+        "",
+        "Folder of all saved maps; empty = maps/superglue_ros below $ROS_HOME, which is ~/.ros.",
+        fixed=True,
     )
 
 
@@ -144,6 +162,7 @@ class NodeConfig:
     sync: SyncConfig = field(default_factory=SyncConfig)
     intake: IntakeConfig = field(default_factory=IntakeConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
+    maps: MapsConfig = field(default_factory=MapsConfig)
     outputs: OutputsConfig = field(default_factory=OutputsConfig)
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ import torch
 from sensor_msgs.msg import CameraInfo, Image
 
 from superglue_ros.data.message_reading import frame_id_from_message
-from superglue_ros.errors import ImageError, SuperglueError
+from superglue_ros.errors import DataError, ImageError, SuperglueError
 from superglue_ros.mapping.verification import FramePair
 from superglue_ros.msg import MatcherStatus
 from superglue_ros.networks.device import resolve_device
@@ -27,6 +27,7 @@ from superglue_ros.ros.announcer import Announcer
 from superglue_ros.ros.diagnostics import Counter
 from superglue_ros.ros.frames import FrameMaker, FrameNumbers
 from superglue_ros.ros.inputs import Bundle, PeerFeatures
+from superglue_ros.ros.map_files import map_file, map_folder
 from superglue_ros.ros.node_config import NodeConfig
 from superglue_ros.ros.outputs import Outputs
 from superglue_ros.ros.parameters import Settings
@@ -34,6 +35,7 @@ from superglue_ros.srv import MatchPair
 from superglue_ros.stage_clock import StageSeconds
 from superglue_ros.types import Frame, FrameId, MatchStatus, PoseStatus
 
+_LONGEST_REFUSAL = 1000  # characters; a text may quote what the sender wrote
 _NO_SECONDS = StageSeconds(0.0, 0.0, 0.0)
 
 
@@ -102,19 +104,21 @@ class FrameProcessor:
         """Match another robot's features against the keyframes of every camera."""
         settings, message = self._settings, peer.message
         queue_seconds = time.monotonic() - peer.arrived
-        frame_id = frame_id_from_message(message.frame)
+        frame_id = FrameId(id=0)  # until the message has named it
         try:
+            frame_id = frame_id_from_message(message.frame)
             frame = convert.keyframe_from_message(message)
             pairs = [
                 pair
                 for pipeline in self.pipelines
                 for pair in pipeline.match_peer(frame, settings.node.inputs.peer_keyframes)
             ]
-        except SuperglueError as error:
-            text = f"features of robot {frame_id.robot!r}: {error}"
-            self._refuse(frame_id, type(error).__name__, text, queue_seconds)
-        else:
             self._outputs.publish_pairs(pairs)
+        except Exception as error:
+            self._refuse_for(
+                error, frame_id, queue_seconds, f"features of robot {frame_id.robot!r}: "
+            )
+        else:
             self._counter.add(matched=1)
 
     def _process_images(self, bundles: Sequence[Bundle]) -> None:
@@ -140,7 +144,10 @@ class FrameProcessor:
         for (frame, pipeline, queue_seconds), outcome in zip(frames, outcomes, strict=True):
             self._announce_jump(pipeline, frame.id)
             if isinstance(outcome, FrameResult):
-                self._publish(frame, outcome, queue_seconds)
+                try:
+                    self._publish(frame, outcome, queue_seconds)
+                except Exception as error:  # every frame that was received is accounted for
+                    self._refuse_for(error, frame.id, queue_seconds)
             else:
                 self._refuse_for(outcome, frame.id, queue_seconds)
 
@@ -212,35 +219,38 @@ class FrameProcessor:
         ]
         return self.pipelines[0].match_pair(frames[0], frames[1])
 
-    def save_map(self, path: str) -> int:
+    def save_map(self, name: str) -> int:
         """Write the keyframes of every camera; returns their number. Raises :class:`DataError`."""
         last = self._frames.numbers.last
+        files = self._map_files(name)
+        try:
+            files[0].parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"cannot make the folder of maps: {error}") from error
         return sum(
-            pipeline.save_map(self._map_file(path, index), last)
-            for index, pipeline in enumerate(self.pipelines)
+            pipeline.save_map(file, last)
+            for pipeline, file in zip(self.pipelines, files, strict=True)
         )
 
-    def load_map(self, path: str) -> int:
+    def load_map(self, name: str) -> int:
         """Replace all keyframes by those of a file; returns their number.
 
         New frames are numbered above all frames of the saved map. Raises
         :class:`SuperglueError` and then changes nothing.
         """
-        maps = [
-            pipeline.read_map(self._map_file(path, index))
-            for index, pipeline in enumerate(self.pipelines)
-        ]
+        files = self._map_files(name)
+        maps = [p.read_map(file) for p, file in zip(self.pipelines, files, strict=True)]
         for stored in maps:
             self._frames.numbers.reserve(stored.last_frame)
         self._outputs.forget_images()
         return sum(p.take_map(stored) for p, stored in zip(self.pipelines, maps, strict=True))
 
-    def _map_file(self, path: str, camera_index: int) -> Path:
-        """The file itself with one camera; with several, the camera's number before the suffix."""
-        file = Path(path)
+    def _map_files(self, name: str) -> list[Path]:
+        """The file with one camera; with several, one each, with its number in the name."""
+        folder = map_folder(self._settings.node.maps.folder)
         if len(self.pipelines) == 1:
-            return file
-        return file.with_name(f"{file.stem}.{camera_index}{file.suffix}")
+            return [map_file(folder, name)]
+        return [map_file(folder, name, index) for index in range(len(self.pipelines))]
 
     def _publish(self, frame: Frame, result: FrameResult, queue_seconds: float) -> None:
         if result.stereo is not None:
@@ -263,19 +273,19 @@ class FrameProcessor:
             f"at the same time, or left and right are swapped",
         )
 
-    def _refuse_for(self, error: Exception, frame_id: FrameId, queue_seconds: float) -> None:
-        if isinstance(error, SuperglueError):
-            self._refuse(frame_id, type(error).__name__, str(error), queue_seconds)
-        else:
-            trace = "".join(traceback.format_exception(error))
-            text = f"unforeseen {type(error).__name__}: {error}\n{trace}"
-            self._refuse(frame_id, "unforeseen", text, queue_seconds)
-
-    def _refuse(self, frame_id: FrameId, kind: str, text: str, queue_seconds: float) -> None:
-        self.last_refusal = text.splitlines()[0]
+    def _refuse_for(
+        self, error: Exception, frame_id: FrameId, queue_seconds: float, what: str = ""
+    ) -> None:
+        text, trace = f"{what}{error}", ""
+        if not isinstance(error, SuperglueError):
+            text = f"unforeseen {type(error).__name__}: {text}"
+            trace = "\n" + "".join(traceback.format_exception(error))
+        self.last_refusal = text.splitlines()[0][:_LONGEST_REFUSAL] if text else ""
         self._counter.add(refused=1)
-        # A different error has a different key and is logged at once.
-        self._announcer.throttled(f"refused {kind} {text[:24]}", f"frame refused: {text}")
+        # The key is the place that raised, of which there are few: never words of the sender.
+        self._announcer.throttled(
+            f"refused {origin(error)}", f"frame refused: {text[:_LONGEST_REFUSAL]}{trace}"
+        )
         self._outputs.publish_refusal(frame_id)
         self._publish_status(frame_id, queue_seconds, _NO_SECONDS)
 
@@ -302,6 +312,15 @@ class FrameProcessor:
                 weights=weights_names(self._settings),
             )
         )
+
+
+def origin(error: BaseException) -> str:
+    """Kind of an error and the line that raised it."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = "" if trace is None else f" {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+    return type(error).__name__ + where
 
 
 def weights_names(settings: Settings) -> str:

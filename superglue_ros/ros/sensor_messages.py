@@ -14,6 +14,7 @@ from cv_bridge import CvBridge, CvBridgeError
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from superglue_ros.data.decoding import decode
 from superglue_ros.data.message_reading import camera_from_message
 from superglue_ros.errors import CalibrationError, ImageError
 from superglue_ros.geometry.camera import Camera
@@ -70,19 +71,9 @@ def image_to_grey(message: Image, max_pixels: int) -> NDArray[np.uint8]:
 
 def compressed_to_grey(message: CompressedImage, max_pixels: int) -> NDArray[np.uint8]:
     """A compressed image (JPEG, PNG, ...) as grey (H, W) uint8. Raises :class:`ImageError`."""
-    data = np.frombuffer(message.data, np.uint8)
-    if not data.size:
-        raise ImageError("compressed image has no data")
-    try:
-        # Stored orientation is ignored: the calibration holds for the sensor's rows and columns.
-        grey = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error as error:
-        raise ImageError(f"compressed image cannot be decoded: {error}") from error
-    if grey is None:
-        raise ImageError(
-            f"compressed image ({message.format!r}, {data.size} bytes) cannot be decoded: "
-            f"it must be a whole JPEG, PNG or another format of OpenCV"
-        )
+    # Stored orientation is ignored: the calibration holds for the sensor's rows and columns.
+    flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
+    grey = decode(message.data, flags, max_pixels)
     _check_size(grey.shape[1], grey.shape[0], "image", max_pixels)
     return np.asarray(grey, np.uint8)
 

@@ -1,4 +1,4 @@
-"""The node's services. Each runs on the worker thread, before the next frame."""
+"""The node's services. Each runs on the worker thread, in turn with the frames."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any
 from message_filters import ApproximateTimeSynchronizer, SimpleFilter, TimeSynchronizer
 
 from superglue_ros.data.message_reading import stamp_to_ns
-from superglue_ros.mapping.time_jumps import TimeJumps
+from superglue_ros.mapping.time_jumps import LEAP_NS, TimeJumps
 
 OnSet = Callable[[Sequence[Any]], None]
 
@@ -21,12 +21,16 @@ class Synchroniser:
     messages go to it once that input has jumped. Inputs may jump one after the other; the old
     synchroniser is dropped when all have jumped.
 
+    A message whose stamp leaps forward is held back until another one, of this input or of another,
+    comes from the same time: a single wrong stamp would take all that follow it for a jump back.
+
     ``slop`` in seconds, None = stamps must be equal. ``on_set`` takes one message per input in
     their order; it runs under message_filters' lock and must not raise.
     """
 
     def __init__(self, inputs: int, on_set: OnSet, *, slop: float | None, queue: int) -> None:
         self._gone = 0
+        self._held: dict[int, tuple[int, Any]] = {}
         self._make_pass = lambda: _Pass(inputs, on_set, slop, queue)
         self._time = TimeJumps()
         self._passes = [self._make_pass()]
@@ -44,6 +48,28 @@ class Synchroniser:
     def add(self, index: int, message: Any) -> None:
         """Take a message of input ``index``; calls ``on_set`` when it completes a set."""
         stamp = stamp_to_ns(message.header.stamp)
+        if len(self._pass_of) > 1 and self._time.leaps(stamp, index):
+            if not self._confirmed(stamp, index):
+                self._gone += index in self._held
+                self._held[index] = stamp, message
+                return
+            held, self._held = self._held, {}
+            for other, (earlier, waiting) in held.items():
+                if abs(earlier - stamp) < LEAP_NS:
+                    self._take(other, earlier, waiting)
+                else:
+                    self._gone += 1
+        elif self._held.pop(index, None) is not None:
+            self._gone += 1  # the stamp before this one was wrong
+        self._take(index, stamp, message)
+
+    def _confirmed(self, stamp: int, index: int) -> bool:
+        """Whether another message comes from the time that a stamp leaps to."""
+        others = [self._time.newest_ns(i) for i in range(len(self._pass_of)) if i != index]
+        others += [earlier for earlier, _ in self._held.values()]
+        return any(other is not None and abs(other - stamp) < LEAP_NS for other in others)
+
+    def _take(self, index: int, stamp: int, message: Any) -> None:
         if self._time.newest_ns(index) is None:
             self._pass_of[index] = self._passes[-1]
         if self._time.passed(stamp, index):
@@ -62,6 +88,8 @@ class Synchroniser:
         for one in self._passes:
             self._retire(one)
         self._time.forget()
+        self._gone += len(self._held)
+        self._held.clear()
         self._passes = [self._make_pass()]
         self._pass_of = [self._passes[0]] * len(self._pass_of)
 

@@ -81,12 +81,13 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """One step; ``closure`` is not supported."""
         for group in self.param_groups:
-            shapes: dict[torch.Size, list[Tensor]] = {}
+            shapes: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    shapes.setdefault(parameter.shape, []).append(parameter)
-            for shape, parameters in shapes.items():
-                gradients = [p.grad for p in parameters]
+                    alike = shapes.setdefault(parameter.shape, [])
+                    alike.append((parameter, parameter.grad))
+            for shape, pairs in shapes.items():
+                parameters, gradients = [p for p, _ in pairs], [g for _, g in pairs]
                 momenta = [self._momentum(p) for p in parameters]
                 torch._foreach_lerp_(momenta, gradients, 1 - _MOMENTUM)
                 updates = orthogonalise(

@@ -95,3 +95,10 @@ def test_missing_and_empty_files(tmp_path: Path) -> None:
     (tmp_path / "empty.tum").write_text("# nothing\n")
     with pytest.raises(DataError, match="holds no pose"):
         read_trajectory(tmp_path / "empty.tum")
+
+
+@pytest.mark.parametrize("word", ["1e999999", "-1e999999", "1e30", "NaN", "Infinity", "9" * 5000])
+def test_stamps_beyond_time_are_refused(word: str) -> None:
+    with pytest.raises(DataError, match="line 3") as caught:
+        parse_stamp(word, "line 3")
+    assert len(str(caught.value)) < 200

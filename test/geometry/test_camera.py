@@ -150,3 +150,22 @@ def test_no_points_give_no_rays():
 def test_bad_calibration_names_the_field(arguments, message):
     with pytest.raises(CalibrationError, match=message):
         camera_from_info(**{"width": 640, "height": 480, "k": K, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("index", "value"),
+    [((0, 2), 1e160), ((0, 0), 1e300), ((0, 0), 1e-300), ((0, 1), 1e20), ((2, 0), 1e160),
+     ((2, 2), 0.0), ((1, 0), 3.0)],
+)  # fmt: skip
+def test_finite_but_absurd_intrinsics_are_refused(index: tuple[int, int], value: float) -> None:
+    """They overflowed in the linear algebra behind."""
+    matrix = np.array([[200.0, 0, 100], [0, 200, 75], [0, 0, 1]])
+    matrix[index] = value
+    with pytest.raises(CalibrationError, match="K "):
+        Camera(200, 150, matrix, np.zeros(0))
+
+
+def test_an_absurd_coefficient_is_refused() -> None:
+    matrix = np.array([[200.0, 0, 100], [0, 200, 75], [0, 0, 1]])
+    with pytest.raises(CalibrationError, match="D has a coefficient"):
+        Camera(200, 150, matrix, np.array([1e150, 0, 0, 0]))

@@ -179,7 +179,7 @@ def test_same_input_same_map(seed):
             new = keyframe(number, rng.integers(0, 40, 12), float(rng.integers(0, 360)))
             looks = new.global_descriptor
             log.append((numbers(keyframes.neighbours()), numbers(keyframes.loop_candidates(looks))))
-            log.append(keyframes.insert(new, [FrameId(number - 1)]))
+            log.append(keyframes.insert(new, [FrameId(number - 1)] if number else []))
             assert len(keyframes) <= 8
         return log, [k.id for k in keyframes]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -149,15 +151,35 @@ def test_a_missing_file_is_refused(tmp_path):
         map_io.load(tmp_path / "nothing.map")
 
 
-@pytest.mark.parametrize("change", ["camera", "width", "id", "part"])
+NONSENSE = {
+    "camera": {"width": 3},
+    "width": 5,
+    "part": "a",
+    "rectified": "no",
+    "has_depth": 7,
+    "id": {"x": 1},
+    "frame_id": {"id": 1, "frame_id": 5},
+    "fraction": {"id": 1.5},
+    "negative": {"id": -5},
+    "beyond": {"id": 2**64 - 1},
+    "stamp": {"id": 1, "stamp_ns": 2**70},
+    "robot": {"id": 1, "robot": "x" * 10_000},
+}
+
+
+@pytest.mark.parametrize("change", [*NONSENSE, "last_frame", "next_landmark"])
 def test_consistent_checksum_but_nonsense_is_refused(saved, change):
     with safe_open(saved, "numpy") as file:
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         entries = json.loads(file.metadata()["keyframes"])
         counters = json.loads(file.metadata()["counters"])
-    entries[0][change] = {"camera": {"width": 3}, "width": 5, "id": {"x": 1}, "part": "a"}[change]
+    if change in counters:
+        counters[change] = 2**64 - 1
+    else:
+        field = change if change in entries[0] else "id"
+        entries[0][field] = NONSENSE[change]
     sha256 = map_io._digest(arrays, {"entries": entries, "counters": counters})
-    rewrite(saved, keyframes=json.dumps(entries), sha256=sha256)
+    rewrite(saved, keyframes=json.dumps(entries), counters=json.dumps(counters), sha256=sha256)
     with pytest.raises(DataError, match="inconsistent"):
         map_io.load(saved)
 
@@ -212,3 +234,81 @@ def test_the_bound_of_the_map_holds_on_load(saved):
     small = dataclasses.replace(CONFIG.keyframes, max_keyframes=2)
     other = Pipeline(dataclasses.replace(CONFIG, keyframes=small))
     assert other.load_map(saved) == 2
+
+
+def test_a_fifo_is_refused_at_once(tmp_path):
+    """Opening it for reading would wait for a writer."""
+    os.mkfifo(tmp_path / "map")
+    with pytest.raises(DataError, match="no regular file"):
+        map_io.load(tmp_path / "map")
+
+
+@pytest.mark.parametrize("made", ["file", "link", "folder", "fifo"])
+def test_only_a_map_is_ever_replaced(mapped, tmp_path, made):
+    path, other = tmp_path / "map", tmp_path / "other"
+    other.write_text("precious")
+    if made == "file":
+        path.write_text("precious")
+    elif made == "link":
+        path.symlink_to(other)
+    elif made == "folder":
+        path.mkdir()
+    else:
+        os.mkfifo(path)
+    with pytest.raises(DataError, match="cannot write"):
+        mapped[0].save_map(path)
+    assert other.read_text() == "precious"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["map", "other"]
+    if made == "file":
+        assert path.read_text() == "precious"
+
+
+def test_permissions_are_not_widened(mapped, saved):
+    assert saved.stat().st_mode & 0o777 == 0o600
+    saved.chmod(0o640)
+    mapped[0].save_map(saved)
+    assert saved.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_sparse_file_of_four_gibibytes_is_refused_before_it_is_read(tmp_path):
+    size = 4 << 30
+    header = json.dumps(
+        {
+            "__metadata__": {"format": map_io.FORMAT, "version": map_io.VERSION},
+            "keypoints": {"dtype": "F32", "shape": [size // 8, 2], "data_offsets": [0, size]},
+        }
+    ).encode()
+    with open(tmp_path / "map", "wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + size)
+    with pytest.raises(DataError, match="more than the limit"):
+        map_io.load(tmp_path / "map")
+
+
+def test_a_full_disk_leaves_the_old_map(tmp_path):
+    """A real one: a process with a limit on the size of its files gets the same errors."""
+    program = """
+import resource, signal, sys
+import numpy as np
+from superglue_ros.config import KeyframesConfig
+from superglue_ros.errors import DataError
+from superglue_ros.mapping import map_io
+from superglue_ros.mapping.keyframes import Keyframe, KeyframeStore
+from superglue_ros.types import Features, FrameId
+store = KeyframeStore(KeyframesConfig())
+points = np.full((5000, 2), 5.0, np.float32)
+store.insert(Keyframe(FrameId(1), Features(points, points[:, 0], 9, 9, "x"), None))
+map_io.save(sys.argv[1], store)
+old = open(sys.argv[1], "rb").read()
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    map_io.save(sys.argv[1], store)
+except DataError as error:
+    assert "cannot write" in str(error), error
+else:
+    raise AssertionError("written")
+assert open(sys.argv[1], "rb").read() == old
+"""
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "m")], check=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["m"]

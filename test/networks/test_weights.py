@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -12,7 +16,14 @@ import torch
 from superglue_ros.errors import WeightsError
 from superglue_ros.networks.superglue import SuperGlue, SuperGlueConfig
 from superglue_ros.networks.superpoint import SuperPoint, SuperPointConfig
-from superglue_ros.networks.weights import load_superglue, load_superpoint, save
+from superglue_ros.networks.weights import (
+    FORMAT_VERSION,
+    PACKAGED,
+    digest,
+    load_superglue,
+    load_superpoint,
+    save,
+)
 
 SMALL_POINT = SuperPointConfig((4, 4, 8, 8), 8, 16, batch_norm=True, exact_sampling=True)
 SMALL_GLUE = SuperGlueConfig(16, 8, 2, 4, (6, 7))
@@ -37,6 +48,7 @@ def rewrite(path: Path, change) -> None:
         metadata = dict(opened.metadata())
     state = safetensors.torch.load_file(path)
     change(state, metadata)
+    metadata["sha256"] = digest(state, metadata)
     safetensors.torch.save_file(state, path, metadata)
 
 
@@ -79,10 +91,10 @@ def test_saving_replaces_whole_files_and_leaves_no_others(tmp_path, monkeypatch)
     path = tmp_path / "g.safetensors"
     save(network, path, "x", "first")
 
-    def fail(self, target):
+    def fail(source, target):
         raise OSError("disk full")
 
-    monkeypatch.setattr(Path, "replace", fail)
+    monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
         save(network, path, "x", "second")
 
@@ -186,7 +198,7 @@ def test_missing_extra_and_misshapen_keys_are_named(glue_file):
 def test_other_versions_and_architectures_are_refused(glue_file):
     original = glue_file.read_bytes()
     rewrite(glue_file, lambda _, metadata: metadata.update(superglue_ros_format="99"))
-    with pytest.raises(WeightsError, match="format version 99, this package reads 1"):
+    with pytest.raises(WeightsError, match="format version 99, this package reads 2"):
         load_superglue(glue_file)
 
     glue_file.write_bytes(original)
@@ -207,3 +219,68 @@ def test_incomplete_original_layouts_name_the_key_of_the_file(tmp_path):
     torch.save({"kenc.encoder.0.weight": torch.zeros(4, 3, 1)}, tmp_path / "g.pth")
     with pytest.raises(WeightsError, match=r"g\.pth: missing key final_proj\.weight"):
         load_superglue(tmp_path / "g.pth")
+
+
+def test_no_flipped_bit_loads_silently(glue_file, tmp_path):
+    """596 of 800 such files loaded as if nothing had happened."""
+    good, rng = glue_file.read_bytes(), np.random.default_rng(0)
+    damaged = tmp_path / "damaged.safetensors"
+    for place in rng.choice(8 * len(good), 400, replace=False):
+        data = bytearray(good)
+        data[place // 8] ^= 1 << (place % 8)
+        damaged.write_bytes(bytes(data))
+        with pytest.raises(WeightsError, match=r"damaged\.safetensors"):
+            load_superglue(damaged)
+
+
+def test_every_packaged_file_has_its_checksum():
+    for file in PACKAGED.glob("*.safetensors"):
+        with safetensors.safe_open(str(file), "pt") as opened:
+            assert opened.metadata()["superglue_ros_format"] == FORMAT_VERSION, file
+    assert load_superpoint().network
+    assert load_superglue().network
+
+
+def test_files_without_a_checksum_say_so(glue_file, caplog):
+    rewrite(glue_file, lambda _, metadata: metadata.update(superglue_ros_format="1"))
+    with safetensors.safe_open(str(glue_file), "pt") as opened:
+        metadata = {k: v for k, v in opened.metadata().items() if k != "sha256"}
+    safetensors.torch.save_file(safetensors.torch.load_file(glue_file), glue_file, metadata)
+    assert load_superglue(glue_file).network
+    assert "no checksum" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"width": 20000}, {"layers": 10**9}, {"keypoint_encoder": [1] * 10**5}, {"heads": -1},
+     {"width": "8"}, {"descriptor_dim": 4096, "width": 4096, "layers": 64}],
+)  # fmt: skip
+def test_absurd_architectures_are_refused_before_they_take_memory(glue_file, change):
+    def absurd(_, metadata):
+        values = json.loads(metadata["architecture"])
+        metadata["architecture"] = json.dumps({**values, **change})
+
+    rewrite(glue_file, absurd)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(WeightsError, match="no architecture"):
+        load_superglue(glue_file)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 128 * 1024
+
+
+def test_a_fifo_a_giant_and_a_bomb_are_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "fifo.pth")
+    with open(tmp_path / "giant.safetensors", "wb") as file:
+        file.truncate(4 << 30)
+    with (
+        zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("data", "w", force_zip64=True) as entry,
+    ):
+        for _ in range(1100):
+            entry.write(bytes(1 << 20))
+    for name, said in (
+        ("fifo.pth", "no regular file"),
+        ("giant.safetensors", "more than the limit"),
+        ("bomb.pth", "unpacks to"),
+    ):
+        with pytest.raises(WeightsError, match=said):
+            load_superglue(tmp_path / name)

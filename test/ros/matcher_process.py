@@ -234,7 +234,7 @@ class Matcher:
     ) -> None:
         self._log = log
         self.name = f"{namespace}/matcher"
-        command = [sys.executable, "-m", "superglue_ros.ros.node", "--ros-args"]
+        command = [sys.executable, "-m", "superglue_ros.ros.start", "--ros-args"]
         for name, value in parameters.items():
             text = str(value).lower() if isinstance(value, bool) else str(value)
             command += ["-p", f"{name}:={text}"]

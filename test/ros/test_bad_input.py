@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
+from diagnostic_msgs.msg import DiagnosticStatus
 from matcher_process import (
     HEIGHT,
     WIDTH,
@@ -235,6 +236,121 @@ def test_zero_one_and_a_hundred_thousand_keypoints(configure: Callable[..., Matc
     assert matcher.peer.output("matches", at).status != Matches.ERROR
 
 
+@pytest.mark.parametrize("sigma", [np.nan, -1.0, 0.0])
+def test_the_first_frame_of_all_with_nonsense_is_no_keyframe(
+    configure: Callable[..., Matcher], sigma: float
+) -> None:
+    """It became the first keyframe, and all good frames after it were refused."""
+    matcher = configure({"inputs.keypoints": True, "intake.mode": "lossless"})
+    at, bad = matcher.tick(), []
+
+    def spoilt(at: float) -> Features:
+        message = good_keypoints(at)
+        message.sigma_px = array.array("f", [sigma] * len(POINTS))
+        return message
+
+    for topic, kind in (("keypoints", Features), ("image", Image), ("camera_info", CameraInfo)):
+        matcher.peer.publisher(topic, kind)
+    matcher.peer.send(at, keypoints=spoilt(at))
+    assert matcher.peer.output("matches", at).status == Matches.ERROR
+    for _ in range(5):
+        at = matcher.tick()
+        matcher.peer.send(at, keypoints=good_keypoints(at))
+        bad += [m for m in [matcher.peer.output("status", at)] if m.refused > 1]
+    assert not bad
+
+
+def test_absurd_depth_counts_as_unknown(configure: Callable[..., Matcher]) -> None:
+    matcher = configure({"inputs.depth": True, "intake.mode": "lossless"})
+
+    def depth(metres: float) -> Callable[[float], Image]:
+        return lambda at: image_message(np.full((HEIGHT, WIDTH), metres, np.float32), at, "32FC1")
+
+    matcher.prime(depth=depth(1e30))
+    at = matcher.tick()
+    matcher.peer.send(at, shift=5, depth=depth(2.0)(at))
+    assert matcher.peer.output("matches", at).status == Matches.OK
+    assert matcher.peer.output("status", at).refused == 0
+
+
+def absurd_principal_point(at: float) -> CameraInfo:
+    message = camera_info(at)
+    message.k[2] = 1e160
+    return message
+
+
+def long_name(at: float) -> Image:
+    message = image_message(picture(), at)
+    message.header.frame_id = "x" * 100_000
+    return message
+
+
+def test_absurd_calibrations_and_names_are_refused_and_counted(matcher: Matcher) -> None:
+    for topic, make, said in (
+        ("camera_info", absurd_principal_point, "which no camera has"),
+        ("image", long_name, "at most 256 characters"),
+    ):
+        before, at = len(matcher.log), matcher.tick()
+        matcher.peer.send(at, **{topic: make(at)})
+        assert_refused(matcher, at, said, before)
+        assert "Traceback" not in matcher.log[before:]
+    at = matcher.prime()
+    status = matcher.peer.output("status", at)
+    assert status.received == status.matched + status.dropped + status.refused
+
+
+def test_other_robots_nonsense_is_counted_and_goes_no_further(
+    configure: Callable[..., Matcher],
+) -> None:
+    matcher = configure({"inputs.peers": True, "intake.mode": "lossless"})
+    at = matcher.prime()
+    own = next(f for f in matcher.peer.received["features"])
+    start = matcher.peer.output("status", at)
+    rng = np.random.default_rng(0)
+
+    def features(**changes: object) -> Features:
+        message = keypoints_message(POINTS, 1.0)
+        message.detector, message.descriptor_dim = own.detector, 128
+        message.frame.robot, message.frame.id = "other", 1
+        message.descriptors = rng.random((len(POINTS), 128), np.float32).tobytes()
+        message.k = camera_info(1.0).k
+        for name, value in changes.items():
+            setattr(message, name, value)
+        return message
+
+    absurd = camera_info(1.0).k
+    absurd[2] = 1e160
+    beyond = features()
+    beyond.frame.id = 2**64 - 1
+    messages = [
+        features(k=absurd), beyond, features(sigma_px=[np.nan] * len(POINTS)), features(),
+        features(detector="x" * 10_000),
+    ]  # fmt: skip
+    publisher = matcher.peer.publisher("peer_features", Features)
+    for message in messages:
+        publisher.publish(message)
+
+    def accounted_for() -> bool:
+        status = matcher.peer.received["status"][-1]
+        done = status.matched + status.dropped + status.refused
+        return status.received == done >= start.matched + start.dropped + len(messages)
+
+    matcher.peer.wait(accounted_for, "every message of the other robot")
+    matcher.prime()
+    assert matcher.peer.received["status"][-1].refused == start.refused + 4
+    assert "Traceback" not in matcher.log
+
+
+def test_a_mistake_in_new_words_each_time_does_not_flood_the_log(matcher: Matcher) -> None:
+    """The key of the throttle held what the sender wrote."""
+    before = len(matcher.log)
+    for number in range(60):
+        at = matcher.tick()
+        matcher.peer.send(at, image=image_message(picture(), at, f"{number}encoding{number}"))
+        assert matcher.peer.output("matches", at).status == Matches.ERROR
+    assert 1 <= matcher.log[before:].count("frame refused") <= 5
+
+
 def test_the_same_mistake_does_not_flood_the_log(matcher: Matcher) -> None:
     before = len(matcher.log)
     for _ in range(30):
@@ -242,3 +358,51 @@ def test_the_same_mistake_does_not_flood_the_log(matcher: Matcher) -> None:
         matcher.peer.send(at, image=unknown_encoding(at))
         assert matcher.peer.output("matches", at).status == Matches.ERROR
     assert 1 <= matcher.log[before:].count("frame refused") <= 5
+
+
+def test_one_calibration_an_hour_ahead_costs_one_frame(configure: Callable[..., Matcher]) -> None:
+    """All frames that waited for their calibrations were lost, and the whole map was dropped."""
+    matcher = configure({"intake.mode": "lossless"})
+    start = matcher.peer.output("status", matcher.prime())
+    stamps = [matcher.tick() for _ in range(20)]
+    for number, at in enumerate(stamps):
+        info = camera_info(at + 3600) if number == 3 else camera_info(at)
+        matcher.peer.send(at, camera_info=info)
+    for number, at in enumerate(stamps):
+        if number != 3:
+            assert matcher.peer.output("matches", at).status == Matches.OK
+    status = matcher.peer.output("status", stamps[-1])
+    assert status.resets == start.resets
+    assert status.refused == start.refused
+
+
+def test_a_lossless_queue_is_bounded_and_says_so(configure: Callable[..., Matcher]) -> None:
+    """It grew without a bound, and diagnostics said OK."""
+    matcher = configure({"intake.mode": "lossless", "intake.max_mib": 1})
+    at = matcher.prime()
+    start = matcher.peer.output("status", at)
+    count = 300  # 30 kB each: nine times the bound
+    image, info = (
+        matcher.peer.publisher("image", Image),
+        matcher.peer.publisher("camera_info", CameraInfo),
+    )
+    for _ in range(count):
+        at = matcher.tick()
+        info.publish(camera_info(at))
+        image.publish(image_message(picture(), at))
+
+    def accounted_for() -> bool:
+        status = matcher.peer.received["status"][-1]
+        done = status.matched + status.dropped + status.refused
+        return status.received == done >= start.received + count * 0.9
+
+    def said() -> bool:
+        return any(
+            status.level == DiagnosticStatus.ERROR and "intake.max_mib" in status.message
+            for message in matcher.peer.received["/diagnostics"]
+            for status in message.status
+        )
+
+    matcher.peer.wait(said, "diagnostics of a full queue")
+    matcher.peer.wait(accounted_for, "every frame")
+    assert matcher.peer.received["status"][-1].dropped > 0

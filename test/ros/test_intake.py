@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from superglue_ros.ros.intake import Intake, Worker
+from superglue_ros.errors import BusyError
+from superglue_ros.ros.intake import MAX_REQUESTS, MAX_SOURCES, Intake, Worker
 
 LIMIT = 20.0  # seconds, for anything that should come
 
@@ -167,3 +168,80 @@ def test_many_threads_put_at_once() -> None:
     assert worker.wait_idle(LIMIT)
     assert sorted(seen) == sorted(k * 1000 + i for k in range(4) for i in range(200))
     assert worker.stop(LIMIT)
+
+
+def test_requests_and_frames_take_turns() -> None:
+    """Four clients in a loop kept every frame waiting: jobs always went first."""
+    order: list[object] = []
+    started, released = threading.Event(), threading.Event()
+
+    def on_frames(frames: list[int]) -> None:
+        started.set()
+        assert released.wait(LIMIT)
+        order.extend(frames)
+
+    worker = Worker(on_frames, lossless=True)
+    worker.put(0)
+    assert started.wait(LIMIT)
+    for number in (1, 2, 3):
+        worker.put(number)
+    jobs = [worker.submit(lambda: order.append("job"), request=True) for _ in range(5)]
+    released.set()
+    for job in jobs:
+        job.result(LIMIT)
+    assert worker.wait_idle(LIMIT)
+    assert order == [0, "job", 1, "job", 2, "job", 3, "job", "job"]
+    assert worker.stop(LIMIT)
+
+
+def test_waiting_requests_are_bounded_and_settings_are_not() -> None:
+    started, released = threading.Event(), threading.Event()
+
+    def on_frames(frames: list[int]) -> None:
+        started.set()
+        assert released.wait(LIMIT)
+
+    worker = Worker(on_frames, lossless=True)
+    worker.put(0)
+    assert started.wait(LIMIT)
+    assert worker.busy_seconds > 0
+    taken = [worker.submit(int, request=True) for _ in range(MAX_REQUESTS)]
+    with pytest.raises(BusyError, match="try again"):
+        worker.submit(int, request=True).result(LIMIT)
+    setting = worker.submit(int)
+    released.set()
+    assert [one.result(LIMIT) for one in [*taken, setting]] == [0] * (MAX_REQUESTS + 1)
+    assert worker.wait_idle(LIMIT)
+    assert worker.busy_seconds == 0
+    assert worker.stop(LIMIT)
+
+
+@given(st.lists(st.integers(0, 60), max_size=60))
+def test_lossless_holds_no_more_bytes_than_its_bound(sizes: list[int]) -> None:
+    intake: Intake[int] = Intake(lossless=True, size=lambda frame: frame, max_bytes=100)
+    kept = []
+    for size in sizes:
+        if not intake.put(size):
+            kept.append(size)
+        assert intake.bytes == sum(kept) <= 100
+    got = []
+    while together := intake.take():
+        got += together
+    assert got == kept
+    assert intake.bytes == 0
+
+
+def test_a_frame_larger_than_the_bound_is_matched_alone() -> None:
+    intake: Intake[int] = Intake(lossless=True, size=lambda frame: frame, max_bytes=100)
+    assert [intake.put(1000), intake.put(1)] == [0, 1]
+    assert intake.take() == [1000]
+
+
+def test_twenty_thousand_names_of_robots_leave_nothing_behind() -> None:
+    intake: Intake[int] = Intake(lossless=False)
+    for number in range(20_000):
+        intake.put(number, source=f"robot{number}")
+        assert len(intake) <= MAX_SOURCES
+    while intake.take():
+        pass
+    assert not intake._queues

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -188,3 +192,37 @@ def test_latest_drops_and_counts(configure: Callable[..., Matcher]) -> None:
         lambda: (found := settled()) and found["dropped"] > 0 and found, "all frames accounted for"
     )
     assert counts["matched"] > 0
+
+
+SIGTERM_BIT = 1 << (signal.SIGTERM - 1)
+
+
+def handles_sigterm(process: int) -> bool:
+    for line in Path(f"/proc/{process}/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("SigCgt"):
+            return bool(int(line.split()[1], 16) & SIGTERM_BIT)
+    return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("delay", [0.0, 1.0, 2.5, 4.0, 6.0])
+def test_signals_while_it_starts(number: int, delay: float, tmp_path: Path) -> None:
+    """Of twelve interrupts during the start, six ended it by the signal, four with a traceback."""
+    log = tmp_path / "log"
+    command = [sys.executable, "-m", "superglue_ros.ros.start", "--ros-args"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, "-p", "autostart:=true", "-r", "__ns:=/apart"],
+            stdout=output, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+    try:
+        while not handles_sigterm(process.pid):
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.01)
+        time.sleep(delay)  # not to wait for anything: the signal comes at any moment
+        process.send_signal(number)
+        assert process.wait(60) == 0, log.read_text()
+        assert "Traceback" not in log.read_text()
+    finally:
+        process.kill()
+        process.wait()

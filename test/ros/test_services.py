@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -115,15 +116,16 @@ def test_reset(matcher: Matcher) -> None:
 
 
 def test_maps_outlive_the_node(configure: Callable[..., Matcher], tmp_path: Path) -> None:
-    matcher = configure()
+    folder = {"maps.folder": str(tmp_path / "maps")}
+    matcher = configure(folder)
     matcher.prime()
-    file = tmp_path / "hall.map"
-    saved = call(matcher, "save_map", SaveMap, path=str(file))
+    file = tmp_path / "maps" / "hall.map"
+    saved = call(matcher, "save_map", SaveMap, path="hall.map")
     assert saved.success, saved.message  # type: ignore[attr-defined]
     assert saved.keyframes >= 1  # type: ignore[attr-defined]
     references = {m.reference.id for m in matcher.peer.received["matches"]}
-    configure()  # cleaned up and configured again: the map is empty
-    loaded = call(matcher, "load_map", LoadMap, path=str(file))
+    configure(folder)  # cleaned up and configured again: the map is empty
+    loaded = call(matcher, "load_map", LoadMap, path="hall.map")
     assert loaded.success, loaded.message  # type: ignore[attr-defined]
     assert loaded.keyframes == saved.keyframes  # type: ignore[attr-defined]
     at = matcher.prime()
@@ -135,18 +137,42 @@ def test_maps_outlive_the_node(configure: Callable[..., Matcher], tmp_path: Path
     store = KeyframeStore(KeyframesConfig())
     for entry in map_io.load(file).keyframes:
         store.insert(entry.keyframe)
-    late = tmp_path / "late.map"
+    late = file.with_name("late.map")
     map_io.save(late, store, last_frame=1_000_000)
-    assert call(matcher, "load_map", LoadMap, path=str(late)).success  # type: ignore[attr-defined]
+    assert call(matcher, "load_map", LoadMap, path="late.map").success  # type: ignore[attr-defined]
     at = matcher.tick()
     matcher.peer.send(at)
     assert matcher.peer.output("features", at).frame.id > 1_000_000
     file.write_bytes(file.read_bytes()[:100])
-    damaged = call(matcher, "load_map", LoadMap, path=str(file))
+    damaged = call(matcher, "load_map", LoadMap, path="hall.map")
     assert not damaged.success  # type: ignore[attr-defined]
     assert "hall.map" in damaged.message  # type: ignore[attr-defined]
-    nowhere = call(matcher, "save_map", SaveMap, path=str(tmp_path / "absent" / "x.map"))
-    assert not nowhere.success  # type: ignore[attr-defined]
+    matcher.prime()
+
+
+def test_maps_stay_in_their_folder_and_replace_nothing_else(
+    configure: Callable[..., Matcher], tmp_path: Path
+) -> None:
+    """Whoever is on the network may call the services."""
+    folder = tmp_path / "maps"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("precious")
+    os.mkfifo(folder / "pipe")
+    matcher = configure({"maps.folder": str(folder)})
+    matcher.prime()
+    for path in (str(tmp_path / "x"), "../x", "..", "", "a/b", ".hidden", "x\n", "x" * 200):
+        for name, kind in (("save_map", SaveMap), ("load_map", LoadMap)):
+            answer = call(matcher, name, kind, path=path)
+            assert not answer.success  # type: ignore[attr-defined]
+            assert "no name of a map" in answer.message  # type: ignore[attr-defined]
+    for name in ("notes.txt", "pipe"):
+        saved = call(matcher, "save_map", SaveMap, path=name)
+        assert not saved.success  # type: ignore[attr-defined]
+        loaded = call(matcher, "load_map", LoadMap, path=name)  # of a FIFO: the node froze
+        assert not loaded.success  # type: ignore[attr-defined]
+    assert (folder / "notes.txt").read_text() == "precious"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["maps"]
+    assert sorted(p.name for p in folder.iterdir()) == ["notes.txt", "pipe"]
     matcher.prime()
 
 
@@ -205,3 +231,43 @@ def test_names_that_make_no_rig(configure: Callable[..., Matcher], cameras: str)
     refused = matcher.set(cameras=cameras)[0]
     assert not refused.successful
     assert "cameras" in refused.reason
+
+
+def test_frames_are_answered_while_clients_loop(matcher: Matcher) -> None:
+    """Services went before all frames: with four clients no frame was ever answered."""
+    clients = [
+        matcher.peer.node.create_client(MatchPair, f"{matcher.name}/match_pair") for _ in range(4)
+    ]
+    request = MatchPair.Request(
+        reference=image_message(picture(), 1.0),
+        query=image_message(picture(8), 1.5),
+        reference_info=camera_info(1.0),
+        query_info=camera_info(1.5),
+    )
+    answers: list[bool] = []
+    looping = True
+
+    def ask(client: object) -> None:
+        future = client.call_async(request)  # type: ignore[attr-defined]
+        future.add_done_callback(lambda done: answered(client, done))
+
+    def answered(client: object, done: object) -> None:
+        answers.append(done.result().success)  # type: ignore[attr-defined]
+        if looping:
+            ask(client)
+
+    for client in clients:
+        assert client.wait_for_service(60)
+        for _ in range(2):
+            ask(client)
+    try:
+        for number in range(10):
+            at = matcher.tick()
+            matcher.peer.send(at, shift=number % 3)
+            assert matcher.peer.output("matches", at).status == Matches.OK
+    finally:
+        looping = False
+    assert all(answers)
+    assert len(answers) >= 10
+    for client in clients:
+        matcher.peer.node.destroy_client(client)

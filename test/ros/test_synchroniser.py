@@ -111,7 +111,10 @@ def test_disorder_is_no_jump() -> None:
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 1), st.integers(0, 12)), max_size=60),
+    st.lists(
+        st.tuples(st.integers(0, 1), st.integers(0, 12) | st.sampled_from([60_000, 60_001, 10**6])),
+        max_size=60,
+    ),
     st.integers(1, 4),
     st.booleans(),
 )
@@ -125,3 +128,37 @@ def test_every_message_is_in_a_set_or_waits_or_is_counted(
     assert len(arrivals) == 2 * len(sets.found) + sets.synchroniser.unsynchronised
     for first, second in sets.found:
         assert abs(first - second) < (2 if approximate else 1)
+
+
+def test_one_stamp_an_hour_ahead_costs_one_set() -> None:
+    """It took all that followed for a jump back, and its partners waited in vain."""
+    for wrong in (0, 1):
+        sets = Sets(queue=10)
+        for stamp in range(1_000, 4_000, 100):
+            for index in (0, 1):
+                hour = 3_600_000 if (stamp, index) == (2_000, wrong) else 0
+                sets.add(index, stamp + hour)
+        expected = [(s, s) for s in range(1_000, 4_000, 100) if s != 2_000]
+        assert sets.found == expected
+        sets.synchroniser.clear()
+        assert sets.synchroniser.unsynchronised == 2
+
+
+def test_a_gap_costs_nothing() -> None:
+    sets = Sets()
+    for stamp in (1_000, 1_100, 60_000, 60_100, 200_000, 200_100):
+        sets.add(0, stamp)
+        sets.add(1, stamp)
+    assert [a for a, _ in sets.found] == [1_000, 1_100, 60_000, 60_100, 200_000, 200_100]
+    sets.add(0, 400_000, 400_100)  # one input is ahead of the other
+    sets.add(1, 400_000, 400_100)
+    assert sets.found[-2:] == [(400_000, 400_000), (400_100, 400_100)]
+    assert sets.synchroniser.unsynchronised == 0
+
+
+def test_calibrations_of_a_slow_camera_that_changed_places() -> None:
+    sets = Sets(queue=10)
+    for index, stamps in enumerate(([1, 2, 3, 4, 5, 6], [1, 2, 4, 3, 5, 6])):
+        sets.add(index, *(1_000 * s for s in stamps))
+    assert sorted(a for a, _ in sets.found) == [1_000 * s for s in range(1, 7)]
+    assert sets.synchroniser.unsynchronised == 0

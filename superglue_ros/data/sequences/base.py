@@ -12,8 +12,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from superglue_ros.data import decoding
 from superglue_ros.data.trajectories import Trajectory, parse_floats, text_rows
-from superglue_ros.errors import CalibrationError, DataError
+from superglue_ros.errors import CalibrationError, DataError, ImageError
 from superglue_ros.geometry.camera import Camera
 from superglue_ros.registry import SEQUENCES
 
@@ -244,12 +245,12 @@ def read_matrix(path: Path) -> NDArray[np.float64]:
 
 
 def _read(path: Path, flags: int) -> NDArray:
-    if not path.is_file():
+    if not path.exists():
         raise DataError(f"image {path} does not exist")
-    image = cv2.imread(str(path), flags)
-    if image is None:
-        raise DataError(f"image {path} cannot be read: damaged, or of an unknown format")
-    return image
+    try:
+        return np.asarray(decoding.read(path, flags))
+    except ImageError as error:
+        raise DataError(str(error)) from error
 
 
 def _read_png(path: Path) -> NDArray:

@@ -46,7 +46,8 @@ def test_photometric_changes_keep_the_picture_and_its_range():
     flat = images.flatten(0, 1)
     changed = distort(flat, torch.Generator().manual_seed(3), 1.0)
     assert changed.shape == flat.shape
-    assert changed.min() >= 0 and changed.max() <= 1
+    assert changed.min() >= 0
+    assert changed.max() <= 1
     assert (changed - flat).abs().mean() > 0.01
     for before, after in zip(flat, changed, strict=True):
         both = torch.corrcoef(torch.stack([before.flatten(), after.flatten()]))
