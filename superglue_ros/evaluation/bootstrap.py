@@ -19,7 +19,7 @@ def interval(
 ) -> tuple[float, float]:
     """Percentile interval of ``statistic`` over the rows of ``values`` (N,) or (N, C).
 
-    NaN where there are no rows.
+    NaN where there are no rows, or where the statistic is NaN.
     """
     if len(values) == 0:
         return float("nan"), float("nan")
@@ -59,6 +59,8 @@ def _resampled(
 
 
 def _percentiles(values: NDArray[np.float64], level: float) -> tuple[float, float]:
+    if np.isnan(values).all():
+        return float("nan"), float("nan")
     tail = 100 * (1 - level) / 2
     low, high = np.nanpercentile(values, [tail, 100 - tail])
     return float(low), float(high)

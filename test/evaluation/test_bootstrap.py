@@ -29,3 +29,8 @@ def test_pairing_finds_a_difference_that_unpaired_noise_hides():
     assert same == (0, 0, 0)
     with pytest.raises(ValueError, match="same cases"):
         paired_difference(hard, hard[1:], mean)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_statistic_that_is_nowhere_defined_has_no_interval():
+    assert np.isnan(interval(np.array([np.nan, np.nan]), lambda v: float(v.mean()))).all()

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from superglue_ros.cli import main
+from superglue_ros.evaluation.reports.compare import HEADLINES
 from superglue_ros.evaluation.reports.results import read_results
 
 
@@ -67,6 +68,86 @@ def test_a_changed_setting_is_refused_and_another_estimator_is_not(point_scene, 
     assert "max_keypoints: 1024 became 20" in capsys.readouterr().err
     assert evaluate(*again, "--overwrite") == 0
     assert evaluate(*again, "--estimator", "poselib") == 0
+
+
+def test_estimators_side_by_side_and_repeated_on_kept_predictions(point_scene, tmp_path, capsys):
+    output = tmp_path / "out"
+    evaluate(*pose_arguments(point_scene, output, "--no-pictures"))
+    before = (output / "predictions" / "000000.npz").stat().st_mtime_ns
+    options = ("--estimator", "poselib", "opencv-ransac", "--repeats", 3)
+    capsys.readouterr()
+    assert evaluate(*pose_arguments(point_scene, output, *options)) == 0
+    assert (output / "predictions" / "000000.npz").stat().st_mtime_ns == before
+    numbers = summary(output)
+    assert list(numbers["estimators"]) == ["opencv-ransac", "poselib"]  # JSON sorts
+    assert numbers["auc"] == numbers["estimators"]["poselib"]["auc"]  # the first one given
+    for part in numbers["estimators"].values():
+        assert part["auc"]["5"] > 95
+        assert 0 <= part["auc_deviation"]["5"] < 5
+    assert (numbers["recall"], numbers["f1"], numbers["ratio_to_mutual"]) == (100, 100, 1)
+    rows = list(csv.DictReader((output / "estimates.csv").open()))
+    assert len(rows) == 3 * 2 * 3
+    assert {row["repeat"] for row in rows} == {"0", "1", "2"}
+    repeated = read_results(output).repeated("pose_error_deg")
+    assert repeated.shape == (3, 3)
+    assert numbers["auc"]["20"] == pytest.approx(HEADLINES["pose"].value(repeated))
+    printed = capsys.readouterr().out
+    assert "right matches 1.00 of mutual's over 3 pairs (epipolar < 0.0005)" in printed
+    assert printed.count("±") == 6
+    assert "(poselib 1.0 px, seed 0, 3 repeats)" in printed
+    assert "mean and standard deviation of 3 repeats" in (output / "report.html").read_text()
+    assert evaluate("compare", output, output, "--output", tmp_path / "c") == 0
+    header, _, row, *_ = (tmp_path / "c" / "comparison.md").read_text().splitlines()
+    assert "AUC@5 poselib | AUC@10 poselib | AUC@20 poselib | AUC@5 opencv-ransac" in header
+    assert len(row.split("|")) == len(header.split("|"))
+    assert row.count("±") == 6
+
+
+def test_wrong_protocols_name_the_option(point_scene, tmp_path, capsys):
+    for options, message in (
+        (("--repeats", 0), "--repeats must be at least 1, not 0"),
+        (("--estimator", "poselib", "poselib"), "must name different estimators"),
+        (("--reprojection-threshold", 3), "give --depth"),
+        (("--depth", tmp_path / "no"), "does not exist"),
+    ):
+        assert evaluate(*pose_arguments(point_scene, tmp_path / "no_out", *options)) == 1
+        assert message in capsys.readouterr().err
+
+
+def test_matches_are_judged_by_depth_where_a_sequence_has_it(tmp_path, capsys):
+    """A wall at 2 m and a camera that moves 0.2 m aside: x moves by 100 * 0.2 / 2 = 10 px."""
+    # Spaced so that a wrong one, 20 px off, is more than 5 px from the place of any other.
+    x, y = np.meshgrid(12 + 13 * np.arange(6), 10 + 6 * np.arange(10))
+    keypoints = np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
+    (tmp_path / "keypoints").mkdir()
+    for k, shift in enumerate((0, 10)):
+        cv2.imwrite(str(tmp_path / f"{k}.png"), np.full((80, 100), 127, np.uint8))
+        cv2.imwrite(str(tmp_path / f"{k}d.png"), np.full((80, 100), 2000, np.uint16))
+        moved = keypoints + np.float32([shift, 0])
+        if k == 1:
+            moved[:15, 0] -= 20  # wrong, though on the epipolar line
+        np.savez(
+            tmp_path / "keypoints" / f"{k}.png.npz",
+            keypoints=moved, descriptors=np.eye(60), detector="points",
+        )  # fmt: skip
+    (tmp_path / "images.txt").write_text("0 0.png 0d.png\n1 1.png 1d.png\n")
+    (tmp_path / "intrinsics.txt").write_text("100 80 100 100 50 40\n")
+    (tmp_path / "groundtruth.tum").write_text("0 0 0 0 0 0 0 1\n1 -0.2 0 0 0 0 0 1\n")
+    pairs, output = tmp_path / "pairs.txt", tmp_path / "out"
+    assert evaluate("make-pairs", tmp_path, "--gap", 1, "--output", pairs) == 0
+    common = (
+        "pose", "--pairs", pairs, "--images", tmp_path, "--keypoints", tmp_path / "keypoints",
+        "--matcher", "mutual", "--output", output,
+    )  # fmt: skip
+    assert evaluate(*common) == 0
+    assert summary(output)["precision"] == 100
+    assert evaluate(*common, "--depth", tmp_path) == 0
+    assert summary(output)["precision"] == 75
+    assert summary(output)["recall"] == 100
+    assert "(reprojection < 5 px)" in capsys.readouterr().out
+    # A limit that the wrong ones keep to: they are 20 px off.
+    assert evaluate(*common, "--depth", tmp_path, "--reprojection-threshold", 21) == 0
+    assert summary(output)["precision"] == 100
 
 
 def test_missing_images_are_listed_and_counted(point_scene, tmp_path, capsys):

@@ -138,7 +138,7 @@ def match_truth(case: PoseCase, prediction: Prediction, protocol: PoseProtocol) 
         check_depth(depth, *size, name)
         depths.append(depth)
     limit = (protocol.reprojection_px or INDOOR.match) / _scale(prediction.size1, protocol.max_size)
-    return DepthTruth(truth, depths[0], depths[1], limit)
+    return DepthTruth(truth=truth, depth0=depths[0], depth1=depths[1], limit=limit)
 
 
 def judge(case: PoseCase, prediction: Prediction, protocol: PoseProtocol) -> dict[str, Any]:
