@@ -85,7 +85,8 @@ def consensus_loss(
 class _Elected:
     """K points of B pairs by falling rank: ``places`` (2, B, K, 2) [px], ``there`` (B, K);
     ``target`` (B, K); ``mutual`` (2, B, H, W): which pixels the other view sees;
-    ``detections`` (2, B, N, 2) whole pixels and whether they are any, (2, B, N).
+    ``detections`` (2, B, N, 2) whole pixels, and whether they are any, ``detected`` (2, B, N);
+    ``repeated``: share of the points that both views detect.
     """
 
     places: Tensor
@@ -208,9 +209,14 @@ def _elect(
         low = limit
     repeated = (both & there_all).sum() / there_all.sum().clamp(min=1)
     return _Elected(
-        places, there_all, target * belief * there_all, torch.stack(mutual),
-        torch.stack(detections), torch.stack(detected), repeated,
-    )  # fmt: skip
+        places=places,
+        there=there_all,
+        target=target * belief * there_all,
+        mutual=torch.stack(mutual),
+        detections=torch.stack(detections),
+        detected=torch.stack(detected),
+        repeated=repeated,
+    )
 
 
 def _nearest(points: Tensor, candidates: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
