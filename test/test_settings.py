@@ -1,7 +1,6 @@
 """Settings: typed trees from YAML, dotted names and command lines."""
 
 import argparse
-from pathlib import Path
 
 import pytest
 import yaml
@@ -12,34 +11,10 @@ from superglue_ros.config import Config
 from superglue_ros.errors import ConfigError
 from superglue_ros.registry import MATCHERS
 from superglue_ros.settings import build, from_flat, load, override, shorthands
-from superglue_ros.training.data.detector_labels import LabelRecipe
 from superglue_ros.training.recipes import (
     CacheRecipe,
-    EndToEndRecipe,
-    RefinementRecipe,
     SuperGlueRecipe,
-    SuperPointRecipe,
 )
-
-RECIPES = Path(__file__).parents[1] / "config" / "train"
-
-
-def recipe_type(values: dict) -> type:
-    if "teacher" in values:
-        return LabelRecipe
-    if "stages" in values:
-        return SuperGlueRecipe
-    if "views" in values and "superglue" in values:
-        return EndToEndRecipe
-    if "noise" in values:
-        return RefinementRecipe
-    return CacheRecipe if "source" in values else SuperPointRecipe
-
-
-@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda p: p.stem)
-def test_every_recipe_in_the_repository_is_valid(path):
-    load(path, recipe_type(yaml.safe_load(path.read_text())))
-
 
 MINIMAL = {"output": "o", "stages": [{"name": "a", "steps": 1, "caches": {"c": 1}}]}
 

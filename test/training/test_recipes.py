@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 
 from superglue_ros.networks.superglue import SuperGlue
-from superglue_ros.networks.weights import load_superglue, load_superpoint
+from superglue_ros.networks.weights import load_refinement, load_superglue, load_superpoint
 from superglue_ros.settings import load
 from superglue_ros.training.data.detector_labels import LabelRecipe
+from superglue_ros.training.data.view_store import StoreRecipe
 from superglue_ros.training.recipes import (
     CacheRecipe,
+    ConsensusRecipe,
     EndToEndRecipe,
+    RefinementRecipe,
     SuperGlueRecipe,
     SuperPointRecipe,
 )
@@ -40,6 +43,9 @@ TYPES: dict[str, type] = {
     "paper_outdoor": SuperGlueRecipe,
     "report": SuperGlueRecipe,
     "end_to_end": EndToEndRecipe,
+    "refinement": RefinementRecipe,
+    "views_worlds": StoreRecipe,
+    "superpoint_consensus": ConsensusRecipe,
 }
 
 PAPER = {
@@ -168,6 +174,14 @@ FACTS: dict[str, dict[str, Any]] = {
         "loss.regularisation": 0.0,
         "views.views": 2,
     },
+    "refinement": {"steps": 1600, "views.source": "homography", "network.side": 13},
+    "views_worlds": {"source": "worlds", "views": 5, "photometric.probability": 0.0},
+    "superpoint_consensus": {
+        "start": "",
+        "trained": "all",
+        "rendered_share": 0.5,
+        "optimiser.ema": 0.997,
+    },
 }
 
 
@@ -209,6 +223,17 @@ def test_superglue_yaml_is_the_packaged_network_on_as_many_pairs_as_its_comment_
 
 def test_superpoint_yaml_is_the_packaged_network():
     assert read("superpoint").network == load_superpoint("").network.config
+    assert read("superpoint_consensus").network == load_superpoint("").network.config
+
+
+def test_refinement_yaml_is_the_packaged_network():
+    assert read("refinement").network == load_refinement().network.config
+
+
+def test_consensus_reads_the_views_that_another_recipe_renders():
+    consensus, views = read("superpoint_consensus"), read("views_worlds")
+    assert consensus.views == views.output
+    assert (consensus.width, consensus.height) == (views.width, views.height)
 
 
 def test_caches_and_labels_that_a_recipe_reads_are_made_by_another():
