@@ -8,7 +8,7 @@ that does not fit exactly raises :class:`WeightsError` naming the file, the key 
 Our own files are safetensors whose metadata holds the format version, the network's name, its
 architecture as JSON, the kind of its descriptors, where the weights come from, and the SHA-256 of
 all of it: a flipped bit is never noticed by its effect. Files of other origin have no checksum,
-which the log says.
+which the log says; their network must answer a test input (``response.py``).
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from torch import Tensor
 from superglue_ros.errors import WeightsError
 from superglue_ros.files import open_regular, replace_atomically
 from superglue_ros.networks.refinement import PatchRegistration, PatchRegistrationConfig
+from superglue_ros.networks.response import check_response
 from superglue_ros.networks.superglue import (
     SuperGlue,
     SuperGlueConfig,
@@ -105,12 +106,12 @@ def load_superpoint(path: str | Path = "") -> LoadedSuperPoint:
         if superglue_layout(state) is not None:
             raise WeightsError(f"{file} holds a SuperGlue: give it as matcher.weights")
         raise WeightsError(f"{file}: {_unknown(state)} as a SuperPoint")
-    _say_unchecked(file)
     kind, config, recipes = layout
     if any(is_bundled_detector(key) for key in state):
         state = {key: value for key, value in state.items() if is_bundled_detector(key)}
     network = SuperPoint(config)
     _fill(file, network, state, recipes)
+    _check_by_response(file, network)
     return LoadedSuperPoint(network, kind, str(file))
 
 
@@ -134,11 +135,11 @@ def load_superglue(path: str | Path = "") -> LoadedSuperGlue:
         if superpoint_layout(state) is not None:
             raise WeightsError(f"{file} holds a SuperPoint: give it as front_end.weights")
         raise WeightsError(f"{file}: {_unknown(state)} as a SuperGlue")
-    _say_unchecked(file)
     kind, config, recipes = layout
     state = {key: value for key, value in state.items() if not is_bundled_detector(key)}
     network = SuperGlue(config)
     _fill(file, network, state, recipes)
+    _check_by_response(file, network)
     return LoadedSuperGlue(network, kind, str(file))
 
 
@@ -261,9 +262,8 @@ def _load_own(
             f"{file} has format version {version}, this package reads {FORMAT_VERSION}: "
             f"use the release of superglue_ros that wrote it, or train again"
         )
-    if version in OLD_VERSIONS and "sha256" not in metadata:
-        _say_unchecked(file)
-    elif metadata.get("sha256") != digest(state, metadata):
+    unchecked = version in OLD_VERSIONS and "sha256" not in metadata
+    if not unchecked and metadata.get("sha256") != digest(state, metadata):
         raise WeightsError(f"{file} is damaged: its checksum does not fit. Fetch it again")
     if name != network_type.__name__:
         raise WeightsError(
@@ -293,6 +293,8 @@ def _load_own(
         key: Recipe((key,), lambda x: x) for key in network.state_dict() if not _is_counter(key)
     }
     _fill(file, network, state, recipes)
+    if unchecked:
+        _check_by_response(file, network)
     return network, metadata.get("descriptor_kind", "")
 
 
@@ -318,8 +320,11 @@ def _check_unpacked_size(file: BinaryIO) -> None:
         raise OSError(f"it unpacks to {size} bytes, more than the limit of {MAX_BYTES}")
 
 
-def _say_unchecked(file: Path) -> None:
-    log.warning("%s has no checksum: whether it is damaged cannot be told", file)
+def _check_by_response(file: Path, network: SuperPoint | SuperGlue | PatchRegistration) -> None:
+    """What can be checked of a file without a checksum."""
+    with _naming(file):
+        check_response(network)
+    log.warning("%s has no checksum: damage that leaves the network answering is not noticed", file)
 
 
 def _fill(file: Path, network: Network, state: Mapping[str, Tensor], recipes: Recipes) -> None:

@@ -14,12 +14,14 @@ import safetensors.torch
 import torch
 
 from superglue_ros.errors import WeightsError
+from superglue_ros.networks.refinement import PatchRegistration
 from superglue_ros.networks.superglue import SuperGlue, SuperGlueConfig
 from superglue_ros.networks.superpoint import SuperPoint, SuperPointConfig
 from superglue_ros.networks.weights import (
     FORMAT_VERSION,
     PACKAGED,
     digest,
+    load_refinement,
     load_superglue,
     load_superpoint,
     save,
@@ -248,6 +250,65 @@ def test_files_without_a_checksum_say_so(glue_file, caplog):
     safetensors.torch.save_file(safetensors.torch.load_file(glue_file), glue_file, metadata)
     assert load_superglue(glue_file).network
     assert "no checksum" in caplog.text
+
+
+def zeroed(value: torch.Tensor) -> torch.Tensor:
+    return torch.zeros_like(value)
+
+
+def noise(value: torch.Tensor) -> torch.Tensor:
+    """Random bits, but finite: no value of its own tells that it is damage."""
+    rng = np.random.default_rng(value.numel())
+    bits = torch.from_numpy(rng.integers(0, 2**32, tuple(value.shape) or (1,), np.uint32))
+    return torch.nan_to_num(bits.view(torch.float32).view(value.shape), 1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"), [(zeroed, "do not depend on the test input"), (noise, "NaN or infinite")]
+)
+@pytest.mark.parametrize("without", ["foreign", "version 1"])
+def test_dead_networks_without_a_checksum_are_refused(tmp_path, change, said, without):
+    torch.manual_seed(0)
+    for network, load in (
+        (SuperPoint(SMALL_POINT), load_superpoint),
+        (SuperGlue(SMALL_GLUE), load_superglue),
+        (PatchRegistration(), load_refinement),
+    ):
+        file = tmp_path / f"{type(network).__name__}.safetensors"
+        state = {k: v for k, v in network.state_dict().items() if "num_batches" not in k}
+        if without == "foreign":
+            if not isinstance(network, SuperPoint):
+                continue  # our own names are those of the open SuperPoint
+            metadata = None
+        else:
+            save(network, file, "x", "")
+            with safetensors.safe_open(str(file), "pt") as opened:
+                metadata = {k: v for k, v in opened.metadata().items() if k != "sha256"}
+            metadata["superglue_ros_format"] = "1"
+        safetensors.torch.save_file(state, file, metadata)
+        assert load(file).network  # untrained, but it answers
+        dead = {key: change(value) for key, value in state.items()}
+        safetensors.torch.save_file(dead, file, metadata)
+        with pytest.raises(WeightsError, match=rf"{file.name}: .*{said}.*fetch the file again"):
+            load(file)
+
+
+def test_one_flipped_bit_that_ends_all_matching_is_noticed(tmp_path):
+    """The dustbin's exponent: every keypoint would stay unmatched."""
+    file = tmp_path / "glue.safetensors"
+    save(load_superglue().network, file, "x", "")
+    with safetensors.safe_open(str(file), "pt") as opened:
+        metadata = {k: v for k, v in opened.metadata().items() if k != "sha256"}
+    metadata["superglue_ros_format"] = "1"
+    state = safetensors.torch.load_file(file)
+    safetensors.torch.save_file(state, file, metadata)
+    assert load_superglue(file).network
+    bits = state["dustbin"].view(torch.int32) ^ (1 << 29)
+    state["dustbin"] = bits.view(torch.float32)
+    assert state["dustbin"] > 1e9
+    safetensors.torch.save_file(state, file, metadata)
+    with pytest.raises(WeightsError, match="assignments do not depend on the test input"):
+        load_superglue(file)
 
 
 @pytest.mark.parametrize(

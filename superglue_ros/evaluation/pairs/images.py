@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from superglue_ros.errors import DataError
+from superglue_ros.data import decoding
+from superglue_ros.errors import DataError, ImageError
 
 ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp"})
 
@@ -17,13 +18,14 @@ def read_grey(path: Path) -> NDArray[np.uint8]:
     """A grey (H, W) uint8 image as stored: an EXIF orientation tag is not applied.
 
     Pairs files and calibrations refer to the stored pixels. Raises :class:`DataError` naming the
-    file if it is missing or no image.
+    file if it is missing, no image, or too large (``data/decoding.py``).
     """
     if not path.is_file():
         raise DataError(f"image {path} does not exist")
-    image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
-    if image is None:
-        raise DataError(f"image {path} cannot be read: damaged, or of an unknown format")
+    try:
+        image = decoding.read(path, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
+    except ImageError as error:
+        raise DataError(str(error)) from error
     return np.asarray(image, np.uint8)
 
 

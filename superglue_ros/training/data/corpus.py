@@ -17,7 +17,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from superglue_ros.errors import DataError
+from superglue_ros.data import decoding
+from superglue_ros.errors import DataError, ImageError
 from superglue_ros.training.data.debian import licence_names, unpack_package
 
 log = logging.getLogger(__name__)
@@ -153,12 +154,15 @@ def read_manifest(folder: str | Path, split: str = "") -> list[CorpusImage]:
     return chosen
 
 
-def read_grey(path: str | Path) -> NDArray[np.uint8]:
-    """A grey image (H, W) uint8; raises :class:`DataError` where it can't be decoded."""
-    image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    if image is None:
-        raise DataError(f"{path} is not an image that can be read: remove it from the corpus")
-    return np.asarray(image, np.uint8)
+def read_grey(path: str | Path, flags: int = cv2.IMREAD_GRAYSCALE) -> NDArray[np.uint8]:
+    """A grey image (H, W) uint8; ``flags`` may ask OpenCV for a reduced one.
+
+    Raises :class:`DataError` where it can't be decoded or is too large (``data/decoding.py``).
+    """
+    try:
+        return np.asarray(decoding.read(Path(path), flags), np.uint8)
+    except ImageError as error:
+        raise DataError(f"{error}; remove it from the corpus") from error
 
 
 def split_of(sha256: str, kind: str) -> str:
@@ -172,8 +176,12 @@ def _inspect(path: Path, source: Source) -> tuple[CorpusImage, NDArray[np.bool_]
         return None
     if path.stat().st_size < 40_000 or any(word in path.name.lower() for word in _NOT_PICTURES):
         return None
-    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if image is None or image.dtype != np.uint8 or min(image.shape[:2]) < MIN_SIDE:
+    try:
+        image = decoding.read(path, cv2.IMREAD_UNCHANGED)
+    except ImageError as error:
+        log.warning("%s; it is left out", error)
+        return None
+    if image.dtype != np.uint8 or min(image.shape[:2]) < MIN_SIDE:
         return None
     if image.ndim == 3 and image.shape[2] == 4:
         if (image[..., 3] < 250).mean() > 0.02:

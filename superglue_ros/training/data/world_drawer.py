@@ -13,7 +13,7 @@ from superglue_ros.errors import DataError
 from superglue_ros.synthetic.worlds.renderer import renderer_of
 from superglue_ros.synthetic.worlds.storage import load_texture, load_world, opaque_textures
 from superglue_ros.synthetic.worlds.world import World
-from superglue_ros.training.data.corpus import MANIFEST, CorpusImage, read_manifest
+from superglue_ros.training.data.corpus import MANIFEST, CorpusImage, read_grey, read_manifest
 from superglue_ros.training.data.views import PosedViews
 from superglue_ros.training.data.world_corpus import CorpusWorld, read_worlds
 from superglue_ros.training.data.world_views import exchange_textures, world_views
@@ -97,9 +97,7 @@ def _square(image: CorpusImage, rng: np.random.Generator) -> Pixels:
     """A random square part of a photograph, decoded no larger than a texture needs."""
     shorter = min(image.width, image.height)
     reduced = cv2.IMREAD_REDUCED_GRAYSCALE_4 if shorter > 2048 else cv2.IMREAD_GRAYSCALE
-    grey = cv2.imread(image.path, reduced)
-    if grey is None:
-        raise DataError(f"{image.path} is not an image that can be read: remove it")
+    grey = read_grey(image.path, reduced)
     side = int(min(grey.shape) * rng.uniform(_MIN_CROP, 1.0))
     top = int(rng.integers(grey.shape[0] - side + 1))
     left = int(rng.integers(grey.shape[1] - side + 1))

@@ -2,8 +2,11 @@ import hashlib
 import itertools
 import json
 import os
+import resource
 import shutil
+import struct
 import subprocess
+import zlib
 from pathlib import Path
 
 import cv2
@@ -16,6 +19,7 @@ from superglue_ros.training.data.corpus import (
     Source,
     collect,
     debian_sources,
+    read_grey,
     read_manifest,
     split_of,
 )
@@ -61,6 +65,31 @@ def test_small_flat_cut_out_and_unreadable_images_are_left_out(folder, tmp_path)
     cv2.imwrite(str(folder / "wall_norm.png"), textured(9, 700, 520))
     (folder / "broken.jpg").write_bytes(os.urandom(50_000))
     assert len(collected(folder, tmp_path)) == 3
+
+
+def test_image_bombs_are_left_out_and_take_no_memory(folder, tmp_path, caplog):
+    def chunk(kind, data):
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    bomb = folder / "bomb.png"
+    header = struct.pack(">IIBBBBB", 32000, 32000, 8, 0, 0, 0, 0)
+    rows = zlib.compress(bytes(50_000_000), 9)  # as large as a photograph's file
+    end = chunk(b"IEND", b"")
+    bomb.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + end)
+    assert bomb.stat().st_size > 40_000  # smaller files are not looked at
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert len(collected(folder, tmp_path)) == 3
+    with pytest.raises(DataError, match=r"bomb\.png.*too large.*remove it from the corpus"):
+        read_grey(bomb)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 128 * 1024
+    assert "bomb.png" in caplog.text
+
+
+def test_grey_images_are_read_as_opencv_does(folder):
+    file = folder / "deep" / "0.png"
+    assert np.array_equal(read_grey(file), textured(0, 700, 520))
+    assert read_grey(str(file), cv2.IMREAD_REDUCED_GRAYSCALE_4).shape == (130, 175)
 
 
 def test_the_split_depends_on_the_content_alone():
