@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,8 @@ from matcher_process import (
     image_message,
     picture,
 )
+from safetensors import safe_open
+from safetensors.numpy import save_file
 from sensor_msgs.msg import CameraInfo, Image
 from std_srvs.srv import Trigger
 
@@ -148,6 +151,33 @@ def test_maps_outlive_the_node(configure: Callable[..., Matcher], tmp_path: Path
     assert not damaged.success  # type: ignore[attr-defined]
     assert "hall.map" in damaged.message  # type: ignore[attr-defined]
     matcher.prime()
+
+
+def test_a_nonsense_map_changes_nothing(configure: Callable[..., Matcher], tmp_path: Path) -> None:
+    """Its checksum is right: it was taken, and the next frame ended the process by a signal."""
+    matcher = configure({"maps.folder": str(tmp_path)})
+    matcher.prime()
+    file = tmp_path / "hall.map"
+    saved = call(matcher, "save_map", SaveMap, path=file.name)
+    assert saved.success, saved.message  # type: ignore[attr-defined]
+    with safe_open(file, "numpy") as opened:
+        arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        metadata = opened.metadata()
+    for change in ({"frame_id": 5}, {"id": 1.5}, {"id": -5}, {"last_frame": 2**64 - 1}):
+        entries, counters = (json.loads(metadata[name]) for name in ("keyframes", "counters"))
+        (counters if "last_frame" in change else entries[0]["id"]).update(change)
+        sha256 = map_io._digest(arrays, {"entries": entries, "counters": counters})
+        described = {"keyframes": json.dumps(entries), "counters": json.dumps(counters)}
+        save_file(arrays, file, {**metadata, **described, "sha256": sha256})
+        keyframes = matcher.peer.output("status", matcher.prime()).keyframes
+        answer = call(matcher, "load_map", LoadMap, path=file.name)
+        assert not answer.success, change  # type: ignore[attr-defined]
+        assert "hall.map is inconsistent" in answer.message  # type: ignore[attr-defined]
+        at = matcher.tick()
+        matcher.peer.send(at)
+        assert matcher.peer.output("matches", at).status == Matches.OK
+        assert matcher.peer.output("status", at).keyframes == keyframes
+        assert matcher.process.poll() is None
 
 
 def test_maps_stay_in_their_folder_and_replace_nothing_else(
