@@ -1,8 +1,8 @@
 """Hands frames from the receiving thread to the computing thread; no ROS.
 
 The synchroniser's callback only stores (:meth:`Intake.put`); one worker thread takes frames out and
-runs the networks. Jobs (services, new settings, resets) go to the same thread, in turn with the
-frames, so that only one thread uses the pipeline and neither kind starves the other. Everything
+runs the networks. Jobs go to the same thread: new settings ahead of the frames, requests in turn
+with them, so that only one thread uses the pipeline and neither kind starves the other. Everything
 that waits is bounded: frames by their bytes, sources and requests by their number.
 """
 
@@ -123,6 +123,7 @@ class Worker(Generic[T]):
         self._on_frames = on_frames
         self._intake: Intake[T] = Intake(lossless, together, size, max_bytes)
         self._jobs: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
+        self._requests: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._wake = threading.Condition()
         self._busy_since: float | None = None
         self._stopping = False
@@ -160,14 +161,14 @@ class Worker(Generic[T]):
         return dropped
 
     def submit(self, job: Callable[[], Any], *, request: bool = False) -> Future[Any]:
-        """Run ``job`` on the worker thread, in turn with the frames.
+        """Run ``job`` on the worker thread before the next frame.
 
-        A ``request`` comes from outside: where ``MAX_REQUESTS`` jobs wait the future raises
-        :class:`BusyError`.
+        A ``request`` comes from outside and takes turns with the frames: where ``MAX_REQUESTS``
+        wait the future raises :class:`BusyError`.
         """
         future: Future[Any] = Future()
         with self._wake:
-            if request and len(self._jobs) >= MAX_REQUESTS:
+            if request and len(self._requests) >= MAX_REQUESTS:
                 future.set_exception(
                     BusyError(f"{MAX_REQUESTS} requests wait already: try again later")
                 )
@@ -175,7 +176,7 @@ class Worker(Generic[T]):
             if self._stopping:
                 future.set_exception(RuntimeError("the worker has stopped"))
                 return future
-            self._jobs.append((job, future))
+            (self._requests if request else self._jobs).append((job, future))
             self._wake.notify_all()
         return future
 
@@ -194,17 +195,19 @@ class Worker(Generic[T]):
         with self._wake:
             self._stopping = True
             self._intake.clear()
-            while self._jobs:
-                self._jobs.popleft()[1].cancel()
+            for waiting in (self._jobs, self._requests):
+                while waiting:
+                    waiting.popleft()[1].cancel()
             self._wake.notify_all()
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
     def _is_idle(self) -> bool:
-        return self._busy_since is None and not self._jobs and not len(self._intake)
+        waiting = self._jobs or self._requests or len(self._intake)
+        return self._busy_since is None and not waiting
 
     def _run(self) -> None:
-        job = None
+        requested = False  # whether the turn is the frames'
         while True:
             with self._wake:
                 self._busy_since = None
@@ -213,9 +216,13 @@ class Worker(Generic[T]):
                 if self._stopping:
                     return
                 self._busy_since = time.monotonic()
-                frames_next = job is not None and len(self._intake) > 0
-                job = self._jobs.popleft() if self._jobs and not frames_next else None
+                job = None
+                if self._jobs:
+                    job = self._jobs.popleft()
+                elif self._requests and not (requested and len(self._intake)):
+                    job, requested = self._requests.popleft(), True
                 frames = [] if job else self._intake.take()
+                requested = requested and not frames
             if job is not None:
                 _execute(*job)
             elif frames:

@@ -245,3 +245,17 @@ def test_twenty_thousand_names_of_robots_leave_nothing_behind() -> None:
     while intake.take():
         pass
     assert not intake._queues
+
+
+def test_settings_go_ahead_of_frames_even_after_one_another():
+    done: list[object] = []
+    gate = threading.Event()
+    worker = Worker(lambda frames: done.extend(frames), lossless=False)
+    worker.submit(gate.wait)
+    worker.submit(lambda: done.append("first"))
+    worker.submit(lambda: done.append("second"))
+    worker.put("frame")
+    gate.set()
+    assert worker.wait_idle(10)
+    worker.stop(10)
+    assert done == ["first", "second", "frame"]
