@@ -68,7 +68,7 @@ def consensus_loss(
         probability = keypoint_probability(logits.detach().flatten(0, 1)).unflatten(0, (2, pairs))
         elected = _elect(probability, descriptors.detach(), geometry, config, exact)
     detection = torch.stack([_detector_loss(logits[s], elected, s) for s in (0, 1)]).mean()
-    description, hits = _descriptor_loss(descriptors, elected, geometry, config, exact)
+    description, hits = _descriptor_loss(descriptors, elected, config, exact)
     reprojection, moved = _reprojection_loss(logits, elected, geometry)
     loss = (
         config.detector_weight * detection + description + config.reprojection_weight * reprojection
@@ -150,16 +150,13 @@ def _elect(
     height, width = probability.shape[2:]
     pairs = probability.shape[1]
     grid = _grid(height, width, probability.device).expand(pairs, -1, -1)
-    mutual, seen = [], []
-    for side in (0, 1):
-        there, visible = geometry.warp(grid, side)
-        mutual.append(visible.unflatten(1, (height, width)))
-        if side == 0:
-            # A detection may lie a pixel aside in the other view: take the maximum around.
-            around = F.max_pool2d(probability[1], 3, 1, 1)
-            other = torch.where(visible, _at(around, there), 0.0).unflatten(1, (height, width))
-            seen.append(other)
-    joint = (probability[0] * seen[0]).sqrt()
+    there, seen_by_second = geometry.warp(grid, 0)
+    _, seen_by_first = geometry.warp(grid, 1)
+    mutual = torch.stack([seen_by_second, seen_by_first]).unflatten(2, (height, width))
+    # A detection may lie a pixel aside in the other view: take the maximum around.
+    around = F.max_pool2d(probability[1], 3, 1, 1)
+    other = torch.where(seen_by_second, _at(around, there), 0.0).unflatten(1, (height, width))
+    joint = (probability[0] * other).sqrt()
     pixels, value, maximum = detect(joint, config.points)
     first = centre_of_mass(joint, pixels)
     there, visible = geometry.warp(first, 0)
@@ -212,7 +209,7 @@ def _elect(
         places=places,
         there=there_all,
         target=target * belief * there_all,
-        mutual=torch.stack(mutual),
+        mutual=mutual,
         detections=torch.stack(detections),
         detected=torch.stack(detected),
         repeated=repeated,
@@ -262,7 +259,6 @@ def _detector_loss(logits: Tensor, elected: _Elected, side: int) -> Tensor:
 def _descriptor_loss(
     descriptors: Tensor,
     elected: _Elected,
-    geometry: PairGeometry,
     config: ConsensusConfig,
     exact: bool,
 ) -> tuple[Tensor, Tensor]:
