@@ -12,6 +12,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -45,6 +46,8 @@ _NOT_PICTURES = (
     "minimap", "preview", "screenshot", "font", "hud", "menu", "logo", "icon", "noise", "banner",
     "lena",
 )  # fmt: skip
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,21 @@ def collect(sources: Iterable[Source], folder: Path) -> list[CorpusImage]:
     return kept
 
 
+def read_list(file: Path, kind: type[Item], name: str) -> list[Item]:
+    """Dataclasses ``kind``, one JSON object per line of ``file``.
+
+    Raises OSError where it cannot be read, and :class:`DataError`, which names the line and says
+    that it is no ``name``.
+    """
+    items = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            items.append(kind(**json.loads(line)))
+        except (ValueError, TypeError) as error:
+            raise DataError(f"{file}, line {number}, is not a {name}: {error}") from error
+    return items
+
+
 def read_manifest(folder: str | Path, split: str = "") -> list[CorpusImage]:
     """The corpus in ``folder``; ``split`` is ``train``, ``test``, or empty for both.
 
@@ -133,18 +151,14 @@ def read_manifest(folder: str | Path, split: str = "") -> list[CorpusImage]:
     """
     file = Path(folder) / MANIFEST
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        listed = read_list(file, CorpusImage, "corpus image")
     except OSError as error:
         raise DataError(
             f"{file} cannot be read ({error.strerror}): collect a corpus with "
             f"'superglue-ros train corpus'"
         ) from error
     images = []
-    for number, line in enumerate(lines, 1):
-        try:
-            image = CorpusImage(**json.loads(line))
-        except (ValueError, TypeError) as error:
-            raise DataError(f"{file}, line {number}, is not a corpus image: {error}") from error
+    for image in listed:
         path = Path(image.path)
         absolute = path if path.is_absolute() else file.parent / path
         images.append(CorpusImage(**{**asdict(image), "path": str(absolute)}))

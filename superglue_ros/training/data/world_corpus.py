@@ -20,7 +20,7 @@ from superglue_ros.errors import DataError
 from superglue_ros.synthetic.worlds.archives import GameFiles, games_in
 from superglue_ros.synthetic.worlds.storage import write_world
 from superglue_ros.synthetic.worlds.world import read_shaders, read_world
-from superglue_ros.training.data.corpus import WORLDS, Source, split_of
+from superglue_ros.training.data.corpus import WORLDS, Source, read_list, split_of
 
 log = logging.getLogger(__name__)
 
@@ -94,19 +94,13 @@ def read_worlds(folder: str | Path, split: str = "") -> list[CorpusWorld]:
     """
     file = Path(folder) / FOLDER / MANIFEST
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        listed = read_list(file, CorpusWorld, "world")
     except OSError as error:
         raise DataError(
             f"the corpus {folder} has no worlds ({file}: {error.strerror}): collect them with "
             f"'superglue-ros train corpus', from packages of the kind worlds"
         ) from error
-    worlds = []
-    for number, line in enumerate(lines, 1):
-        try:
-            world = CorpusWorld(**json.loads(line))
-        except (ValueError, TypeError) as error:
-            raise DataError(f"{file}, line {number}, is not a world: {error}") from error
-        worlds.append(replace(world, path=str(file.parent / world.path)))
+    worlds = [replace(world, path=str(file.parent / world.path)) for world in listed]
     chosen = [world for world in worlds if split in ("", world.split)]
     if not chosen:
         raise DataError(f"{file} has no world of the split {split!r}: collect more games")

@@ -1,29 +1,20 @@
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
 
 from superglue_ros.errors import ConfigError, DataError
-from superglue_ros.training.data.corpus import Source, collect
 from superglue_ros.training.data.view_store import RenderedPairs, StoreRecipe, store_views
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory) -> StoreRecipe:
-    folder = tmp_path_factory.mktemp("photos")
-    rng = np.random.default_rng(0)
-    for index in range(8):
-        coarse = rng.uniform(0, 255, (60, 80)).astype(np.float32)
-        image = cv2.resize(coarse, (800, 600), interpolation=cv2.INTER_CUBIC).clip(0, 255)
-        cv2.imwrite(str(folder / f"{index}.png"), image)
-    collect([Source("own", folder, "CC0")], folder / "corpus")
+def recipe(corpus, tmp_path_factory) -> StoreRecipe:
     return StoreRecipe(
-        source="rooms", corpus=str(folder / "corpus"), output=str(folder / "views"), sets=2,
+        source="rooms", corpus=str(corpus), sets=2, output=str(tmp_path_factory.mktemp("views")),
         views=3, width=96, height=64,
     )  # fmt: skip
 
