@@ -104,7 +104,10 @@ def decompose_essential(
     essential: Array, rays_ref: Array, rays_query: Array
 ) -> tuple[Array, Array]:
     """Of the four rotations and unit translations the one with most matches in front of both."""
-    first, second, direction = cv2.decomposeEssentialMat(essential)
+    # OpenCV's singular vectors are wrong where entries are as small as 1e-146: those round to 0.
+    rounding = np.finfo(np.float64).eps * np.abs(essential).max()
+    clean = np.where(np.abs(essential) < rounding, 0.0, essential)
+    first, second, direction = cv2.decomposeEssentialMat(clean)
     candidates = [
         (np.asarray(rotation, np.float64), sign * np.asarray(direction, np.float64).ravel())
         for rotation in (first, second)
