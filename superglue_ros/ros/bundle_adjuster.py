@@ -17,7 +17,6 @@ import numpy as np
 import rclpy
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry, Path
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, PointCloud2, PointField
@@ -30,6 +29,7 @@ from superglue_ros.geometry.camera import Camera
 from superglue_ros.mapping.time_jumps import TimeJumps
 from superglue_ros.msg import Matches, RelativePose
 from superglue_ros.ros import convert, sensor_messages
+from superglue_ros.ros.ending import Ending
 from superglue_ros.ros.pair_buffer import PairBuffer
 from superglue_ros.ros.parameters import descriptor
 from superglue_ros.ros.qos import output_profile
@@ -152,23 +152,18 @@ def _cloud(header: Any, points: np.ndarray) -> PointCloud2:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node until it is interrupted (exit code 0)."""
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.ALL)
-    node = None
+    """Run the node until SIGINT or SIGTERM (exit code 0)."""
+    ending = Ending()
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = BundleAdjusterNode()
-        rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    except Exception:
-        if rclpy.ok():  # otherwise the interrupt came during a call into rcl
-            raise
-    finally:
-        ignore_further_signals()
-        if node is not None:
+        try:
+            return ending.spin(node)
+        finally:
             node.destroy_node()
-        rclpy.try_shutdown()
-    return 0
+    finally:
+        rclpy.shutdown()
+        ignore_further_signals()
 
 
 if __name__ == "__main__":

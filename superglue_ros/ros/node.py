@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import gc
 import logging
-import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -23,7 +21,6 @@ import torch
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
@@ -34,6 +31,7 @@ from superglue_ros.rig import Rig
 from superglue_ros.ros import parameters
 from superglue_ros.ros.announcer import Announcer, LogBridge
 from superglue_ros.ros.diagnostics import Counter, Counts, Health, diagnostic_array
+from superglue_ros.ros.ending import Ending
 from superglue_ros.ros.frames import FrameNumbers
 from superglue_ros.ros.inputs import Bundle, CameraInputs, PeerFeatures, PeerInput
 from superglue_ros.ros.intake import Worker
@@ -94,8 +92,7 @@ class MatcherNode(LifecycleNode):
         except SuperglueError as error:
             return self._refuse_to_configure(str(error))
         except Exception as error:
-            trace = traceback.format_exc() if self.context.ok() else ""  # else: interrupted
-            return self._refuse_to_configure(f"{error!r}\n{trace}")
+            return self._refuse_to_configure(f"{error!r}\n{traceback.format_exc()}")
         self._state = "inactive"
         return super().on_configure(state)
 
@@ -347,34 +344,20 @@ def _free_memory() -> None:
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM (exit code 0)."""
-    # rclpy's handler, which shuts the context down, then calls this one. Python's own would raise
-    # KeyboardInterrupt wherever the main thread happens to be, also while it cleans up.
-    interrupted = threading.Event()
-    signal.signal(signal.SIGINT, lambda *_: interrupted.set())
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.ALL)
-    if interrupted.is_set():
-        rclpy.shutdown()
-        return 0
-    executor = SingleThreadedExecutor()
+    ending = Ending()
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = MatcherNode()
-        executor.add_node(node)
         try:
-            if node.get_parameter("autostart").value and not interrupted.is_set():
+            if node.get_parameter("autostart").value and not ending.wished:
                 node.start()
-            if rclpy.ok():
-                executor.spin()
+            return ending.spin(node)
         finally:
             node.destroy_node()
-    except Exception:
-        if rclpy.ok():  # otherwise the interrupt came during a call into rcl, of any error
-            raise
     finally:
-        executor.shutdown()
-        rclpy.try_shutdown()
+        rclpy.shutdown()
         ignore_further_signals()
         gc.freeze()
-    return 0
 
 
 if __name__ == "__main__":

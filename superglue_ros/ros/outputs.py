@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
+from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import Image
 
@@ -25,6 +27,7 @@ TOPICS: dict[str, type] = {
     "status": MatcherStatus,
 }
 _PICTURES_KEPT = 16
+_DELIVERY_SECONDS = 1.0  # a subscriber that died without a word holds nothing up for longer
 
 
 class Outputs:
@@ -88,17 +91,15 @@ class Outputs:
         self._images.clear()
 
     def destroy(self) -> None:
-        """End the publishers."""
+        """End the publishers, once the subscribers have what was published last."""
+        deadline = time.monotonic() + _DELIVERY_SECONDS
         for publisher in self._publishers.values():
+            publisher.wait_for_all_acked(Duration(seconds=max(0.0, deadline - time.monotonic())))
             self._node.destroy_lifecycle_publisher(publisher)
         self._publishers.clear()
 
     def _publish(self, topic: str, message: Any) -> None:
-        try:
-            self._publishers[topic].publish(message)
-        except RuntimeError:
-            if self._node.context.ok():
-                raise  # otherwise the process was interrupted during a frame
+        self._publishers[topic].publish(message)
 
     def _publish_picture(self, frame: Frame, pair: FramePair) -> None:
         reference = self._images.get(pair.matches.reference)

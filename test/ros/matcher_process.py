@@ -231,10 +231,11 @@ class Matcher:
         arguments: tuple[str, ...] = (),
         namespace: str = "",
         topics: dict[str, str] | None = None,
+        program: tuple[str, ...] = ("-m", "superglue_ros.ros.start"),
     ) -> None:
         self._log = log
         self.name = f"{namespace}/matcher"
-        command = [sys.executable, "-m", "superglue_ros.ros.start", "--ros-args"]
+        command = [sys.executable, *program, "--ros-args"]
         for name, value in parameters.items():
             text = str(value).lower() if isinstance(value, bool) else str(value)
             command += ["-p", f"{name}:={text}"]

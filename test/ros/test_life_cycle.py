@@ -149,12 +149,31 @@ def test_deactivation_in_the_middle_of_matches(configure: Callable[..., Matcher]
         assert matcher.peer.output("matches", at).status == Matches.OK
 
 
-def test_interrupt_in_the_middle_of_matches(start: Callable[..., Matcher]) -> None:
-    matcher = start({"autostart": True, "intake.mode": "lossless"})
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_frame_in_work_is_published_before_the_end(
+    start: Callable[..., Matcher], tmp_path: Path, number: int
+) -> None:
+    """The context was shut down under the worker: the frame was lost, in part with a traceback."""
+    matcher = start(
+        {"autostart": True, "intake.mode": "lossless", "front_end.name": "held"},
+        program=(str(Path(__file__).parent / "held_matcher.py"), str(tmp_path)),
+    )
     matcher.prime()
-    for _ in range(20):
-        matcher.peer.send(matcher.tick(), shift=3)
-    assert matcher.stop() == 0, matcher.log
+    (tmp_path / "hold").touch()
+    in_work, waiting = matcher.tick(), matcher.tick()
+    matcher.peer.send(in_work, shift=3)
+    matcher.peer.wait((tmp_path / "held").exists, "the frame in work")
+    matcher.peer.send(waiting, shift=3)
+    for _ in range(2):  # Ctrl-C reaches a launched node twice
+        matcher.process.send_signal(number)
+    matcher.wait_for_log(f"{signal.Signals(number).name}: what is in work is finished first")
+    (tmp_path / "hold").unlink()
+    matcher.peer.output("status", in_work)
+    for topic in ("matches", "relative_pose", "features"):
+        assert len(matcher.peer.outputs(topic, in_work)) == 1, topic
+    assert matcher.process.wait(PATIENCE) == 0, matcher.log
+    assert "Traceback" not in matcher.log
+    assert not matcher.peer.outputs("features", waiting)
 
 
 def test_lossless_matches_every_frame_in_order(configure: Callable[..., Matcher]) -> None:

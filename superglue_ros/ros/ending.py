@@ -1,0 +1,65 @@
+"""Spins a node until its process is to end.
+
+rclpy's own signal handlers shut the context down at once, and a frame in work could no longer be
+published. Here a signal only ends the spinning: the context lives until the node is destroyed.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from queue import SimpleQueue
+
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.task import Future
+
+
+class Ending:
+    """The wish to end the process: SIGINT and SIGTERM, or :meth:`wish`. The first one counts.
+
+    To be made in the main thread, before ``rclpy.init`` without its signal handlers.
+    """
+
+    def __init__(self) -> None:
+        # A signal handler may interrupt any line of the main thread: this queue is reentrant.
+        self._wishes: SimpleQueue[tuple[int, str] | BaseException] = SimpleQueue()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda number, _: self.wish(0, signal.Signals(number).name))
+
+    @property
+    def wished(self) -> bool:
+        """Whether the process is to end."""
+        return not self._wishes.empty()
+
+    def wish(self, code: int, reason: str) -> None:
+        """End the process with this exit code; from any thread."""
+        self._wishes.put((code, reason))
+
+    def spin(self, node: Node) -> int:
+        """Run the callbacks of ``node`` until the process is to end; returns the exit code.
+
+        Raises what a callback raises.
+        """
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        end: Future[None] = Future()
+
+        def run() -> None:
+            try:
+                executor.spin_until_future_complete(end)
+            except BaseException as error:
+                self._wishes.put(error)
+
+        # Not in the main thread, where Python runs signal handlers: waiting in rcl holds them up.
+        thread = threading.Thread(target=run, name="executor")
+        thread.start()
+        wish = self._wishes.get()
+        if isinstance(wish, tuple):
+            node.get_logger().info(f"{wish[1]}: what is in work is finished first")
+        end.set_result(None)
+        thread.join()
+        executor.shutdown()
+        if isinstance(wish, BaseException):
+            raise wish
+        return wish[0]
