@@ -338,7 +338,7 @@ class RelativePose:
     has unit norm unless ``scale_known`` (then metres). ``covariance`` (6, 6), order x y z then
     rotation about fixed axes, reference frame; all zero = unknown, [0, 0] = -1 = no estimate.
     ``inlier_threshold_px`` and ``median_epipolar_px`` in pixels, ``median_parallax_rad`` in
-    radians.
+    radians; the medians are NaN without inliers.
     """
 
     reference: FrameId

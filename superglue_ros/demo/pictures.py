@@ -69,7 +69,8 @@ def _caption(pair: PairResult) -> list[str]:
     lines = [
         f"{len(pair.matches)} matches, {int(pair.matches.inlier.sum())} inliers, "
         f"{pair.status.name.lower().replace('_', ' ')}",
-        f"{_seconds_between(pair):.2f} s apart, parallax {pair.parallax_deg:.1f} deg",
+        f"{_seconds_between(pair):.2f} s apart"
+        + (f", parallax {pair.parallax_deg:.1f} deg" if math.isfinite(pair.parallax_deg) else ""),
     ]
     errors = (("rotation", pair.rotation_error_deg), ("direction", pair.direction_error_deg))
     known = [f"{name} error {value:.2f} deg" for name, value in errors if math.isfinite(value)]

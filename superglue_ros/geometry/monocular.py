@@ -66,7 +66,7 @@ def monocular_pose(views: Views, config: GeometryConfig) -> TwoViewGeometry:
     least = np.deg2rad(config.min_parallax_deg)
     if chosen is Model.ROTATION:
         result = _rotation_result(turn, general, views, config)
-    elif result.median_parallax_rad < least:
+    elif not result.inliers.any() or result.median_parallax_rad < least:
         # Too little parallax for a direction, but matches with some parallax are no outliers.
         result = replace(_rotation_result(turn, general, views, config), inliers=result.inliers)
     chance = views.chance_of_point if chosen is Model.ROTATION else views.chance_of_line

@@ -31,7 +31,7 @@ class TwoViewGeometry:
     :mod:`superglue_ros.geometry.covariance`; ``inliers`` (K,) bool over the given matches;
     ``threshold_px`` pixels, on the first-order distance to the model; ``median_epipolar_px``
     pixels, over the inliers, to epipolar lines (ROTATION_ONLY: to predicted points);
-    ``median_parallax_rad`` radians, over the inliers. Both are 0 where there is no pose.
+    ``median_parallax_rad`` radians, over the inliers. Both are NaN without inliers.
     """
 
     status: PoseStatus
@@ -129,8 +129,8 @@ def no_pose(
         scale_known=False,
         inliers=np.zeros(num_matches, bool),
         threshold_px=config.threshold_px,
-        median_epipolar_px=0.0,
-        median_parallax_rad=0.0,
+        median_epipolar_px=np.nan,
+        median_parallax_rad=np.nan,
     )
 
 
@@ -146,7 +146,7 @@ def pose_of(
 ) -> TwoViewGeometry:
     """A pose with the medians over its inliers' rays ``good``; ``motion`` is (R, t)."""
     rotation, translation = motion
-    error = parallax = 0.0
+    error = parallax = np.nan
     if len(good):
         parallax = float(np.median(epipolar.parallax(good.ref, good.query, rotation)))
         if np.any(translation):

@@ -222,6 +222,8 @@ def test_zero_one_and_a_hundred_thousand_keypoints(configure: Callable[..., Matc
         assert matcher.peer.output("matches", at).status == status
         pose = matcher.peer.output("relative_pose", at)
         assert pose.status in (RelativePose.FEW, RelativePose.LOST)
+        assert pose.num_inliers == 0
+        assert np.isnan([pose.median_epipolar_px, pose.median_parallax_rad]).all()
         assert len(matcher.peer.output("features", at).u) == count
     before, at = len(matcher.log), matcher.tick()
     many = np.random.default_rng(4).uniform((1, 1), (198, 148), (100_000, 2))

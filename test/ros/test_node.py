@@ -57,6 +57,8 @@ def test_matches_carry_the_known_shift(matcher: Matcher) -> None:
     assert pose.num_matches == len(matches.u_ref)
     assert pose.status in (RelativePose.PLANAR, RelativePose.ROTATION_ONLY)
     assert pose.num_inliers == sum(matches.inlier) > 40
+    assert 0 <= pose.median_epipolar_px < pose.inlier_threshold_px
+    assert np.isfinite(pose.median_parallax_rad)
     assert features.descriptor_dim == 0
 
 
