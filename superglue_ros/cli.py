@@ -17,7 +17,8 @@ from superglue_ros.errors import SuperglueError
 
 # Subcommand -> (module with add_subcommands, one line of help).
 AREAS = {
-    "demo": ("superglue_ros.demo.cli", "matches over real ROS 2, end to end, with pictures"),
+    "match": ("superglue_ros.image_pairs.cli", "match two images, a folder or a list of pairs"),
+    "demo": ("superglue_ros.demo.cli", "matches of a sequence, end to end over real ROS 2"),
     "to-bag": ("superglue_ros.demo.cli", "convert an image folder to a rosbag2 directory"),
     "train": ("superglue_ros.training.cli", "collect a corpus, train the networks, export weights"),
     "evaluate": ("superglue_ros.evaluation.cli", "the paper's tables, and rosbag replay"),

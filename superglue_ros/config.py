@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
+from superglue_ros.errors import ConfigError
 from superglue_ros.registry import ESTIMATORS, FRONT_ENDS, MATCHERS, REFINERS
-from superglue_ros.settings import setting
+from superglue_ros.settings import build, setting
 
 
 @dataclass(frozen=True)
@@ -242,3 +244,20 @@ class Config:
     matcher: MatcherConfig = field(default_factory=MatcherConfig)
     geometry: GeometryConfig = field(default_factory=GeometryConfig)
     keyframes: KeyframesConfig = field(default_factory=KeyframesConfig)
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "indoor": {"front_end": {"max_size": 640, "max_keypoints": 1024, "nms_radius": 4}},
+    "outdoor": {"front_end": {"max_size": 1600, "max_keypoints": 2048, "nms_radius": 3}},
+    "homography": {"front_end": {"max_size": 640, "max_keypoints": 512, "nms_radius": 4}},
+}
+"""Settings of the paper's experiments, where they differ from each other (appendix B); its
+threshold of 0.2 and 100 Sinkhorn iterations are the defaults. :func:`preset` gives a whole
+:class:`Config`."""
+
+
+def preset(name: str) -> Config:
+    """The settings of the paper's experiment ``name``. Raises :class:`ConfigError`."""
+    if name not in PRESETS:
+        raise ConfigError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
+    return build(Config, PRESETS[name])

@@ -88,6 +88,12 @@ class Rig:
         used = (self.front_end.precision, self.matcher.precision)
         return used[0] if used[0] == used[1] else ", ".join(used)
 
+    @property
+    def networks(self) -> str:
+        """Front-end and matcher with their weights, as the status shows them."""
+        chosen = (self.config.front_end, self.config.matcher)
+        return ", ".join(f"{c.name}{f' ({c.weights})' if c.weights else ''}" for c in chosen)
+
     def encode(self, frames: Sequence[Frame]) -> list[Encoded | SuperglueError]:
         """Features of every frame and the matcher's encoding of them, images in one batch."""
         return encode(frames, self.front_end, self.matcher, self.config)

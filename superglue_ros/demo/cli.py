@@ -29,13 +29,16 @@ def add_subcommands(subparsers: argparse._SubParsersAction) -> None:
 def _add_demo(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "demo",
-        help="matches over real ROS 2, end to end, with pictures",
+        help="matches of a sequence, end to end over real ROS 2",
         description="Play a sequence over DDS to the matcher node, record what it publishes, and "
         "compare it with the truth. Without SEQUENCE or BAG: the built-in room.",
     )
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--sequence", metavar="FOLDER", help="image folder (see docs/demo.md)")
     source.add_argument("--bag", metavar="BAG", help="rosbag2 directory, .mcap or .db3 file")
+    parser.add_argument(
+        "--no-ros", action="store_true", help="run the pipeline in this process, without DDS"
+    )
     parser.add_argument("--output", default="demo_output", metavar="FOLDER")
     parser.add_argument("--frames", type=int, metavar="N", help="only the first N frames")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only every Nth frame")
@@ -105,11 +108,12 @@ def run_demo(args: argparse.Namespace) -> int:
             args.camera_info_topic,
             args.depth_topic,
             args.ground_truth_topic,
+            grey=True,
         )
-        summary = run_bag(bag, options, console)
+        summary = run_bag(bag, options, console, ros=not args.no_ros)
     else:
         sequence = _Part(_source(args), args.frames, args.every)
-        summary = run_sequence(sequence, options, console)
+        summary = run_sequence(sequence, options, console, ros=not args.no_ros)
     return 0 if summary["pairs"] else 1
 
 

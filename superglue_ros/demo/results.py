@@ -1,22 +1,28 @@
-"""The node's output, read from the recorded bag and compared with the truth."""
+"""The output of the node, from the recorded bag, or of the pipeline, compared with the truth."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from superglue_ros.config import Config
+from superglue_ros.data.bag_sequences import BagSequence
 from superglue_ros.data.bags import BagReader
 from superglue_ros.data.message_reading import matches_from_message, pose_from_message
 from superglue_ros.data.trajectories import Trajectory
 from superglue_ros.errors import DataError
+from superglue_ros.evaluation.bag.outcomes import offline
 from superglue_ros.geometry.angle_errors import direction_error_deg, rotation_error_deg
 from superglue_ros.geometry.camera import Camera
+from superglue_ros.networks.device import resolve_device
+from superglue_ros.pipeline import Pipeline
 from superglue_ros.types import Matches, MatchStatus, PoseStatus, RelativePose
 
 MATCHES, POSE, STATUS = "/matches", "/relative_pose", "/status"
@@ -51,13 +57,26 @@ class FrameTimes:
     geometry: float
 
 
+@dataclass(frozen=True)
+class RunState:
+    """Counts at the end of a run, as in ``MatcherStatus.msg``, and what computed it."""
+
+    matched: int
+    dropped: int
+    refused: int
+    keyframes: int
+    device: str
+    precision: str
+    weights: str
+
+
 @dataclass(frozen=True, eq=False)
 class Results:
-    """The results of a run; ``last_status`` is the node's last status message."""
+    """The results of a run."""
 
     pairs: tuple[PairResult, ...]
     times: tuple[FrameTimes, ...]
-    last_status: Any
+    state: RunState
 
 
 def read_results(path: Path, trajectory: Trajectory | None, camera: Camera | None) -> Results:
@@ -90,12 +109,52 @@ def read_results(path: Path, trajectory: Trajectory | None, camera: Camera | Non
         for key in sorted(matches, key=lambda pair: (pair[1], pair[0]))
         if key in poses
     ]
-    return Results(tuple(pairs), tuple(times), last_status)
+    state = RunState(**{one.name: getattr(last_status, one.name) for one in fields(RunState)})
+    return Results(tuple(pairs), tuple(times), state)
+
+
+def pipeline_results(
+    sequence: BagSequence,
+    config: Config,
+    use_depth: bool,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Results:
+    """Run the pipeline over a sequence without ROS: the results that the node would give.
+
+    ``sequence`` must give grey images. ``progress`` is called with the number of frames done.
+    Raises :class:`DataError` where every frame is refused.
+    """
+    pipeline = Pipeline(config)
+    outcomes = []
+    for outcome in offline(sequence, pipeline, use_depth):
+        outcomes.append(outcome)
+        progress(len(outcomes))
+    good = [outcome for outcome in outcomes if not outcome.refused]
+    if not good:
+        reason = outcomes[0].refused if outcomes else "it holds no images"
+        raise DataError(f"no frame of {sequence.path} could be matched: {reason}")
+    said = (pair.said for outcome in good for pair in outcome.pairs)
+    pairs = (
+        _compare(pair.matches, pair.pose, sequence.trajectory, sequence.camera)
+        for pair in said
+        if pair is not None
+    )
+    state = RunState(
+        matched=len(good),
+        dropped=0,
+        refused=len(outcomes) - len(good),
+        keyframes=len(pipeline.keyframes),
+        device=str(resolve_device(config.device)),
+        precision=pipeline.rig.precision,
+        weights=pipeline.rig.networks,
+    )
+    times = (FrameTimes(*(1e3 * seconds for seconds in outcome.seconds)) for outcome in good)
+    return Results(tuple(pairs), tuple(times), state)
 
 
 def summarise(results: Results) -> dict[str, Any]:
     """The summary's figures: medians over pairs and frames; None if there is no data."""
-    pairs, times, status = results.pairs, results.times, results.last_status
+    pairs, times, status = results.pairs, results.times, results.state
     epipolar = [p.epipolar_px for p in pairs if p.epipolar_px is not None]
     counts = Counter(pair.status.name.lower() for pair in pairs)
     return {

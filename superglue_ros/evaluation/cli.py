@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from superglue_ros.config import PRESETS
 from superglue_ros.evaluation import commands
 from superglue_ros.evaluation.bag.trajectories import FORMATS
 from superglue_ros.evaluation.pairs.ablation import VARIANTS
@@ -141,8 +142,7 @@ def _add_pose_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--epipolar-threshold",
         type=float,
-        default=5e-4,
-        help="squared epipolar distance of a correct match (paper: 5e-4 indoors, 1e-4 outdoors)",
+        help="squared epipolar distance of a correct match (5e-4; with --preset outdoor 1e-4)",
     )
     parser.add_argument(
         "--depth",
@@ -233,6 +233,11 @@ def _add_method_options(parser: argparse.ArgumentParser, usual_keypoints: int) -
     settings.add_argument("--front-end", choices=FRONT_ENDS, help="default: as --config")
     settings.add_argument("--matcher", choices=MATCHERS, help="default: as --config")
     settings.add_argument("--config", type=Path, help="YAML of the settings (see config/)")
+    settings.add_argument(
+        "--preset",
+        choices=PRESETS,
+        help="the paper's resolution, keypoints and NMS; single options replace them",
+    )
     settings.add_argument("--superpoint", metavar="FILE", help="SuperPoint weights")
     settings.add_argument("--superglue", metavar="FILE", help="SuperGlue weights")
     settings.add_argument(

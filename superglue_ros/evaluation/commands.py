@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from superglue_ros.config import Config
+from superglue_ros.config import PRESETS, Config
 from superglue_ros.data.sequences.base import open_sequence
 from superglue_ros.data.trajectories import Trajectory, pose_from_quaternion
 from superglue_ros.errors import ConfigError
@@ -62,10 +62,14 @@ SHORTHANDS = {
 def method_spec(args: argparse.Namespace) -> MethodSpec:
     """The method of the options: --set overrides single options, which override the YAML file.
 
-    Without a file the number of keypoints is the paper's for this kind of data.
+    Without a file or a preset the number of keypoints is the paper's for this kind of data.
     """
     values: dict[str, Any] = {"front_end": {"max_keypoints": args.usual_keypoints}}
-    if args.config:
+    if args.preset:
+        if args.config:
+            raise ConfigError("--preset and --config exclude each other: add options to the preset")
+        values = PRESETS[args.preset]
+    elif args.config:
         load(args.config, Config)  # its own errors name the file
         values = read_yaml(args.config)
     values = override(values, [*shorthands(args, SHORTHANDS), *args.set])
@@ -165,7 +169,7 @@ def _evaluate_pose(args: argparse.Namespace, spec: MethodSpec) -> Results:
         estimators=estimators,
         repeats=args.repeats,
         max_size=spec.config.front_end.max_size,
-        epipolar=args.epipolar_threshold,
+        epipolar=_epipolar_threshold(args),
         reprojection_px=reprojection_px,
         confidence_threshold=spec.confidence_threshold,
         rotation_only=args.rotation_only,
@@ -180,6 +184,13 @@ def _evaluate_pose(args: argparse.Namespace, spec: MethodSpec) -> Results:
         report=partial(report_pose, protocol=protocol),
     )
     return _run(evaluation, spec, args)
+
+
+def _epipolar_threshold(args: argparse.Namespace) -> float:
+    """The one given, or the paper's (section 5.3): squared, in normalised coordinates."""
+    if args.epipolar_threshold is not None:
+        return float(args.epipolar_threshold)
+    return 1e-4 if args.preset == "outdoor" else 5e-4
 
 
 def ablation_command(args: argparse.Namespace) -> int:

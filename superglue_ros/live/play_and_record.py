@@ -139,7 +139,8 @@ def _require_ros() -> None:
     if find_spec("rclpy") is None or find_spec("superglue_ros.msg") is None:
         raise ConfigError(
             "the demonstration needs ROS 2 and this package's messages: run `make demo`, which "
-            "sets both up, or source the ROS distribution and install/setup.bash"
+            "sets both up, or source the ROS distribution and install/setup.bash; `--no-ros` runs "
+            "the pipeline alone"
         )
 
 

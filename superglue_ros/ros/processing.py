@@ -309,7 +309,7 @@ class FrameProcessor:
                 keyframes=self.keyframes,
                 device=self._device,
                 precision=self.pipelines[0].rig.precision,
-                weights=weights_names(self._settings),
+                weights=self.pipelines[0].rig.networks,
             )
         )
 
@@ -321,15 +321,6 @@ def origin(error: BaseException) -> str:
         trace = trace.tb_next
     where = "" if trace is None else f" {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
     return type(error).__name__ + where
-
-
-def weights_names(settings: Settings) -> str:
-    """Front-end and matcher with their weights, as the status shows them."""
-    front_end, matcher = settings.core.front_end, settings.core.matcher
-    return (
-        f"{front_end.name}{f' ({front_end.weights})' if front_end.weights else ''}, "
-        f"{matcher.name}{f' ({matcher.weights})' if matcher.weights else ''}"
-    )
 
 
 def images_together(config: NodeConfig) -> int:

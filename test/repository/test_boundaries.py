@@ -93,7 +93,7 @@ ORDER = [
     *("mapping", "stage_clock", "rig", "pipeline"),
     *("drawing", "back_end", "live", "ros"),
     *("training", "evaluation"),
-    *("demo", "bench", "cli"),
+    *("image_pairs", "demo", "bench", "cli"),
 ]
 
 

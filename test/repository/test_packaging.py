@@ -2,6 +2,7 @@
 
 import ast
 import configparser
+import os
 import re
 import shutil
 import subprocess
@@ -120,17 +121,21 @@ def test_the_changelog_is_one_that_catkin_tools_read():
     assert text[0] == text[2] == "^" * len(text[1])
 
 
-def test_a_wheel_has_everything(tmp_path):
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
     """From a copy, because setuptools leaves its traces in the source tree."""
-    source = tmp_path / "source"
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
     ignore = shutil.ignore_patterns(".*", "build*", "install*", "log*", "test", "*_output")
     shutil.copytree(ROOT, source, ignore=ignore)
     pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index"]
-    result = subprocess.run(
-        [*pip, "-w", tmp_path, source], capture_output=True, text=True, check=False
-    )
+    result = subprocess.run([*pip, "-w", folder, source], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    (wheel,) = tmp_path.glob("*.whl")
+    (found,) = folder.glob("*.whl")
+    return found
+
+
+def test_a_wheel_has_everything(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     expected = {
         file.relative_to(ROOT).as_posix()
@@ -140,6 +145,49 @@ def test_a_wheel_has_everything(tmp_path):
     assert expected <= set(names)
     shared = {name.split("/data/share/superglue_ros/")[-1] for name in names if "/data/" in name}
     assert {"package.xml", "config/matcher.yaml", "launch/matcher.launch.py"} <= shared
+    assert {file.relative_to(ROOT).as_posix() for file in INTERFACES} <= shared
     (entry_points,) = (name for name in names if name.endswith("entry_points.txt"))
     text = zipfile.ZipFile(wheel).read(entry_points).decode()
     assert all(f"{name} = {target}" in text for name, target in ENTRIES.items())
+
+
+NOT_THERE = {"superglue_ros.msg", "superglue_ros.srv"} | {
+    element.text
+    for tag in ("depend", "exec_depend")
+    for element in PACKAGE_XML.iter(tag)
+    if not element.text.startswith("python3-")
+}
+# The commands of a fresh environment, in one process, where nothing of ROS can be imported.
+WITHOUT_ROS = f"""
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if {{name, name.split(".")[0]}} & {NOT_THERE!r}:
+            raise ImportError("no ROS here: " + name)
+sys.meta_path.insert(0, Refuse())
+
+import pathlib
+import superglue_ros
+from superglue_ros.cli import main
+here = pathlib.Path.cwd()
+assert pathlib.Path(superglue_ros.__file__).is_relative_to(here / "site"), superglue_ros.__file__
+quick = ["--set", "front_end.name=sift", "--set", "matcher.name=ratio", "--set", "refinement=none"]
+assert main(["demo", "--no-ros", "--frames", "3", "--output", "demo", *quick]) == 0
+for name in ("summary.json", "matches_1.png", "epipolar_error_1.png", "errors_over_time.png"):
+    assert (here / "demo" / name).is_file(), name
+assert main(["match", "demo/matches_1.png", "demo/matches_1.png", *quick]) == 0
+assert (here / "match_output/matches_1.png_matches_1.png.npz").is_file()
+homography = ["evaluate", "homography", "--images", "match_output", "--pairs", "1"]
+assert main([*homography, "--output", "table", "--no-pictures", *quick]) == 0
+assert not sys.modules.keys() & {NOT_THERE!r}
+"""
+
+
+def test_an_installed_wheel_runs_without_ros(wheel, tmp_path):
+    pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--target", "site"]
+    subprocess.run([*pip, wheel], cwd=tmp_path, check=True, capture_output=True)
+    env = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    code = [sys.executable, "-c", WITHOUT_ROS]
+    result = subprocess.run(code, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "matches" in result.stdout

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from superglue_ros.config import Config
 from superglue_ros.data.bag_sequences import BagSequence
 from superglue_ros.data.bags import BagReader
 from superglue_ros.data.message_reading import matches_from_message, pose_from_message, stamp_to_ns
@@ -66,15 +65,14 @@ class FrameOutcome:
 
 
 def offline(
-    sequence: BagSequence, config: Config, use_depth: bool = False
+    sequence: BagSequence, pipeline: Pipeline, use_depth: bool = False
 ) -> Iterator[FrameOutcome]:
-    """Run the pipeline over a bag in the order of recording, without dropping frames.
+    """Run a new ``pipeline`` over a bag in the order of recording, without dropping frames.
 
     Frames are numbered from 1, as the node does. ``sequence`` must give grey images.
     """
-    pipeline = Pipeline(config)
     for number, item in enumerate(sequence, start=1):
-        frame_id = FrameId(id=number, stamp_ns=item.stamp_ns, robot=config.robot)
+        frame_id = FrameId(id=number, stamp_ns=item.stamp_ns, robot=pipeline.config.robot)
         try:
             depth = item.depth if use_depth else None
             result = pipeline.process(

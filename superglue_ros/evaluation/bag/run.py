@@ -47,6 +47,7 @@ from superglue_ros.evaluation.reports.results import (
     write_json,
     write_records,
 )
+from superglue_ros.pipeline import Pipeline
 from superglue_ros.settings import to_mapping
 
 
@@ -92,7 +93,7 @@ def run_bag(
     elif options.live:
         outcomes = _live(sequence, config, options, output)
     else:
-        frames = offline(sequence, config, options.use_depth)
+        frames = offline(sequence, Pipeline(config), options.use_depth)
         outcomes = list(track(frames, len(sequence), "matching offline"))
     if not outcomes:
         raise DataError(f"bag {sequence.path} holds no image on {sequence.topics.image}")

@@ -1,0 +1,1 @@
+"""Pairs of images from arrays or files, without a sequence: the API, its files and its command."""
