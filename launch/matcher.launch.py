@@ -1,31 +1,33 @@
 """Starts the matcher node and brings it up.
 
 ros2 launch superglue_ros matcher.launch.py image:=/camera/image_raw camera_info:=/camera/info
+ros2 launch superglue_ros matcher.launch.py depth:=/camera/aligned_depth respawn:=true ...
 ros2 launch superglue_ros matcher.launch.py stereo:=true left_image:=/stereo/left/image_rect ...
 """
 
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
-from launch.actions import DeclareLaunchArgument, EmitEvent, OpaqueFunction, RegisterEventHandler
-from launch.events import matches_action
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch_ros.actions import LifecycleNode
-from launch_ros.event_handlers import OnStateTransition
-from launch_ros.events.lifecycle import ChangeState
-from lifecycle_msgs.msg import Transition
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+from superglue_ros.ros.launching import is_on, optional_input, parameter_files, switch
 
 TOPICS = {
     "image": "Input: images; with image_transport compressed, /compressed is added to the name.",
     "camera_info": "Input: calibration of the camera.",
-    "keypoints": "Input, with inputs.keypoints: keypoints of an outside front-end.",
-    "depth": "Input, with inputs.depth: depth registered to the image.",
     "matches": "Output: correspondences with keyframes.",
     "relative_pose": "Output: pose of each frame in its keyframes.",
     "features": "Output: keypoints, and descriptors where outputs.descriptors asks for them.",
     "matches_image": "Output: picture of the matches, drawn while there is a subscriber.",
     "status": "Output: seconds and counts, after every frame.",
+}
+
+# Inputs that are off by default. true takes the topic of that name, a name takes that topic.
+OPTIONAL_INPUTS = {
+    "keypoints": "keypoints of an outside front-end",
+    "depth": "depth registered to the image, for metric scale",
 }
 
 # The topics of a rectified stereo pair have slashes in their names, launch arguments do not.
@@ -47,50 +49,36 @@ PARAMETERS = {
 }
 
 
-def bring_up(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     given = context.launch_configurations
-    # The events below bring the node up: it must not do so a second time by itself.
-    parameters: dict[str, bool | str] = {"autostart": False}
-    if given["use_sim_time"] == "true":
+    # The node brings itself up, so that one which is started again is brought up again.
+    parameters: dict[str, bool | str] = {"autostart": is_on(given["autostart"])}
+    if is_on(given["use_sim_time"]):
         parameters["use_sim_time"] = True
     parameters |= {name: given[key] for key, (name, _) in PARAMETERS.items() if given[key]}
     if given["stereo"]:
-        parameters["inputs.stereo"] = given["stereo"] == "true"
-    stereo = [(name, given[key]) for key, (name, _) in STEREO_TOPICS.items()]
+        parameters["inputs.stereo"] = is_on(given["stereo"])
+    topics = {name: given[name] for name in TOPICS}
+    for name in OPTIONAL_INPUTS:
+        wanted, topics[name] = optional_input(given[name], name)
+        if wanted is not None:
+            parameters[f"inputs.{name}"] = wanted
+    topics |= {name: given[key] for key, (name, _) in STEREO_TOPICS.items()}
+    for name in ("image", "left/image_rect", "right/image_rect"):
+        topics[f"{name}/compressed"] = f"{topics[name]}/compressed"
     node = LifecycleNode(
         package="superglue_ros",
         executable="matcher",
         name="matcher",
         namespace=given["namespace"],
         output="screen",
-        parameters=[given["params_file"], parameters],
-        remappings=[
-            *((name, given[name]) for name in TOPICS if given[name] != name),
-            *((name, topic) for name, topic in stereo if topic != name),
-            ("image/compressed", f"{given['image']}/compressed"),
-            ("left/image_rect/compressed", f"{given['left_image']}/compressed"),
-            ("right/image_rect/compressed", f"{given['right_image']}/compressed"),
-        ],
+        parameters=[*parameter_files(given["params_file"]), parameters],
+        remappings=[(name, topic) for name, topic in topics.items() if topic != name],
         arguments=["--ros-args", "--log-level", given["log_level"]],
+        respawn=is_on(given["respawn"]),
+        respawn_delay=2.0,
     )
-    if given["autostart"] == "false":
-        return [node]
-
-    def change(transition: int) -> EmitEvent:
-        matcher = matches_action(node)
-        return EmitEvent(
-            event=ChangeState(lifecycle_node_matcher=matcher, transition_id=transition)
-        )
-
-    activate = RegisterEventHandler(
-        OnStateTransition(
-            target_lifecycle_node=node,
-            start_state="configuring",
-            goal_state="inactive",
-            entities=[change(Transition.TRANSITION_ACTIVATE)],
-        )
-    )
-    return [node, activate, change(Transition.TRANSITION_CONFIGURE)]
+    return [node]
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -105,30 +93,32 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 "namespace", default_value="", description="Namespace of the node and its topics."
             ),
-            DeclareLaunchArgument(
-                "use_sim_time",
-                default_value="false",
-                choices=["true", "false"],
-                description="Follow /clock, for a bag or a simulator.",
-            ),
-            DeclareLaunchArgument(
+            switch("use_sim_time", "false", "Follow /clock, for a bag or a simulator."),
+            switch(
                 "autostart",
-                default_value="true",
-                choices=["true", "false"],
-                description="Configure and activate the node; false leaves it to ros2 lifecycle.",
+                "true",
+                "Configure and activate the node; false leaves it to ros2 lifecycle.",
             ),
+            switch("respawn", "false", "Start the node again two seconds after it died."),
             DeclareLaunchArgument(
                 "log_level",
                 default_value="info",
                 choices=["debug", "info", "warn", "error", "fatal"],
                 description="Least severity that is logged.",
             ),
-            DeclareLaunchArgument(
+            switch(
                 "stereo",
-                default_value="",
-                choices=["", "true", "false"],
-                description="Take rectified stereo pairs. Empty: as params_file says "
-                "(inputs.stereo).",
+                "",
+                "Take rectified stereo pairs. Empty: as params_file says (inputs.stereo).",
+            ),
+            *(
+                DeclareLaunchArgument(
+                    name,
+                    default_value="",
+                    description=f"Input: {text}. true, false, or its topic. "
+                    f"Empty: as params_file says (inputs.{name}).",
+                )
+                for name, text in OPTIONAL_INPUTS.items()
             ),
             *(
                 DeclareLaunchArgument(
@@ -146,6 +136,6 @@ def generate_launch_description() -> LaunchDescription:
                 DeclareLaunchArgument(key, default_value=name, description=text)
                 for key, (name, text) in STEREO_TOPICS.items()
             ),
-            OpaqueFunction(function=bring_up),
+            OpaqueFunction(function=start),
         ]
     )

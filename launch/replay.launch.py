@@ -21,6 +21,7 @@ from launch.events.process import SignalProcess
 from launch_ros.actions import Node
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+from superglue_ros.ros.launching import parameter_files
 
 RECORDED = ["/features", "/matches", "/relative_pose", "/status"]
 ARGUMENTS = {
@@ -46,7 +47,7 @@ def replay(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         executable="matcher",
         output="screen",
         parameters=[
-            *([given["params_file"]] if given["params_file"] else []),
+            *parameter_files(given["params_file"]),
             {
                 "autostart": True,
                 "use_sim_time": True,

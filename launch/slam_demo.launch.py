@@ -1,4 +1,4 @@
-"""Starts the matcher, the example back-end on its topics, and RViz where it is asked for.
+"""Starts the matcher, the example back-end on its topics, and RViz where it is installed.
 
 ros2 launch superglue_ros slam_demo.launch.py image:=/camera/image_raw camera_info:=/camera/info
 """
@@ -6,28 +6,46 @@ ros2 launch superglue_ros slam_demo.launch.py image:=/camera/image_raw camera_in
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
-from launch.conditions import IfCondition
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-from launch import LaunchDescription
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity, logging
+from superglue_ros.ros.launching import is_installed, is_on, switch
 
 # Handed on to matcher.launch.py, where they are described.
-PASSED_ON = ("image", "camera_info", "depth", "namespace", "use_sim_time")
+PASSED_ON = ("image", "camera_info", "depth", "namespace", "use_sim_time", "respawn", "params_file")
+
+
+def rviz(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    given = context.launch_configurations
+    if not is_on(given["rviz"]):
+        return []
+    if not is_installed("rviz2"):
+        logging.get_logger("slam_demo").warning(
+            "rviz2 is not installed: the nodes run without it. Install it with "
+            "`rosdep install --from-paths src --ignore-src`, or say rviz:=false"
+        )
+        return []
+    share = Path(get_package_share_directory("superglue_ros"))
+    return [
+        Node(
+            package="rviz2",
+            executable="rviz2",
+            namespace=given["namespace"],
+            arguments=["-d", str(share / "rviz" / "slam.rviz")],
+            parameters=[{"use_sim_time": is_on(given["use_sim_time"])}],
+        )
+    ]
 
 
 def generate_launch_description() -> LaunchDescription:
     share = Path(get_package_share_directory("superglue_ros"))
     passed_on = {name: LaunchConfiguration(name) for name in PASSED_ON}
-    use_sim_time = {"use_sim_time": LaunchConfiguration("use_sim_time")}
     matcher = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(str(share / "launch" / "matcher.launch.py")),
-        launch_arguments={
-            **passed_on,
-            "params_file": LaunchConfiguration("params_file"),
-        }.items(),
+        launch_arguments=passed_on.items(),
     )
     back_end = Node(
         package="superglue_ros",
@@ -35,16 +53,10 @@ def generate_launch_description() -> LaunchDescription:
         name="bundle_adjuster",
         namespace=LaunchConfiguration("namespace"),
         output="screen",
-        parameters=[use_sim_time],
+        parameters=[{"use_sim_time": LaunchConfiguration("use_sim_time")}],
         remappings=[("camera_info", LaunchConfiguration("camera_info"))],
-    )
-    rviz = Node(
-        package="rviz2",
-        executable="rviz2",
-        namespace=LaunchConfiguration("namespace"),
-        arguments=["-d", str(share / "rviz" / "slam.rviz")],
-        parameters=[use_sim_time],
-        condition=IfCondition(LaunchConfiguration("rviz")),
+        respawn=LaunchConfiguration("respawn"),
+        respawn_delay=2.0,
     )
     return LaunchDescription(
         [
@@ -54,31 +66,22 @@ def generate_launch_description() -> LaunchDescription:
             ),
             DeclareLaunchArgument(
                 "depth",
-                default_value="depth",
-                description="Input, with inputs.depth in params_file: registered depth.",
+                default_value="",
+                description="Input: registered depth. true, false, or its topic.",
             ),
             DeclareLaunchArgument(
                 "namespace", default_value="", description="Namespace of all nodes and topics."
             ),
-            DeclareLaunchArgument(
-                "use_sim_time",
-                default_value="false",
-                choices=["true", "false"],
-                description="Follow /clock, for a bag or a simulator.",
-            ),
+            switch("use_sim_time", "false", "Follow /clock, for a bag or a simulator."),
+            switch("respawn", "false", "Start a node again two seconds after it died."),
             DeclareLaunchArgument(
                 "params_file",
                 default_value=str(share / "config" / "slam.yaml"),
                 description="YAML file of the matcher's parameters, where they are no defaults.",
             ),
-            DeclareLaunchArgument(
-                "rviz",
-                default_value="true",
-                choices=["true", "false"],
-                description="Start RViz with rviz/slam.rviz.",
-            ),
+            switch("rviz", "true", "Start RViz with rviz/slam.rviz, where it is installed."),
             matcher,
             back_end,
-            rviz,
+            OpaqueFunction(function=rviz),
         ]
     )

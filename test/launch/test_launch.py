@@ -10,8 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from superglue_ros.errors import ConfigError
+
 pytest.importorskip("launch_testing", reason="launch_testing is not installed")
 pytest.importorskip("launch_ros", reason="launch_ros is not installed")
+
+from superglue_ros.ros import launching  # noqa: E402
 
 TESTS = sorted(Path(__file__).parent.glob("*.launch.py"))
 
@@ -32,3 +36,31 @@ def test_launch(file):
         check=False,
     )
     assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.parametrize(
+    "value, expected",
+    [
+        ("", (None, "depth")),
+        ("true", (True, "depth")),
+        ("True", (True, "depth")),
+        ("False", (False, "depth")),
+        ("/camera/depth", (True, "/camera/depth")),
+    ],
+)
+def test_an_input_is_a_switch_or_a_topic(value, expected):
+    assert launching.optional_input(value, "depth") == expected
+
+
+def test_a_missing_file_of_parameters_is_an_error(tmp_path):
+    assert launching.parameter_files("") == []
+    present = tmp_path / "present.yaml"
+    present.touch()
+    assert launching.parameter_files(str(present)) == [str(present)]
+    with pytest.raises(ConfigError, match="nowhere.yaml does not exist"):
+        launching.parameter_files("nowhere.yaml")
+
+
+def test_what_is_installed():
+    assert launching.is_installed("superglue_ros")
+    assert not launching.is_installed("no_such_package")
