@@ -56,7 +56,7 @@ class Ending:
         thread.start()
         wish = self._wishes.get()
         if isinstance(wish, tuple):
-            node.get_logger().info(f"{wish[1]}: what is in work is finished first")
+            node.get_logger().info(f"the process ends: {wish[1]}")
         end.set_result(None)
         thread.join()
         executor.shutdown()

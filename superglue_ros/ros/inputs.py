@@ -14,11 +14,16 @@ from rclpy.node import Node
 from rclpy.qos import qos_policy_name_from_kind
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from superglue_ros.data.message_reading import stamp_to_ns
 from superglue_ros.msg import Features as FeaturesMessage
+from superglue_ros.ros import input_warnings
+from superglue_ros.ros.input_health import InputHealth, InputState
 from superglue_ros.ros.intake import MAX_SOURCES
 from superglue_ros.ros.node_config import NodeConfig
 from superglue_ros.ros.qos import LOSSLESS_DEPTH, input_profile, overridable
+from superglue_ros.ros.stamp_gaps import StampGaps
 from superglue_ros.ros.synchroniser import Synchroniser
+from superglue_ros.ros.window import Window
 from superglue_ros.types import MAX_NAME
 
 
@@ -105,7 +110,7 @@ class PeerInput:
 
 
 class _Input:
-    """A subscription and the time of its last message; ``role`` is a field of :class:`Bundle`."""
+    """A subscription and what came over it; ``role`` is a field of :class:`Bundle`."""
 
     def __init__(self, role: str, name: str, kind: type) -> None:
         self.role = role
@@ -114,13 +119,31 @@ class _Input:
         self.topic = name
         self.subscriber: Any = None
         self.heard: float | None = None
+        self.count = 0
+        self.gaps = StampGaps()
+        self.window = Window(InputState(topic=name), time.monotonic())
         self.warned = False
+        self.warned_of_loss = False
         self.incompatible = ""  # the incompatible QoS policy that a publisher offers
 
-    def hear(self) -> None:
+    def hear(self, message: Any) -> None:
         """A message arrived."""
         self.heard = time.monotonic()
+        self.count += 1
+        self.gaps.add(stamp_to_ns(message.header.stamp))
         self.warned = False
+
+    def state(self, since: float, clock_ns: int) -> InputState:
+        """Now; it is subscribed to ``since``, and the node's clock shows ``clock_ns``."""
+        newest = self.gaps.newest_ns
+        return InputState(
+            topic=self.topic,
+            heard=self.count,
+            missing=self.gaps.missing,
+            silent_s=time.monotonic() - (self.heard or since),
+            ahead_s=(newest - clock_ns) * 1e-9 if newest is not None and clock_ns else None,
+            period_s=self.gaps.period_s,
+        )
 
 
 class CameraInputs:
@@ -148,7 +171,6 @@ class CameraInputs:
         self._started = time.monotonic()
         self._last_set = self._started
         self._never_meet_warned = False
-        self.silent: list[str] = []  # names of the inputs without messages
         lossless = config.intake.mode == "lossless"
         self._inputs = _synchronised_inputs(config)
         self._joined = len(self._inputs)  # the inputs above, which are synchronised by stamp
@@ -171,26 +193,41 @@ class CameraInputs:
         """Number of messages that were never synchronised."""
         return self._synchroniser.unsynchronised + self._before_info
 
+    @property
+    def missing(self) -> int:
+        """Number of messages that are missing between the stamps of those that came."""
+        return sum(item.gaps.missing for item in self._inputs)
+
     def destroy(self) -> None:
         """End the subscriptions."""
         for item in self._inputs:
             self._node.destroy_subscription(item.subscriber.sub)
         self._synchroniser.clear()
 
-    def warnings(self, silent_after: float) -> list[str]:
-        """New warnings, repeated only once their cause has gone. Call about once a second."""
-        now = time.monotonic()
+    def look(self, seconds: float) -> list[InputHealth]:
+        """How each input did over the last ``seconds``. Call about once a second."""
+        now, clock_ns = time.monotonic(), self._node.get_clock().now().nanoseconds
         found = []
-        self.silent = []
         for item in self._inputs:
-            since = now - (item.heard or self._started)
-            if since <= silent_after:
-                continue
-            self.silent.append(item.name)
-            if not item.warned:
-                item.warned = True
-                found.append(self._silent_warning(item, since))
-        if self.silent or self._joined < 2 or self._never_meet_warned:
+            state = item.state(self._started, clock_ns)
+            found.append(InputHealth.over(state, *item.window.look(state, now, seconds)))
+        return found
+
+    def warnings(self, healths: Sequence[InputHealth], silent_after: float) -> list[str]:
+        """New warnings about what :meth:`look` found, repeated only once their cause has gone."""
+        now = time.monotonic()
+        found, silent = [], False
+        for item, health in zip(self._inputs, healths, strict=True):
+            since = health.state.silent_s
+            if since > silent_after:
+                silent = True
+                if not item.warned:
+                    item.warned = True
+                    found.append(input_warnings.silent(self._node, item, since, self._config))
+            elif health.lossy and not item.warned_of_loss:
+                found.append(input_warnings.lossy(self._node, item, health, self._config))
+            item.warned_of_loss = health.lossy
+        if silent or self._joined < 2 or self._never_meet_warned:
             return found
         if now - self._last_set > silent_after and now - self._started > silent_after:
             self._never_meet_warned = True
@@ -216,11 +253,11 @@ class CameraInputs:
         item.subscriber.registerCallback(callback)
 
     def _heard(self, index: int, message: Any) -> None:
-        self._inputs[index].hear()
+        self._inputs[index].hear(message)
         self._synchroniser.add(index, message)
 
     def _heard_latest_info(self, item: _Input, message: CameraInfo) -> None:
-        item.hear()
+        item.hear(message)
         self._latest_infos[item.role] = message
 
     def _complete(self, messages: Sequence[Any]) -> None:
@@ -250,32 +287,9 @@ class CameraInputs:
         if item.incompatible == policy:
             return
         item.incompatible = policy
-        kind = "subscription" + "_lossless" * (self._config.intake.mode == "lossless")
         self._node.get_logger().warning(
-            f"a publisher of {item.topic} offers a {policy} that does not fit: nothing comes from "
-            f"it. Set qos_overrides.{item.topic}.{kind}.{policy} to what the publisher offers"
+            input_warnings.incompatible(item.topic, policy, self._config)
         )
-
-    def _silent_warning(self, item: _Input, since: float) -> str:
-        if not self._node.count_publishers(item.topic):
-            cause = "it has no publisher; check its name (ros2 topic list, remapping, namespace)"
-        elif item.incompatible:
-            cause = f"its publisher's {item.incompatible} does not fit"
-        else:
-            cause = "its publisher is silent"
-        text = f"no {item.name} on {item.topic} for {since:.0f} s: {cause}"
-        if item.role == "right_image":
-            text += (
-                ". No left image is matched without its right one; set inputs.stereo to false to "
-                "go on with one camera"
-            )
-        if item.kind is CameraInfo:
-            text += (
-                ". No image is matched without its calibration; set inputs.camera_info to "
-                "latest if it comes rarely"
-            )
-            text += "" if self._config.inputs.stereo else ", or to none for matches without poses"
-        return text
 
     def _never_meet_warning(self) -> str:
         stamps = ", ".join(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -18,9 +19,7 @@ from typing import Any, TypeVar
 
 import rclpy
 import torch
-from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
@@ -30,7 +29,7 @@ from superglue_ros.pipeline import Pipeline
 from superglue_ros.rig import Rig
 from superglue_ros.ros import parameters
 from superglue_ros.ros.announcer import Announcer, LogBridge
-from superglue_ros.ros.diagnostics import Counter, Counts, Health, diagnostic_array
+from superglue_ros.ros.diagnostics import Counter
 from superglue_ros.ros.ending import Ending
 from superglue_ros.ros.frames import FrameNumbers
 from superglue_ros.ros.inputs import Bundle, CameraInputs, PeerFeatures, PeerInput
@@ -39,23 +38,28 @@ from superglue_ros.ros.outputs import Outputs
 from superglue_ros.ros.processing import FrameProcessor, images_together, warm_up
 from superglue_ros.ros.services import Services
 from superglue_ros.ros.signals import ignore_further_signals
+from superglue_ros.ros.watch import Parts, Watch
 
 NODE_NAME = "matcher"
 T = TypeVar("T")
-_WATCH_SECONDS = 1.0
 _PATIENCE_SECONDS = 30.0  # to finish the current frame when the node stops
 
 
 class MatcherNode(LifecycleNode):
-    """See the module."""
+    """See the module.
 
-    def __init__(self, **kwargs: Any) -> None:
+    ``on_failure`` is called with the reason where the node cannot go on by itself, see
+    :class:`superglue_ros.ros.watch.Watch`. ``stuck``: its worker did not end when it was released.
+    """
+
+    def __init__(self, on_failure: Callable[[str], None], **kwargs: Any) -> None:
         super().__init__(NODE_NAME, **kwargs)
         self._announcer = Announcer(self.get_logger())
         self._log_bridge = LogBridge(self.get_logger())
         logging.getLogger("superglue_ros").addHandler(self._log_bridge)
         self._problems = parameters.declare(self)
         self._report_start_values()
+        self.stuck = False
         self._problem = ""
         self._state = "unconfigured"
         self._settings: parameters.Settings | None = None
@@ -66,17 +70,10 @@ class MatcherNode(LifecycleNode):
         self._peers: PeerInput | None = None
         self._numbers = FrameNumbers()
         self._counter = Counter()
-        self._counts_before = Counts()
-        self._silent: list[str] = []
-        self._lossless_warned = False
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._take_parameters)
         self._offers = Services(self, self._run_on_worker)
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        # On the steady clock: under sim time a stalled /clock is one of the things to warn about.
-        self._watch = self.create_timer(
-            _WATCH_SECONDS, self._watch_inputs, clock=Clock(clock_type=ClockType.STEADY_TIME)
-        )
+        self._watch = Watch(self, self._counter, self._parts, on_failure)
 
     def start(self) -> None:
         """Configure and activate, as a lifecycle manager would."""
@@ -100,9 +97,8 @@ class MatcherNode(LifecycleNode):
         """Reset the counters and subscribe."""
         assert self._settings is not None
         self._counter.reset()
-        self._counts_before = Counts()
+        self._watch.start()
         self._announcer.forget()
-        self._lossless_warned = False
         try:
             self._inputs = [
                 CameraInputs(
@@ -179,7 +175,8 @@ class MatcherNode(LifecycleNode):
             self._counter,
             self._announcer,
             self._numbers,
-            self._unsynchronised,
+            lambda: sum(inputs.unsynchronised for inputs in self._inputs),
+            lambda: sum(inputs.missing for inputs in self._inputs),
         )
         self._worker = Worker(
             self._processor.process,
@@ -211,17 +208,24 @@ class MatcherNode(LifecycleNode):
         if self._worker is None:
             return
         self._counter.add(dropped=self._worker.drop_waiting())
-        if not self._worker.wait_idle(_PATIENCE_SECONDS):
+        if not self._worker.wait_idle(self._patience()):
             self.get_logger().error(
-                f"the frame in hand takes more than {_PATIENCE_SECONDS:.0f} s: not waiting for it"
+                f"what is in work takes {self._worker.busy_seconds:.0f} s: not waiting for it"
             )
 
     def _release(self) -> None:
-        if self._worker is not None:
-            self._worker.stop(_PATIENCE_SECONDS)
+        if self._worker is not None and not self._worker.stop(self._patience()):
+            self.stuck = True
         if self._outputs is not None:
             self._outputs.destroy()
         self._worker = self._outputs = self._processor = self._settings = None
+
+    def _patience(self) -> float:
+        """Seconds to wait for what is in work; none if it hangs."""
+        assert self._worker is not None
+        assert self._settings is not None
+        hung_after = self._settings.node.watchdog.hung_after
+        return max(0.0, min(_PATIENCE_SECONDS, hung_after - self._worker.busy_seconds))
 
     # -- frames --------------------------------------------------------------------------------
 
@@ -282,56 +286,14 @@ class MatcherNode(LifecycleNode):
 
     # -- watching ------------------------------------------------------------------------------
 
-    def _watch_inputs(self) -> None:
-        """Once a second: warn about silent inputs, publish the diagnostics."""
-        self._silent = []
-        if self._settings is not None:
-            silent_after = self._settings.node.inputs.silent_after
-            for inputs in self._inputs:
-                for text in inputs.warnings(silent_after):
-                    self.get_logger().warning(text)
-                self._silent += inputs.silent
-            self._warn_of_long_queue(self._settings.node.intake.warn_at)
-        health = self._health()
-        robot = self._settings.core.robot if self._settings is not None else ""
-        self._diagnostics.publish(
-            diagnostic_array(
-                health, self.get_fully_qualified_name(), robot, self.get_clock().now().to_msg()
-            )
-        )
-
-    def _warn_of_long_queue(self, warn_at: int) -> None:
-        waiting = self._worker.waiting if self._worker is not None else 0
-        if waiting >= warn_at and not self._lossless_warned:
-            self._lossless_warned = True
-            self.get_logger().warning(
-                f"{waiting} images wait to be matched and keep memory: play the bag more slowly, "
-                f"or set intake.mode to latest"
-            )
-
-    def _unsynchronised(self) -> int:
-        return sum(inputs.unsynchronised for inputs in self._inputs)
-
-    def _health(self) -> Health:
-        counts, before = self._counter.snapshot(), self._counts_before
-        self._counts_before = counts
-        processor, worker, settings = self._processor, self._worker, self._settings
-        lossless = settings is not None and settings.node.intake.mode == "lossless"
-        return Health(
+    def _parts(self) -> Parts:
+        return Parts(
             state=self._state,
             problem=self._problem,
-            counts=counts,
-            since_last=counts.since(before),
-            unsynchronised=self._unsynchronised(),
-            waiting=worker.waiting if worker is not None else 0,
-            keyframes=processor.keyframes if processor is not None else 0,
-            last_refusal=processor.last_refusal if processor is not None else "",
-            seconds_per_frame=processor.last_seconds.total if processor is not None else 0.0,
-            device=processor.device if processor is not None else "",
-            silent=tuple(self._silent),
-            lossless=lossless,
-            waiting_mib=worker.waiting_bytes / 2**20 if worker is not None else 0.0,
-            busy_seconds=worker.busy_seconds if worker is not None else 0.0,
+            settings=self._settings,
+            processor=self._processor,
+            worker=self._worker,
+            inputs=self._inputs,
         )
 
 
@@ -343,21 +305,24 @@ def _free_memory() -> None:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node until SIGINT or SIGTERM (exit code 0)."""
+    """Run the node until SIGINT or SIGTERM (exit code 0), or until it fails for good (75)."""
     ending = Ending()
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
-        node = MatcherNode()
+        node = MatcherNode(lambda reason: ending.wish(os.EX_TEMPFAIL, reason))
         try:
             if node.get_parameter("autostart").value and not ending.wished:
                 node.start()
-            return ending.spin(node)
+            code = ending.spin(node)
         finally:
             node.destroy_node()
     finally:
         rclpy.shutdown()
         ignore_further_signals()
         gc.freeze()
+    if node.stuck:
+        os._exit(code)  # the end of the interpreter and of CUDA would wait for what hangs
+    return code
 
 
 if __name__ == "__main__":

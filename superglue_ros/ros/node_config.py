@@ -55,6 +55,12 @@ class InputsConfig:
     silent_after: float = setting(
         5.0, "Warn once about an input without messages for this long [s].", low=0.1, high=3600.0
     )
+    min_rate: float = setting(
+        1.0,
+        "Diagnostics warn about an input with fewer messages per second [Hz]; 0 = never.",
+        low=0.0,
+        high=1000.0,
+    )
 
 
 @dataclass(frozen=True)
@@ -112,6 +118,28 @@ class LimitsConfig:
 
 
 @dataclass(frozen=True)
+class WatchdogConfig:
+    """What the node looks for once a second."""
+
+    window: float = setting(
+        10.0, "Diagnostics tell about this much of the past [s].", low=1.0, high=3600.0
+    )
+    hung_after: float = setting(
+        20.0,
+        "A frame or request in work for longer hangs: diagnostics say ERROR [s]. More than the "
+        "first frame takes where backend is compiled and warm_up false.",
+        low=0.1,
+        high=3600.0,
+    )
+    exit_on_failure: bool = setting(
+        False,
+        "Exit with code 75 where the node cannot recover by itself: something in work hangs, or "
+        "ten frames in a row fail with an unforeseen error (a lost GPU). For a launch file that "
+        "respawns the node.",
+    )
+
+
+@dataclass(frozen=True)
 class MapsConfig:
     """Where ``~/save_map`` and ``~/load_map`` find their files."""
 
@@ -162,6 +190,7 @@ class NodeConfig:
     sync: SyncConfig = field(default_factory=SyncConfig)
     intake: IntakeConfig = field(default_factory=IntakeConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
+    watchdog: WatchdogConfig = field(default_factory=WatchdogConfig)
     maps: MapsConfig = field(default_factory=MapsConfig)
     outputs: OutputsConfig = field(default_factory=OutputsConfig)
 

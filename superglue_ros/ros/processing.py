@@ -42,7 +42,8 @@ _NO_SECONDS = StageSeconds(0.0, 0.0, 0.0)
 class FrameProcessor:
     """Processes bundles of messages. Only the worker thread may call its methods.
 
-    ``pipelines``: one for each camera. ``unsynchronised`` counts the inputs', for the status.
+    ``pipelines``: one for each camera. ``unsynchronised`` and ``missing`` count the inputs'
+    messages, for the status. ``failures``: images in a row that failed with an unforeseen error.
     """
 
     def __init__(
@@ -54,9 +55,11 @@ class FrameProcessor:
         announcer: Announcer,
         numbers: FrameNumbers,
         unsynchronised: Callable[[], int],
+        missing: Callable[[], int],
     ) -> None:
         self.pipelines = pipelines
         self.last_refusal = ""
+        self.failures = 0
         self.last_seconds = _NO_SECONDS
         self._settings = settings
         self._outputs = outputs
@@ -64,6 +67,7 @@ class FrameProcessor:
         self._announcer = announcer
         self._frames = FrameMaker(settings, numbers, announcer)
         self._unsynchronised = unsynchronised
+        self._missing = missing
         self._time_jumps: dict[int, int] = {}  # of each camera's pipeline, as last announced
         self._device = str(resolve_device(settings.core.device))
 
@@ -149,6 +153,7 @@ class FrameProcessor:
                 except Exception as error:  # every frame that was received is accounted for
                     self._refuse_for(error, frame.id, queue_seconds)
             else:
+                self.failures += not isinstance(outcome, SuperglueError)
                 self._refuse_for(outcome, frame.id, queue_seconds)
 
     def _announce_jump(self, pipeline: Pipeline, frame_id: FrameId) -> None:
@@ -256,7 +261,7 @@ class FrameProcessor:
         if result.stereo is not None:
             self._check_rows(result.stereo)
         self._outputs.publish_result(frame, result, self._settings.node.outputs.descriptors)
-        self.last_seconds = result.seconds
+        self.last_seconds, self.failures = result.seconds, 0
         self._counter.add(matched=1)
         self._publish_status(frame.id, queue_seconds, result.seconds)
 
@@ -305,6 +310,7 @@ class FrameProcessor:
                 dropped=counts.dropped,
                 refused=counts.refused,
                 unsynchronised=self._unsynchronised(),
+                missing=self._missing(),
                 resets=counts.resets,
                 keyframes=self.keyframes,
                 device=self._device,

@@ -14,12 +14,14 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
+from diagnostic_msgs.msg import DiagnosticStatus
 from matcher_process import (
     PATIENCE,
     Matcher,
     seconds,
     stamp,
 )
+from rclpy.qos import ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 
 from superglue_ros.msg import Matches
@@ -70,6 +72,12 @@ def test_autostart_namespace_remapping_and_sim_time(start: Callable[..., Matcher
     matcher.wait_for_log("geometry.treshold_px is unknown and has no effect: did you mean")
     reliability = matcher.get("qos_overrides./rig/front/image_raw.subscription.reliability")
     assert reliability.string_value == "reliable"
+    for topic, expected in (
+        ("image", ReliabilityPolicy.RELIABLE),
+        ("camera_info", ReliabilityPolicy.BEST_EFFORT),
+    ):
+        (found,) = matcher.peer.node.get_subscriptions_info_by_topic(topics[topic])
+        assert found.qos_profile.reliability == expected, topic
     # The clock goes back: the stamps of the images decide when time has jumped.
     clock = matcher.peer.publisher("/clock", Clock)
     diagnostics = matcher.peer.received["/diagnostics"]
@@ -90,7 +98,51 @@ def test_autostart_namespace_remapping_and_sim_time(start: Callable[..., Matcher
     matcher.peer.send(at - 59.8)
     assert matcher.peer.output("matches", at - 59.8).reference.id == after
     assert matcher.log.count("time jumped backwards to") == 1
+    assert matcher.set(inputs__silent_after=0.5)[0].successful
+    said = matcher.peer.wait(
+        lambda: [
+            status
+            for message in diagnostics
+            for status in message.status
+            if status.message == "nothing comes from /rig/front/image_raw, /rig/front/camera_info"
+        ],
+        "diagnostics of silent inputs",
+    )
+    assert said[0].level == DiagnosticStatus.WARN
     assert matcher.stop() == 0, matcher.log
+
+
+def test_a_lost_device_is_an_error_and_a_hanging_one_ends_the_process(
+    start: Callable[..., Matcher], tmp_path: Path
+) -> None:
+    matcher = start(
+        {"autostart": True, "front_end.name": "held"},
+        program=(str(Path(__file__).parent / "held_matcher.py"), str(tmp_path)),
+    )
+    matcher.prime()
+
+    def said(text: str) -> list[DiagnosticStatus]:
+        messages = matcher.peer.received["/diagnostics"]
+        return [status for m in messages for status in m.status if text in status.message]
+
+    (tmp_path / "break").touch()
+    for _ in range(10):
+        at = matcher.tick()
+        matcher.peer.send(at)
+        assert matcher.peer.output("matches", at).status == Matches.ERROR
+    lost = "10 frames in a row failed: unforeseen RuntimeError: the device is lost"
+    assert matcher.peer.wait(lambda: said(lost), lost)[0].level == DiagnosticStatus.ERROR
+    (tmp_path / "break").unlink()
+    at = matcher.tick()
+    matcher.peer.send(at)
+    assert matcher.peer.output("matches", at).status == Matches.OK
+
+    results = matcher.set(watchdog__hung_after=0.5, watchdog__exit_on_failure=True)
+    assert all(result.successful for result in results)
+    (tmp_path / "hold").touch()
+    matcher.peer.send(matcher.tick())
+    assert matcher.process.wait(PATIENCE) == os.EX_TEMPFAIL, matcher.log
+    assert said("does the device hang?")[0].level == DiagnosticStatus.ERROR
 
 
 def test_values_out_of_range_at_start_are_corrected_in_place(start: Callable[..., Matcher]) -> None:
@@ -166,7 +218,7 @@ def test_a_frame_in_work_is_published_before_the_end(
     matcher.peer.send(waiting, shift=3)
     for _ in range(2):  # Ctrl-C reaches a launched node twice
         matcher.process.send_signal(number)
-    matcher.wait_for_log(f"{signal.Signals(number).name}: what is in work is finished first")
+    matcher.wait_for_log(f"the process ends: {signal.Signals(number).name}")
     (tmp_path / "hold").unlink()
     matcher.peer.output("status", in_work)
     for topic in ("matches", "relative_pose", "features"):

@@ -229,13 +229,13 @@ def test_a_right_image_that_never_comes_is_named(configure: Callable[..., Matche
     line = matcher.wait_for_log("no right/image_rect on", before)
     assert "No left image is matched without its right one" in line
 
-    def stale() -> bool:
+    def said_so() -> bool:
         at = matcher.tick()
         send(matcher, pair(0, at, right__image_rect=None))
         said = [s for m in matcher.peer.received["/diagnostics"] for s in m.status]
-        return any(s.message == "nothing comes from right/image_rect" for s in said)
+        return any(s.message == "nothing comes from /right/image_rect" for s in said)
 
-    matcher.peer.wait(stale, "the diagnostics")
+    matcher.peer.wait(said_so, "the diagnostics")
     prime(matcher)
     # The left images that waited in vain are counted.
     matcher.peer.wait(

@@ -1,0 +1,80 @@
+"""What the log says about an input that gives nothing or too little, and what helps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rclpy.node import Node
+from rclpy.qos import ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo
+
+from superglue_ros.ros.input_health import InputHealth
+from superglue_ros.ros.node_config import NodeConfig
+
+_BUFFER = Path("/proc/sys/net/core/rmem_max")
+
+
+def override_key(topic: str, config: NodeConfig, policy: str) -> str:
+    """The parameter that changes a policy of an input's subscription; ``topic`` after remapping."""
+    kind = "subscription" + "_lossless" * (config.intake.mode == "lossless")
+    return f"qos_overrides.{topic}.{kind}.{policy}"
+
+
+def incompatible(topic: str, policy: str, config: NodeConfig) -> str:
+    """A publisher offers less than the subscription asks for."""
+    return (
+        f"a publisher of {topic} offers a {policy} that does not fit: nothing comes from it. Set "
+        f"{override_key(topic, config, policy)} to what the publisher offers"
+    )
+
+
+def silent(node: Node, item: Any, since: float, config: NodeConfig) -> str:
+    """An input gives nothing; ``item`` is one of :class:`superglue_ros.ros.inputs.CameraInputs`."""
+    if not node.count_publishers(item.topic):
+        cause = "it has no publisher; check its name (ros2 topic list, remapping, namespace)"
+    elif item.incompatible:
+        cause = f"its publisher's {item.incompatible} does not fit"
+    else:
+        against = _against_loss(node, item, config)
+        cause = f"its publisher is silent, or all is lost on the way. {against}"
+    text = f"no {item.name} on {item.topic} for {since:.0f} s: {cause}"
+    if item.role == "right_image":
+        text += (
+            ". No left image is matched without its right one; set inputs.stereo to false to go on "
+            "with one camera"
+        )
+    if item.kind is CameraInfo:
+        text += (
+            ". No image is matched without its calibration; set inputs.camera_info to latest if it "
+            "comes rarely"
+        )
+        text += "" if config.inputs.stereo else ", or to none for matches without poses"
+    return text
+
+
+def lossy(node: Node, item: Any, health: InputHealth, config: NodeConfig) -> str:
+    """Many messages of an input are missing."""
+    return (
+        f"{health.missing} of {health.missing + health.heard} messages of {item.topic} are missing "
+        f"in the last {health.seconds:.0f} s, by the gaps in their stamps. "
+        f"{_against_loss(node, item, config)}"
+    )
+
+
+def _against_loss(node: Node, item: Any, config: NodeConfig) -> str:
+    """Where messages may be lost, by the QoS of both sides, and the setting against it."""
+    if item.subscriber.sub.qos_profile.reliability == ReliabilityPolicy.RELIABLE:
+        return "The subscription is reliable: look for them at the publisher (ros2 topic hz)"
+    offered = {
+        info.qos_profile.reliability for info in node.get_publishers_info_by_topic(item.topic)
+    }
+    key = override_key(item.topic, config, "reliability")
+    if offered == {ReliabilityPolicy.RELIABLE}:
+        return f"Best effort loses what does not fit into buffers: start with {key} = reliable"
+    size = f" (now {_BUFFER.read_text(encoding='ascii').strip()} bytes)" if _BUFFER.exists() else ""
+    return (
+        f"Publisher and subscription are best effort: a large message is lost with any of its "
+        f"fragments. Raise net.core.rmem_max{size} and net.ipv4.ipfrag_high_thresh, send "
+        f"compressed images, or let the publisher be reliable and start with {key} = reliable"
+    )
