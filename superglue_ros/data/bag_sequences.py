@@ -20,6 +20,7 @@ from rosbags.image import ImageError as MessageError
 
 from superglue_ros.data.bags import BagReader, BagWriter, typestore
 from superglue_ros.data.decoding import MAX_PIXELS, declared_size, decode
+from superglue_ros.data.image_layout import depth_metres, pixel_rows
 from superglue_ros.data.message_reading import (
     camera_from_message,
     stamp_to_ns,
@@ -235,9 +236,11 @@ def grey_of(message: Any) -> NDArray[np.uint8]:
 
 def _decoded(message: Any, encoding: str) -> NDArray[np.uint8]:
     try:
-        if not hasattr(message, "encoding") and math.prod(declared_size(message.data)) > MAX_PIXELS:
+        if hasattr(message, "encoding"):
+            message = _without_padding(message)
+        elif math.prod(declared_size(message.data)) > MAX_PIXELS:
             raise ImageError(f"it has more than {MAX_PIXELS} pixels")
-        image = message_to_cvimage(_without_padding(message), encoding)
+        image = message_to_cvimage(message, encoding)
     except (
         ImageError,
         MessageError,
@@ -253,50 +256,24 @@ def _decoded(message: Any, encoding: str) -> NDArray[np.uint8]:
 
 def depth_of(message: Any) -> NDArray[np.float32]:
     """A depth message, 16UC1 in millimetres or 32FC1 in metres, as (H, W) float32 metres."""
-    if message.encoding not in ("16UC1", "mono16", "32FC1"):
-        raise DataError(
-            f"depth encoding {message.encoding!r} is unknown: it must be 16UC1 (mm) or 32FC1 (m)"
-        )
-    kind = np.dtype(np.float32 if message.encoding == "32FC1" else np.uint16)
-    order = kind.newbyteorder(">" if message.is_bigendian else "<")
-    data = np.frombuffer(_without_padding(message).data, order)
-    depth = data.reshape(message.height, message.width)
-    if kind == np.uint16:
-        return depth.astype(np.float32) * np.float32(0.001)
-    return depth.astype(np.float32)
+    try:
+        return depth_metres(message)
+    except ImageError as error:
+        raise DataError(f"a depth image of the bag cannot be read: {error}") from error
 
 
 def _without_padding(message: Any) -> Any:
     """The message with rows that follow each other directly, as rosbags-image reads them."""
-    if not hasattr(message, "step") or not message.height or not message.width:
+    rows = pixel_rows(message, MAX_PIXELS)
+    if message.step == rows.shape[1]:
         return message
-    data = np.frombuffer(message.data, np.uint8)
-    if len(data) < message.step * message.height:
-        raise DataError(
-            f"an image of the bag has {len(data)} bytes, but {message.height} rows of step "
-            f"{message.step} take {message.step * message.height}"
-        )
-    channels = _bytes_per_pixel(message.encoding)
-    row = message.width * channels
-    if channels == 0 or message.step == row:
-        return message
-    rows = data[: message.step * message.height].reshape(message.height, message.step)[:, :row]
     values = {name: getattr(message, name) for name in ("header", "height", "width", "encoding")}
     return type(message)(
         **values,
         is_bigendian=message.is_bigendian,
-        step=row,
+        step=rows.shape[1],
         data=np.ascontiguousarray(rows).ravel(),
     )
-
-
-def _bytes_per_pixel(encoding: str) -> int:
-    """Bytes of a pixel; 0 where the encoding is not known here, and left to the decoder."""
-    channels = {"mono": 1, "bayer": 1, "rgb": 3, "bgr": 3, "rgba": 4, "bgra": 4}
-    name = encoding.rstrip("0123456789").partition("_")[0]
-    if name in channels and encoding.endswith(("8", "16")):
-        return channels[name] * (2 if encoding.endswith("16") else 1)
-    return {"8UC1": 1, "8UC3": 3, "8UC4": 4, "16UC1": 2, "32FC1": 4}.get(encoding, 0)
 
 
 def _only(bag: BagReader, types: tuple[str, ...], what: str) -> str:

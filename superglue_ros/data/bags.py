@@ -87,12 +87,12 @@ class BagReader:
         try:
             self._reader = AnyReader([self.path], default_typestore=typestore())
             self._reader.open()
+            self.topics = {
+                name: Topic(name, info.msgtype or "", info.msgcount)
+                for name, info in self._reader.topics.items()
+            }
         except Exception as error:  # of the parsers of two formats and YAML, on any bytes
             raise DataError(f"bag {self.path} cannot be read: {_words(error)}") from error
-        self.topics = {
-            name: Topic(name, info.msgtype or "", info.msgcount)
-            for name, info in self._reader.topics.items()
-        }
 
     def __enter__(self) -> BagReader:
         return self

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from superglue_ros.errors import ImageError
 from superglue_ros.files import open_regular
 
-MAX_PIXELS = 100_000_000
+MAX_PIXELS = 50_000_000
 """Of an image in a file or bag; the node has a limit of its own (``limits.max_pixels``)."""
 MAX_BYTES = 512 << 20
 """Of an image file."""
+_PNG = b"\x89PNG\r\n\x1a\n"
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000")
 
 
@@ -34,12 +35,14 @@ def decode(data: bytes | memoryview | NDArray[np.uint8], flags: int, max_pixels:
     content = np.frombuffer(data, np.uint8)
     if not content.size:
         raise ImageError("compressed image has no data")
-    width, height = declared_size(bytes(content.data))
+    encoded = bytes(content.data)
+    width, height = declared_size(encoded)
     if width * height > max_pixels:
         raise ImageError(
             f"compressed image of {width}x{height} has more than {max_pixels} pixels: "
             f"send smaller images or raise limits.max_pixels"
         )
+    _check_png_chunks(encoded)
     try:
         image = cv2.imdecode(content, flags)
     except cv2.error as error:
@@ -58,6 +61,20 @@ def declared_size(data: bytes) -> tuple[int, int]:
         raise ImageError(f"compressed image is far too large: {error}") from error
     except Exception as error:  # a parser of many formats, on any bytes
         raise _unreadable(data) from error
+
+
+def _check_png_chunks(data: bytes) -> None:
+    """Raise :class:`ImageError` where a chunk is longer than the data.
+
+    OpenCV allocates and fills what a chunk declares: half a gibibyte for a hundred bytes.
+    """
+    if not data.startswith(_PNG):
+        return
+    place = len(_PNG)
+    while place < len(data):
+        place += 12 + int.from_bytes(data[place : place + 4], "big")  # length, type, CRC
+    if place > len(data):
+        raise _unreadable(data)
 
 
 def read(path: Path, flags: int) -> Any:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-import pickle
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -56,18 +55,20 @@ def load_checkpoint(path: Path, architecture: dict[str, Any]) -> dict[str, Any]:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+    except Exception as error:  # the unpickler raises any exception on other bytes
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(
             f"checkpoint {path} cannot be read ({reason}): start without it, or from another one"
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise WeightsError(f"{path} is no checkpoint of this trainer: give one it wrote")
-    if content["architecture"] != architecture:
+    found = content.get("architecture")
+    if found != architecture:
+        found = found if isinstance(found, dict) else {}
         changed = [
-            f"{key} is {content['architecture'].get(key)}, the recipe says {value}"
+            f"{key} is {found.get(key)}, the recipe says {value}"
             for key, value in architecture.items()
-            if content["architecture"].get(key) != value
+            if found.get(key) != value
         ]
         raise WeightsError(
             f"checkpoint {path} is of another architecture ({'; '.join(changed)}): use its recipe, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -172,12 +173,21 @@ def test_bayer_images_are_turned_into_colour() -> None:
     assert abs(int(image.mean()) - 120) <= 1
 
 
-@pytest.mark.parametrize("encoding", ["mono8", "32FC1", "16UC1"])
-def test_short_data_is_refused(encoding: str) -> None:
-    message = image_message(np.zeros((6, 8), np.uint8), encoding)
-    message.height = 9  # type: ignore[attr-defined]
-    with pytest.raises(DataError, match="has 48 bytes, but 9 rows"):
-        (depth_of if encoding != "mono8" else image_of)(message)
+@pytest.mark.parametrize(
+    ("encoding", "dtype"), [("mono8", np.uint8), ("32FC1", np.float32), ("16UC1", np.uint16)]
+)
+def test_short_data_is_refused(encoding: str, dtype: type) -> None:
+    read = image_of if encoding == "mono8" else depth_of
+    message = image_message(np.zeros((6, 8), dtype), encoding)
+    for name, value, said in (
+        ("height", 9, "but 9 rows of step"),
+        ("height", 0, "zero size: 8x0"),
+        ("width", 9, "but a row of 9 pixels"),
+    ):
+        damaged = copy.copy(message)
+        setattr(damaged, name, value)
+        with pytest.raises(DataError, match=said):
+            read(damaged)
 
 
 def test_unknown_encodings_are_refused() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -160,30 +159,3 @@ def test_arrays_keep_their_types(tmp_path: Path) -> None:
         ((_, _, message),) = reader.messages(["/x"])
     assert message.data.dtype == np.float32
     np.testing.assert_array_equal(message.data, values)
-
-
-def test_damage_anywhere_gives_every_message_or_an_error(bag: Path, tmp_path: Path) -> None:
-    """18 of 1,400 damaged bags gave errors of the libraries below, 23 fewer messages."""
-    rng = np.random.default_rng(0)
-    refused = 0
-    for number in range(150):
-        copy = tmp_path / f"copy{number}"
-        shutil.copytree(bag, copy)
-        files = sorted(copy.iterdir())
-        file = files[rng.integers(len(files))]
-        data = bytearray(file.read_bytes())
-        if number % 3:
-            for place in rng.integers(len(data), size=rng.choice([1, 3, 20])):
-                data[place] = rng.integers(256)
-        else:
-            del data[rng.integers(len(data)) :]
-        file.write_bytes(bytes(data))
-        try:
-            with BagReader(copy) as reader:
-                read = sum(1 for _ in reader.messages(["/a", "/b"]))
-        except DataError:
-            refused += 1
-        else:
-            assert read == 6
-        shutil.rmtree(copy)
-    assert refused > 20

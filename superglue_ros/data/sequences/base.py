@@ -267,6 +267,10 @@ def _read_hdf5(path: Path) -> NDArray:
         raise DataError(f"{path} needs h5py: pip install h5py") from error
     try:
         with h5py.File(path, "r") as file:
-            return np.asarray(file["depth"], np.float32)
-    except (OSError, KeyError, ValueError) as error:
+            depth = file["depth"]
+            height, width = depth.shape  # declared; it may be without any data
+            if height * width > decoding.MAX_PIXELS:
+                raise ValueError(f"it has more than {decoding.MAX_PIXELS} pixels")
+            return np.asarray(depth, np.float32)
+    except Exception as error:  # a parser of a foreign format, on any bytes
         raise DataError(f"{path} cannot be read as depth: {error}") from error

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from superglue_ros.data.object_arrays import load_object_arrays
+from superglue_ros.data.arrays import load_arrays
 from superglue_ros.data.sequences.base import FolderSequence, Row
 from superglue_ros.data.trajectories import Trajectory
 from superglue_ros.errors import DataError
@@ -29,7 +29,7 @@ class MegaDepthLayout:
     def open(self, path: Path, depth_unit_m: float | None, root: Path | None) -> FolderSequence:
         """See :class:`~superglue_ros.data.sequences.base.Layout`."""
         start = root or path.parent.parent
-        arrays = load_object_arrays(path)
+        arrays = load_arrays(path, _COLUMNS, objects=True)
         missing = [name for name in _COLUMNS if name not in arrays]
         if missing:
             raise DataError(f"{path} is no MegaDepth scene file: it has no {', '.join(missing)}")

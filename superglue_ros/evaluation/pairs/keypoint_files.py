@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from superglue_ros.data.arrays import load_arrays
 from superglue_ros.errors import DataError
 from superglue_ros.frontends.base import FrontEnd, GreyImage
 from superglue_ros.types import Features
@@ -66,10 +67,9 @@ def read_keypoints(folder: Path, name: str) -> KeypointFile:
         raise DataError(f"no keypoints for image {name}: neither {candidates[0]} nor .txt, .csv")
     try:
         if file.suffix == ".npz":
-            with np.load(file, allow_pickle=False) as arrays:
-                content = {key: arrays[key] for key in arrays.files}
+            content = load_arrays(file)
             points = content["keypoints"].reshape(-1, 2).astype(np.float32)
-            scores = content.get("scores", np.ones(len(points))).astype(np.float32)
+            scores = np.asarray(content.get("scores", np.ones(len(points))), np.float32)
             descriptors = content.get("descriptors")
             if descriptors is not None:
                 descriptors = descriptors.astype(np.float32)
@@ -80,7 +80,7 @@ def read_keypoints(folder: Path, name: str) -> KeypointFile:
         if rows.size and rows.shape[1] not in (2, 3):
             raise ValueError("give x y or x y score per line")
         points = rows[:, :2].reshape(-1, 2)
-        scores = rows[:, 2] if rows.size and rows.shape[1] == 3 else np.ones(len(points))
-        return KeypointFile(points, np.asarray(scores, np.float32), None, "")
-    except (KeyError, ValueError, OSError) as error:
+        given = rows[:, 2] if rows.size and rows.shape[1] == 3 else np.ones(len(points))
+        return KeypointFile(points, np.asarray(given, np.float32), None, "")
+    except (KeyError, ValueError, TypeError, OSError) as error:
         raise DataError(f"{file} cannot be read as keypoints: {error}") from error

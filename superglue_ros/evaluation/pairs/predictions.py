@@ -18,7 +18,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from superglue_ros.errors import DataError, ImageError
+from superglue_ros.data.arrays import load_arrays
+from superglue_ros.errors import DataError, ImageError, SuperglueError
 from superglue_ros.types import Correspondences, Features
 
 GreyImage = NDArray[np.uint8]
@@ -154,20 +155,20 @@ class PredictionStore:
         """The stored prediction of pair ``index``; None if it is missing or damaged."""
         file = self._file(index)
         try:
-            with np.load(file, allow_pickle=False) as a:
-                width0, height0, width1, height1 = (int(v) for v in a["sizes"])
-                return Prediction(
-                    keypoints0=a["keypoints0"],
-                    keypoints1=a["keypoints1"],
-                    matches=a["matches"],
-                    confidence=a["confidence"],
-                    seconds=a["seconds"],
-                    size0=(width0, height0),
-                    size1=(width1, height1),
-                    refined1=a["refined1"] if "refined1" in a.files else None,
-                    mutual=a["mutual"] if "mutual" in a.files else None,
-                )
-        except (OSError, KeyError, ValueError, EOFError):
+            a = load_arrays(file)
+            width0, height0, width1, height1 = (int(v) for v in a["sizes"])
+            return Prediction(
+                keypoints0=a["keypoints0"],
+                keypoints1=a["keypoints1"],
+                matches=a["matches"],
+                confidence=a["confidence"],
+                seconds=a["seconds"],
+                size0=(width0, height0),
+                size1=(width1, height1),
+                refined1=a.get("refined1"),
+                mutual=a.get("mutual"),
+            )
+        except (DataError, KeyError, ValueError, TypeError, OverflowError):
             return None
 
     def put(self, index: int, prediction: Prediction) -> None:
@@ -278,16 +279,16 @@ class FeatureCache:
         name = hashlib.sha256(shape + np.ascontiguousarray(image).tobytes()).hexdigest()
         file = self._folder / f"{name[:32]}.npz"
         try:
-            with np.load(file, allow_pickle=False) as a:
-                return Features(
-                    keypoints=a["keypoints"],
-                    scores=a["scores"],
-                    width=image.shape[1],
-                    height=image.shape[0],
-                    detector=str(a["detector"]),
-                    descriptors=a["descriptors"],
-                )
-        except (OSError, KeyError, ValueError, EOFError):
+            a = load_arrays(file)
+            return Features(
+                keypoints=a["keypoints"],
+                scores=a["scores"],
+                width=image.shape[1],
+                height=image.shape[0],
+                detector=str(a["detector"]),
+                descriptors=a["descriptors"],
+            )
+        except (SuperglueError, KeyError, ValueError, TypeError):
             pass
         features = make()
         temporary = file.with_suffix(".part")

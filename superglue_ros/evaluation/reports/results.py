@@ -134,7 +134,7 @@ class Results:
         """A numeric column of the records; raises :class:`DataError` where it is missing."""
         try:
             return np.array([float(row[name]) for row in self.records], np.float64)
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, TypeError) as error:  # None where a row is short
             raise DataError(
                 f"{self.folder / 'records.csv'} has no numeric column {name}"
             ) from error
@@ -147,15 +147,15 @@ class Results:
         file = self.folder / f"{ESTIMATES}.csv"
         if not file.is_file():
             return self.column(name)[:, None]
-        values: dict[str, list[float]] = {row["index"]: [] for row in self.records}
         try:
+            values: dict[str, list[float]] = {row["index"]: [] for row in self.records}
             with file.open(newline="", encoding="utf-8") as opened:
                 rows = list(csv.DictReader(opened))
             for row in rows:
                 if row["estimator"] == rows[0]["estimator"]:
                     values[row["index"]].append(float(row[name]))
             out = np.array(list(values.values()), np.float64)
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, TypeError, csv.Error) as error:
             raise DataError(f"{file} does not fit records.csv: run evaluate again") from error
         return out
 
@@ -171,6 +171,8 @@ def read_results(folder: Path) -> Results:
         raise DataError(
             f"{folder} is no finished result folder (no {error.filename}): run evaluate first"
         ) from error
-    except ValueError as error:
+    except (ValueError, csv.Error) as error:
         raise DataError(f"{folder} is damaged: {error}") from error
+    if not isinstance(config, dict) or not isinstance(summary, dict):
+        raise DataError(f"{folder} is damaged: config.json and summary.json must hold mappings")
     return Results(folder, config, summary, records)

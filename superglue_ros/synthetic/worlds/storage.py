@@ -7,7 +7,6 @@ picture, with its opacity in ``textures/KEY.png`` where it is cut out. KEY is th
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -17,6 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from superglue_ros.data.arrays import load_arrays
 from superglue_ros.errors import DataError
 from superglue_ros.synthetic.worlds.free_space import FreeSpace
 from superglue_ros.synthetic.worlds.world import Mesh, World
@@ -52,8 +52,7 @@ def load_world(path: str | Path) -> World:
     """The world of a file of :func:`write_world`. Raises :class:`DataError` where it is damaged."""
     path = Path(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = load_arrays(path)
         lights, start = [], 0
         for length in arrays["light_lengths"]:
             lights.append(_decode(arrays["lights"][start : start + length], path))
@@ -68,9 +67,7 @@ def load_world(path: str | Path) -> World:
             ),
             missing=tuple(arrays["missing"].tolist()),
         )
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        if isinstance(error, DataError):
-            raise
+    except (DataError, KeyError, ValueError, TypeError, OverflowError) as error:
         raise DataError(
             f"{path} is no world that can be read ({error}): collect the corpus again"
         ) from error

@@ -163,7 +163,7 @@ def read_cache(folder: str | Path, limit: int | None = None) -> tuple[list[Shard
                     raise DataError(f"{path} is no shard of cached features: make it again")
                 shards.append(Shard(**{key: file.get_tensor(key) for key in file.keys()}))  # noqa: SIM118
                 kinds.add(metadata["detector"])
-        except (safetensors.SafetensorError, OSError, TypeError) as error:
+        except (safetensors.SafetensorError, OSError, TypeError, KeyError) as error:
             raise DataError(f"{path} cannot be read ({error}): make the cache again") from error
     if len(kinds) > 1:
         raise DataError(

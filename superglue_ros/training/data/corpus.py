@@ -135,7 +135,11 @@ def read_list(file: Path, kind: type[Item], name: str) -> list[Item]:
     that it is no ``name``.
     """
     items = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} is no list of text lines: {error}") from error
+    for number, line in enumerate(lines, 1):
         try:
             items.append(kind(**json.loads(line)))
         except (ValueError, TypeError) as error:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import io
 import multiprocessing
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from superglue_ros.data.arrays import load_arrays
 from superglue_ros.errors import ConfigError, DataError
 from superglue_ros.settings import setting
 from superglue_ros.synthetic.photometric import PhotometricRecipe
@@ -172,7 +172,7 @@ class RenderedPairs:
 
 def _read(path: Path) -> tuple[np.ndarray, ...]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return tuple(file[name] for name in _FIELDS)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        arrays = load_arrays(path, _FIELDS)
+        return tuple(arrays[name] for name in _FIELDS)
+    except (DataError, KeyError) as error:
         raise DataError(f"{path} is no view set ({error}): delete it and make it again") from error

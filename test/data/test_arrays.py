@@ -1,4 +1,4 @@
-"""Archives of object arrays are read, and nothing in them is run."""
+"""Archives of arrays are read within bounds, and nothing in them is run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from superglue_ros.data.object_arrays import load_object_arrays
+from superglue_ros.data.arrays import load_arrays
 from superglue_ros.errors import DataError
 
 
@@ -21,7 +21,7 @@ def test_paths_matrices_and_none_come_back(tmp_path: Path) -> None:
     matrices[:] = [np.arange(9.0).reshape(3, 3), None]
     plain = np.arange(6, dtype=np.int16).reshape(2, 3, order="F")
     np.savez(tmp_path / "s.npz", paths=paths, matrices=matrices, plain=plain, number=np.float32(3))
-    found = load_object_arrays(tmp_path / "s.npz")
+    found = load_arrays(tmp_path / "s.npz", objects=True)
     assert found["paths"].tolist() == paths.tolist()
     np.testing.assert_array_equal(found["matrices"][0], matrices[0])
     assert found["matrices"][1] is None
@@ -43,7 +43,7 @@ def test_a_file_that_wants_to_run_something_is_refused_and_runs_nothing(tmp_path
     trace = tmp_path / "executed"
     np.savez(tmp_path / "bad.npz", paths=np.array([Malice(trace)], object))
     with pytest.raises(DataError, match=r"bad\.npz.*it asks for posix\.mkdir"):
-        load_object_arrays(tmp_path / "bad.npz")
+        load_arrays(tmp_path / "bad.npz", objects=True)
     assert not trace.exists()
     np.load(tmp_path / "bad.npz", allow_pickle=True)["paths"]
     assert trace.exists()  # the file is as dangerous as it is meant to be
@@ -55,7 +55,7 @@ def test_damaged_archives_are_refused(tmp_path: Path, cut: int) -> None:
     content = (tmp_path / "a.npz").read_bytes()
     (tmp_path / "a.npz").write_bytes(content[:cut])
     with pytest.raises(DataError, match="cannot be read as a NumPy archive"):
-        load_object_arrays(tmp_path / "a.npz")
+        load_arrays(tmp_path / "a.npz", objects=True)
 
 
 def test_an_object_that_is_no_array_is_refused(tmp_path: Path) -> None:
@@ -66,4 +66,4 @@ def test_an_object_that_is_no_array_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
         archive.writestr("x.npy", file.getvalue() + pickle.dumps("text"))
     with pytest.raises(DataError, match="no array"):
-        load_object_arrays(tmp_path / "a.npz")
+        load_arrays(tmp_path / "a.npz", objects=True)
