@@ -5,7 +5,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint bench clean
+.PHONY: help setup build demo test lint bench fuzz clean
 
 RUN := scripts/run
 
@@ -33,5 +33,8 @@ lint: setup ## ruff, mypy and shellcheck
 bench: build ## Time and memory against public implementations, into bench_output/: ARGS="..."
 	@$(RUN) superglue-ros bench $(ARGS)
 
+fuzz: build ## Hostile messages, files and frames, counted: ARGS="--minutes 10"
+	@PYTHONPATH=test/ros $(RUN) python test/campaign/fuzz.py $(ARGS)
+
 clean: ## Remove everything that the other targets made
-	rm -rf .venv .venv-* build build-* install install-* log log-* demo_output bench_output .cache
+	rm -rf .venv .venv-* build build-* install install-* log log-* demo_output bench_output fuzz_output .cache

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import signal
+import sys
+from pathlib import Path
+
+# Modules that tests share: the matcher's process, and the campaign against it.
+sys.path[:0] = [str(Path(__file__).parent / room) for room in ("ros", "campaign")]
 
 
 def pytest_configure() -> None:

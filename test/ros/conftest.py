@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 import random
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))  # for matcher_process, which tests import too
 
 if TYPE_CHECKING:
     from matcher_process import Matcher
