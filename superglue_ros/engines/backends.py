@@ -13,7 +13,9 @@ import torch
 from superglue_ros.config import Config
 from superglue_ros.engines.compiled import CompiledSuperGlueEngine, CompiledSuperPointEngine
 from superglue_ros.engines.onnx_runtime import OnnxSuperGlueEngine, OnnxSuperPointEngine
+from superglue_ros.engines.plain import torch_engine
 from superglue_ros.engines.precision import (
+    MatchesSets,
     Outcome,
     detection_outcome,
     difference,
@@ -21,7 +23,6 @@ from superglue_ros.engines.precision import (
     superglue_dtype,
     superpoint_dtype,
 )
-from superglue_ros.engines.superglue import SuperGlueEngine
 from superglue_ros.engines.superpoint import SuperPointEngine
 from superglue_ros.errors import ConfigError, WeightsError
 from superglue_ros.networks.weights import LoadedSuperGlue, LoadedSuperPoint
@@ -34,7 +35,7 @@ Onnx = TypeVar("Onnx", OnnxSuperGlueEngine, OnnxSuperPointEngine)
 
 def superglue_engine(
     loaded: LoadedSuperGlue, config: Config, device: torch.device
-) -> SuperGlueEngine | OnnxSuperGlueEngine:
+) -> MatchesSets:
     """The matcher's engine for ``config.backend``.
 
     Raises :class:`WeightsError` if the exported graph is missing or was made from other weights.
@@ -43,7 +44,7 @@ def superglue_engine(
     dtype = superglue_dtype(network, config.precision, device)
     if config.backend == "compiled":
         return CompiledSuperGlueEngine(network, device, dtype, config.front_end.max_keypoints)
-    own = SuperGlueEngine(network, device, dtype)
+    own = torch_engine(network, device, dtype)
     return _choose(
         config,
         "superglue.onnx",

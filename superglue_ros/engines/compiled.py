@@ -26,6 +26,11 @@ from superglue_ros.networks.superpoint import SuperPoint
 log = logging.getLogger(__name__)
 
 SMALLEST_BUCKET = 128
+_COMPILED = (
+    *("sinusoids", "temperature", "separate_dustbins", "learned_iterations", "hierarchy"),
+    "uncertainty",
+)
+"""Options of a network that act outside of the compiled layers."""
 
 
 def buckets(max_keypoints: int) -> tuple[int, ...]:
@@ -40,7 +45,8 @@ class CompiledSuperGlueEngine(SuperGlueEngine):
     """:class:`SuperGlueEngine` whose layers run as one compiled graph per bucket, pair by pair.
 
     Sets of more than ``max_keypoints`` (as external keypoints may be) run uncompiled.
-    Raises :class:`ConfigError` where torch cannot compile here, e.g. without a C++ compiler.
+    Raises :class:`ConfigError` where torch cannot compile here, e.g. without a C++ compiler, and
+    for a network with other attention than the paper's.
     """
 
     def __init__(
@@ -50,27 +56,33 @@ class CompiledSuperGlueEngine(SuperGlueEngine):
         dtype: torch.dtype = torch.float32,
         max_keypoints: int = 1024,
     ) -> None:
+        unknown = [name for name in network.config.options() if name not in _COMPILED]
+        if unknown:
+            raise ConfigError(
+                f"backend compiled does not have the network's {', '.join(unknown)}: set backend "
+                f"to torch"
+            )
         super().__init__(network, device, dtype)
         self.buckets = buckets(max_keypoints)
-        self._compiled = _compile(self._padded_scores, device)
+        self._compiled = _compile(self._padded_descriptors, device)
         for bucket in self.buckets:
             tokens = torch.zeros(bucket, self.width, device=device)
             _record(f"SuperGlue, {bucket} keypoints", partial(self._run_once, tokens))
 
     def _run_once(self, tokens: Tensor) -> None:
-        for _ in self.scores([tokens], [tokens]):
+        for _ in self.descriptors([tokens], [tokens]):
             pass
 
     @torch.inference_mode()
-    def scores(
+    def descriptors(
         self, references: Sequence[Tensor], queries: Sequence[Tensor]
-    ) -> Iterator[tuple[int, Tensor]]:
-        """See :meth:`SuperGlueEngine.scores`; sizes in between are padded to the next bucket."""
+    ) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """See :meth:`SuperGlueEngine.descriptors`; sizes are padded to the next bucket."""
         for k, (reference, query) in enumerate(zip(references, queries, strict=True)):
             longest = max(len(reference), len(query))
             bucket = next((size for size in self.buckets if size >= longest), 0)
             if not bucket:
-                ((_, scores),) = super().scores([reference], [query])
+                ((_, a, b),) = super().descriptors([reference], [query])
             else:
                 x = torch.zeros(2, bucket, self.width, device=self.device)
                 mask = torch.zeros(2, bucket, dtype=torch.bool, device=self.device)
@@ -78,15 +90,15 @@ class CompiledSuperGlueEngine(SuperGlueEngine):
                     x[side, : len(tokens)] = tokens
                     mask[side, : len(tokens)] = True
                 # A graph's output is overwritten by its next replay.
-                scores = self._compiled(x, mask)[:, : len(reference), : len(query)].clone()
-            yield k, scores
+                found = self._compiled(x, mask)
+                a, b = found[:1, : len(reference)].clone(), found[1:, : len(query)].clone()
+            yield k, a, b
 
-    def _padded_scores(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Tokens (2, B, D) of a pair and which are keypoints (2, B), to scores (1, B, B)."""
+    def _padded_descriptors(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Tokens (2, B, D) of a pair, which are keypoints (2, B), to descriptors (2, B, D)."""
         for layer in self._layers[self._shared :]:
             x = self._update(layer, x, mask)
-        a, b = torch.addmm(self._final_bias, x.flatten(0, 1), self._final).unflatten(0, (2, -1))
-        return (a @ b.T)[None]
+        return torch.addmm(self._final_bias, x.flatten(0, 1), self._final).unflatten(0, (2, -1))
 
     def _update(self, layer: Layer, x: Tensor, mask: Tensor) -> Tensor:
         """One attentional propagation (eq. 3-5) of a padded pair."""

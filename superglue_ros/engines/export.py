@@ -20,6 +20,9 @@ from superglue_ros.networks.sinkhorn import unrolled_sinkhorn
 from superglue_ros.networks.superglue import SuperGlue
 from superglue_ros.networks.superpoint import SuperPoint, keypoint_probability
 
+_EXPORTED = ("sinusoids", "temperature", "separate_dustbins")
+"""Options of a network that its graph has."""
+
 
 class SuperPointMaps(nn.Module):
     """Images (B, 1, H, W) to keypoint probability (B, H, W) and descriptors (B, D, H/8, W/8)."""
@@ -60,11 +63,11 @@ class SuperGlueAssignment(nn.Module):
         x0 = network.encode(keypoints0, scores0, descriptors0, size0)
         x1 = network.encode(keypoints1, scores1, descriptors1, size1)
         for i, layer in enumerate(network.gnn):
-            if network.config.cross_attention and i % 2 == 1:
+            if network.is_cross(i):
                 x0, x1 = _update(layer, x0, x1, mask1), _update(layer, x1, x0, mask0)
             else:
                 x0, x1 = _update(layer, x0, x0, mask0), _update(layer, x1, x1, mask1)
-        scores = network.final(x0) @ network.final(x1).transpose(1, 2) / network.config.width**0.5
+        scores = network.final(x0) @ network.final(x1).transpose(1, 2) / network.temperature
         return unrolled_sinkhorn(scores, network.dustbin, self.iterations, mask0, mask1)
 
 
@@ -96,8 +99,15 @@ def export_superpoint(network: SuperPoint, kind: str, path: Path) -> None:
 def export_superglue(network: SuperGlue, kind: str, path: Path, iterations: int = 100) -> None:
     """Write the features of P pairs to ``log_assignment``; raises :class:`ConfigError`.
 
-    The metadata says the ``kind`` of descriptors and the number of Sinkhorn iterations.
+    The metadata says the ``kind`` of descriptors and the number of Sinkhorn iterations. A network
+    with options that the graph does not have is refused.
     """
+    unknown = [name for name in network.config.options() if name not in _EXPORTED]
+    if unknown:
+        raise ConfigError(
+            f"the exported graph does not have the network's {', '.join(unknown)}: run it with "
+            f"backend torch"
+        )
     pairs = Dim("pairs")
     inputs: dict[str, Tensor] = {}
     shapes: dict[str, dict[int, Dim]] = {}

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from superglue_ros.engines.superglue import SuperGlueEngine
+from superglue_ros.engines.plain import torch_engine
 from superglue_ros.engines.superpoint import SuperPointEngine
 from superglue_ros.networks.superglue import SuperGlue
 from superglue_ros.networks.superpoint import SuperPoint, detect_keypoints
@@ -70,7 +70,7 @@ def superglue_dtype(network: SuperGlue, precision: str, device: torch.device) ->
     """The arithmetic for ``network`` that ``precision`` asks for, or float32 where refused."""
 
     def run(dtype: torch.dtype) -> Outcome:
-        engine = SuperGlueEngine(network, device, dtype)
+        engine = torch_engine(network, device, dtype)
         return matching_outcome(engine, network.config.descriptor_dim)
 
     return _choose("SuperGlue", precision, device, run)

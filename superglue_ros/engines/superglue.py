@@ -6,17 +6,21 @@ Folded into the weights once, in float64, without changing the result:
 - the merge of the heads (eq. 5) into the part of the message MLP that reads it;
 - query, key, value and the MLP's part that reads the token itself into one matrix product;
 - the bias of the values (attention weights sum to one) and of the MLP's output into later biases;
-- 1/sqrt(D) of eq. 7 into the final projection.
+- 1/sqrt(D) of eq. 7, or the learned temperature, into the final projection.
 
 A keyframe's share, its keypoint encoding and the self-attention layers before the first
 cross-attention, is computed once by ``prepare``. A window of keyframes goes through the layers as
 one packed matrix of tokens without padding, whatever the sizes of the sets; sets of equal size
 share an attention call. The large buffers are kept between calls, so an engine serves one thread at
 a time.
+
+Networks whose messages depend on more than query, key and value run in
+:class:`~superglue_ros.engines.plain.PlainSuperGlueEngine` instead.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,8 +29,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from superglue_ros.errors import ConfigError
+from superglue_ros.networks.attention import attention_weights, top_k_attention
+from superglue_ros.networks.matching import Matching
+from superglue_ros.networks.position_encoding import normalise_keypoints, position_features
 from superglue_ros.networks.sinkhorn import sinkhorn
-from superglue_ros.networks.superglue import AttentionalPropagation, SuperGlue, normalise_keypoints
+from superglue_ros.networks.superglue import AttentionalPropagation, SuperGlue
 
 _CPU_TOKENS = 4096  # packed together; larger batches exceed the caches and cost more per token
 
@@ -69,12 +77,19 @@ class SuperGlueEngine:
     """Fast inference of one trained network.
 
     ``dtype`` is that of the layers' products and attention; residual stream, final scores and
-    optimal transport are float32 always.
+    optimal transport are float32 always. Raises :class:`ConfigError` for a network whose messages
+    depend on more than query, key and value.
     """
 
     def __init__(
         self, network: SuperGlue, device: torch.device, dtype: torch.dtype = torch.float32
     ) -> None:
+        if network.config.reads_pairs:
+            raise ConfigError(
+                f"this engine does not have the network's {', '.join(network.config.options())}: "
+                f"take PlainSuperGlueEngine"
+            )
+        self.config = network.config
         self.width = network.config.width
         self.device = device
         self.dtype = dtype
@@ -90,11 +105,11 @@ class SuperGlueEngine:
                 for weight, bias in _fold_batch_norm(network.encoder or ())
             ]
             self._layers, offset = self._fold_layers(network)
-            scale = self.width**-0.25
+            scale = float(network.temperature) ** -0.5
             weight, bias = _parameters(network.final)
             self._final = (scale * weight.T).float().to(device)
             self._final_bias = (scale * (bias + weight @ offset)).float().to(device)
-            self._dustbin = network.dustbin.detach().float().to(device)
+            self._matching = inference_matching(network, device)
         crossings = [i for i, layer in enumerate(self._layers) if layer.cross]
         self._shared = crossings[0] if crossings else len(self._layers)
 
@@ -104,8 +119,7 @@ class SuperGlueEngine:
         layers = []
         for i, module in enumerate(network.gnn):
             assert isinstance(module, AttentionalPropagation)
-            cross = network.config.cross_attention and i % 2 == 1
-            layer, bias = self._fold_layer(module, cross, offset)
+            layer, bias = self._fold_layer(module, network.is_cross(i), offset)
             layers.append(layer)
             offset = offset + bias
         return layers, offset
@@ -152,7 +166,7 @@ class SuperGlueEngine:
         if self._encoder:
             extent = torch.tensor([size], device=self.device)
             xy = normalise_keypoints(keypoints.to(self.device)[None], extent)[0]
-            token = torch.cat([xy, scores.to(self.device)[:, None]], dim=1)
+            token = position_features(xy, scores.to(self.device), self.config.sinusoids)
             for weight, bias in self._encoder[:-1]:
                 token = F.linear(token, weight, bias).relu_()
             x = x + F.linear(token, *self._encoder[-1])
@@ -171,25 +185,37 @@ class SuperGlueEngine:
 
         Yields (k, log assignment (1, M_k + 1, N_k + 1)) in no particular order.
         """
-        for k, scores in self.scores(references, queries):
-            yield k, sinkhorn(scores, self._dustbin, iterations)
+        for k, a, b in self.descriptors(references, queries):
+            yield k, self._matching.assign(a, b, iterations, sinkhorn)
 
     @torch.inference_mode()
     def scores(
         self, references: Sequence[Tensor], queries: Sequence[Tensor]
     ) -> Iterator[tuple[int, Tensor]]:
         """As :meth:`match_pairs`, but the scores (1, M_k, N_k) of eq. 7."""
+        for k, a, b in self.descriptors(references, queries):
+            yield k, a @ b.transpose(1, 2)
+
+    @torch.inference_mode()
+    def descriptors(
+        self, references: Sequence[Tensor], queries: Sequence[Tensor]
+    ) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """As :meth:`match_pairs`, but the matching descriptors of eq. 6 of both sets.
+
+        Yields (k, (1, M_k, D), (1, N_k, D)), divided by the root of the temperature: scores are
+        their inner products.
+        """
         limit = _CPU_TOKENS if self.device.type == "cpu" else math.inf
         for portion in _portions(references, queries, limit):
-            packed = self._packed_scores(
+            packed = self._packed_descriptors(
                 [references[k] for k in portion], [queries[k] for k in portion]
             )
-            for k, scores in packed:
-                yield portion[k], scores
+            for k, a, b in packed:
+                yield portion[k], a, b
 
-    def _packed_scores(
+    def _packed_descriptors(
         self, references: Sequence[Tensor], queries: Sequence[Tensor]
-    ) -> Iterator[tuple[int, Tensor]]:
+    ) -> Iterator[tuple[int, Tensor, Tensor]]:
         groups = _pack(references, queries)
         x = self._buffer("tokens", groups[-1].stop, self.width, torch.float32)
         for group in groups:
@@ -203,7 +229,7 @@ class SuperGlueEngine:
             a = projected[group.start : group.middle].unflatten(0, (-1, group.length))
             b = projected[group.middle : group.stop].unflatten(0, (-1, group.query_length))
             for row, k in enumerate(group.members):
-                yield k, a[row : row + 1] @ b[row : row + 1].transpose(1, 2)
+                yield k, a[row : row + 1], b[row : row + 1]
 
     def _propagate(self, layer: Layer, x: Tensor, groups: Sequence[_Group]) -> None:
         """Update the packed tokens ``x`` (T, D) in place (eq. 3-5)."""
@@ -248,12 +274,21 @@ class SuperGlueEngine:
             columns = projected[rows, part * d : (part + 1) * d]
             return columns.view(-1, size, layer.heads, d // layer.heads).transpose(1, 2)
 
-        message = F.scaled_dot_product_attention(
+        message = self._attend(
             heads(target, target_size, 0),
             heads(source, source_size, 1),
             heads(source, source_size, 2),
         )
         hidden[target].addmm_(message.transpose(1, 2).reshape(-1, d), layer.message)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """The network's attention; keys and values without bias."""
+        config = self.config
+        if config.top_k:
+            return top_k_attention(q, k, v, None, None, config.top_k, config.top_k_block)
+        if config.prune:
+            return attention_weights(q, k, prune=config.prune).to(v.dtype) @ v
+        return F.scaled_dot_product_attention(q, k, v)
 
     def _buffer(self, name: str, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
         """Working memory, reused and grown when needed."""
@@ -291,6 +326,17 @@ def _pack(references: Sequence[Tensor], queries: Sequence[Tensor]) -> list[_Grou
         groups.append(_Group(tuple(members), start, length, query_length))
         start = groups[-1].stop
     return groups
+
+
+def inference_matching(network: SuperGlue, device: torch.device) -> Matching:
+    """The network's optimal matching layer on ``device``, float32, without gradients."""
+    own = network.matching()
+    return Matching(
+        dustbin=own.dustbin.detach().float().to(device),
+        stop=None if own.stop is None else copy.deepcopy(own.stop).float().to(device).eval(),
+        doubt=None if own.doubt is None else copy.deepcopy(own.doubt).float().to(device).eval(),
+        levels=own.levels,
+    )
 
 
 def _parameters(linear: nn.Linear) -> tuple[Tensor, Tensor]:

@@ -23,7 +23,8 @@ most n d: this bounds how long a kernel may be used before it is absorbed again,
 remaining iterations can still change. A step too large for a kernel, such as the first one from
 zero, is taken in the log domain; afterwards the dustbins keep every step below log(M + N).
 
-All forms take ``scores`` (B, M, N), the ``dustbin`` score (a scalar), and ``mask0`` (B, M),
+All forms take ``scores`` (B, M, N), the ``dustbin`` score (a scalar; or (2,): that of the rows,
+that of the columns, and 0 where they meet, as in the technical report), and ``mask0`` (B, M),
 ``mask1`` (B, N) bool, True = a keypoint, False = padding. They give (B, M+1, N+1), the logarithm of
 the augmented assignment; entries of padded rows and columns are -inf. Each pair needs at least one
 keypoint on one side; without any the result is undefined.
@@ -52,10 +53,17 @@ MAX_RANGE = 80.0
 
 
 def augment(scores: Tensor, dustbin: Tensor) -> Tensor:
-    """Append the dustbin row and column of eq. 8: (B, M, N) and a scalar to (B, M+1, N+1)."""
+    """Append the dustbin row and column of eq. 8: (B, M, N) to (B, M+1, N+1).
+
+    ``dustbin`` is a scalar, or (2,): z_A for the rows, z_B for the columns, with 0 in the corner.
+    """
     batch, m, n = scores.shape
-    column = dustbin.to(scores.dtype).expand(batch, m, 1)
-    row = dustbin.to(scores.dtype).expand(batch, 1, n + 1)
+    z = dustbin.to(scores.dtype)
+    z_rows, z_columns = (z, z) if z.dim() == 0 else z.unbind()
+    column = z_rows.expand(batch, m, 1)
+    row = z_columns.expand(batch, 1, n + 1)
+    if z.dim():
+        row = torch.cat([row[..., :n], row.new_zeros(batch, 1, 1)], dim=2)
     return torch.cat([torch.cat([scores, column], dim=2), row], dim=1)
 
 
@@ -77,21 +85,51 @@ def marginals(z: Tensor, mask0: Tensor | None, mask1: Tensor | None) -> tuple[Te
 def log_sinkhorn(
     scores: Tensor,
     dustbin: Tensor,
-    iterations: int = 100,
+    iterations: int | Tensor = 100,
     mask0: Tensor | None = None,
     mask1: Tensor | None = None,
 ) -> Tensor:
     """Log assignment (B, M+1, N+1) in the log domain: slow, exact, differentiable; the reference.
 
-    Arguments as in the module's docstring; in the dtype of ``scores``.
+    Arguments as in the module's docstring; in the dtype of ``scores``. ``iterations`` (B,) stop
+    each pair at its own number, which need not be whole, see :func:`soft_stop`.
     """
     z = augment(scores, dustbin)
     log_p, log_q = marginals(z, mask0, mask1)
     u, v = torch.zeros_like(log_p), _start(log_q)
-    for _ in range(iterations):
+    us, vs = [], []
+    for _ in range(_whole(iterations)):
         u = log_p - torch.logsumexp(z + v.unsqueeze(1), dim=2)
         v = log_q - torch.logsumexp(z + u.unsqueeze(2), dim=1)
+        if isinstance(iterations, Tensor):
+            us.append(u)
+            vs.append(v)
+    if isinstance(iterations, Tensor):
+        u, v = soft_stop(torch.stack(us), iterations), soft_stop(torch.stack(vs), iterations)
     return _assignment(z, u, v)
+
+
+def soft_stop(potentials: Tensor, iterations: Tensor) -> Tensor:
+    """The potentials (B, N) after ``iterations`` (B,), interpolated between whole numbers.
+
+    ``potentials`` (T, B, N) of iterations 1 to T. The gradient for the number of iterations is
+    what the next one would change.
+    """
+    last = len(potentials) - 1
+    place = (iterations - 1).clamp(0, last)
+    low = place.detach().floor().long()
+    pair = torch.arange(len(iterations), device=potentials.device)
+    padding = potentials[0] == -torch.inf
+    below, above = (
+        potentials[row, pair].masked_fill(padding, 0.0) for row in (low, (low + 1).clamp(max=last))
+    )
+    between = below + (place - low).unsqueeze(1).to(below.dtype) * (above - below)
+    return between.masked_fill(padding, -torch.inf)
+
+
+def _whole(iterations: int | Tensor) -> int:
+    """The number of iterations that the slowest pair needs."""
+    return iterations if isinstance(iterations, int) else int(iterations.detach().max().ceil())
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,7 +213,7 @@ def transport(
 def training_sinkhorn(
     scores: Tensor,
     dustbin: Tensor,
-    iterations: int,
+    iterations: int | Tensor,
     mask0: Tensor | None = None,
     mask1: Tensor | None = None,
 ) -> Tensor:
@@ -186,6 +224,7 @@ def training_sinkhorn(
     is a single product of all iterations at the end: an order of magnitude faster on a CPU. Falls
     back to :func:`log_sinkhorn` where the range of scores exceeds :data:`MAX_RANGE`. On a GPU
     that test would wait for the device: scores that far below their row's largest are raised.
+    ``iterations`` (B,) stop each pair at its own number, see :func:`soft_stop`.
     """
     z = augment(scores.float(), dustbin)
     log_p, log_q = marginals(z, mask0, mask1)
@@ -195,12 +234,19 @@ def training_sinkhorn(
         kernel = kernel.clamp(min=-MAX_RANGE)
     elif bool((row_max.amax() - z.detach().amin()) > MAX_RANGE):
         return log_sinkhorn(scores.float(), dustbin, iterations, mask0, mask1)
-    u, v = _Scaling.apply(kernel.exp(), log_p.exp(), log_q.exp(), iterations)
-    return _assignment(z - row_max, _finite_log(u), _finite_log(v))
+    us, vs = _Scaling.apply(kernel.exp(), log_p.exp(), log_q.exp(), _whole(iterations))
+    if isinstance(iterations, Tensor):
+        u, v = (soft_stop(_finite_log(x), iterations) for x in (us, vs))
+    else:
+        u, v = _finite_log(us[-1]), _finite_log(vs[-1])
+    return _assignment(z - row_max, u, v)
 
 
 class _Scaling(torch.autograd.Function):
-    """Vectors u, v of the matrix scaling diag(u) K diag(v) with row sums a and column sums b."""
+    """Vectors u, v of the matrix scaling diag(u) K diag(v) with row sums a and column sums b.
+
+    (T, B, M+1) and (T, B, N+1): those of every iteration.
+    """
 
     @staticmethod
     def forward(ctx: Any, kernel: Tensor, a: Tensor, b: Tensor, iterations: int) -> Any:
@@ -212,15 +258,18 @@ class _Scaling(torch.autograd.Function):
             v = b / _product(kernel.transpose(1, 2), u)
             us.append(u)
             vs.append(v)
-        ctx.save_for_backward(kernel, a, b, torch.stack(before), torch.stack(us), torch.stack(vs))
-        return us[-1], vs[-1]
+        all_us, all_vs = torch.stack(us), torch.stack(vs)
+        ctx.save_for_backward(kernel, a, b, torch.stack(before), all_us, all_vs)
+        return all_us, all_vs
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         kernel, a, b, before, us, vs = ctx.saved_tensors
-        grad_u, grad_v = gradients
+        given_us, given_vs = gradients
+        grad_v = torch.zeros_like(given_vs[0])
         left, right = [], []
         for t in reversed(range(len(us))):
+            grad_u, grad_v = given_us[t], grad_v + given_vs[t]
             # v = b / s with s = K^T u, so ds = -dv v^2 / b; the same for u.
             grad_s = -grad_v * vs[t] * _ratio(vs[t], b)
             left.append(us[t])
@@ -230,7 +279,6 @@ class _Scaling(torch.autograd.Function):
             left.append(grad_r)
             right.append(before[t])
             grad_v = _product(kernel.transpose(1, 2), grad_r)
-            grad_u = torch.zeros_like(grad_u)
         grad_kernel = torch.stack(left, dim=2) @ torch.stack(right, dim=1)
         return grad_kernel, None, None, None
 

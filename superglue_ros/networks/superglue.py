@@ -6,7 +6,7 @@ the same results as its pairs one by one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
 from itertools import zip_longest
 from typing import Any
 
@@ -14,25 +14,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from superglue_ros.networks.aggregation import make_aggregation
+from superglue_ros.networks.matching import (
+    IterationPredictor,
+    Matching,
+    UncertaintyHead,
+    each_pair_alone,
+)
+from superglue_ros.networks.nodes import Nodes, swap
+from superglue_ros.networks.position_encoding import (
+    encoder_inputs,
+    normalise_keypoints,
+    position_features,
+)
 from superglue_ros.networks.sinkhorn import log_sinkhorn
-
-
-@dataclass(frozen=True)
-class SuperGlueConfig:
-    """Architecture, with the ablations of the paper's table 4 as switches.
-
-    ``descriptor_dim`` of the input; ``width`` D of every layer; ``layers`` L, each a self- and a
-    cross-attention. ``graph=False`` is "No Graph Neural Net", ``cross_attention=False`` replaces
-    cross- by self-attention, ``keypoint_encoder=()`` is "No positional encoding".
-    """
-
-    descriptor_dim: int = 256
-    width: int = 256
-    layers: int = 9
-    heads: int = 4
-    keypoint_encoder: tuple[int, ...] = (32, 64, 128, 256)
-    graph: bool = True
-    cross_attention: bool = True
+from superglue_ros.networks.superglue_config import SuperGlueConfig as SuperGlueConfig
 
 
 class _TokenBatchNorm(nn.BatchNorm1d):
@@ -77,32 +73,38 @@ class _MLP(nn.ModuleList):
 
 
 class AttentionalPropagation(nn.Module):
-    """One residual message passing update (eq. 3-5) with multi-head attention.
+    """One residual message passing update (eq. 3-5) with multi-head attention or an option of it.
 
     Heads are contiguous channels: head h is channels h D/H to (h+1) D/H of query, key and value.
     """
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, config: SuperGlueConfig) -> None:
         super().__init__()
-        self.heads = heads
+        width = config.width
+        self.heads = config.heads
         self.qkv = nn.Linear(width, 3 * width)
-        self.merge = nn.Linear(width, width)
+        self.merge = nn.Linear(len(config.scales) * width, width)
         self.mlp = _MLP(2 * width, 2 * width, width)
+        self.aggregation = make_aggregation(config)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens (B, N, D) to query, key and value (B, H, N, D/H) (eq. 5)."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         return q, k, v
 
-    def forward(self, x: Tensor, cross: bool, mask: Tensor | None = None) -> Tensor:
-        """Update (2P, N, D): the P images A, then the P images B; ``mask`` (2P, N) True = token."""
+    def forward(
+        self, x: Tensor, cross: bool, mask: Tensor | None = None, xy: Tensor | None = None
+    ) -> Tensor:
+        """Update (2P, N, D): the P images A, then the P images B.
+
+        ``mask`` (2P, N) True = token; ``xy`` (2P, N, 2) normalised positions, for the options that
+        read them.
+        """
         q, k, v = self.project(x)
-        key_mask = mask
+        to = source = Nodes(x, xy, mask)
         if cross:
-            k, v = _swap(k), _swap(v)
-            key_mask = None if mask is None else _swap(mask)
-        attention_mask = None if key_mask is None else key_mask[:, None, None, :]
-        message = _attend(q, k, v, attention_mask)
+            k, v, source = swap(k), swap(v), to.swapped()
+        message = self.aggregation(q, k, v, to, source)
         message = self.merge(message.transpose(1, 2).flatten(2))
         return x + self.mlp(torch.cat([x, message], dim=-1), mask)
 
@@ -110,8 +112,9 @@ class AttentionalPropagation(nn.Module):
 class SuperGlue(nn.Module):
     """Features of two images to the log assignment between them."""
 
-    def __init__(self, config: SuperGlueConfig = SuperGlueConfig()) -> None:
+    def __init__(self, config: SuperGlueConfig | None = None) -> None:
         super().__init__()
+        config = config or SuperGlueConfig()
         self.config = config
         width = config.width
         self.input = (
@@ -119,11 +122,31 @@ class SuperGlue(nn.Module):
             if config.descriptor_dim == width
             else nn.Linear(config.descriptor_dim, width)
         )
-        self.encoder = _MLP(3, *config.keypoint_encoder, width) if config.keypoint_encoder else None
+        inputs = encoder_inputs(config.sinusoids)
+        self.encoder = (
+            _MLP(inputs, *config.keypoint_encoder, width) if config.keypoint_encoder else None
+        )
         layers = 2 * config.layers if config.graph else 0
-        self.gnn = nn.ModuleList(AttentionalPropagation(width, config.heads) for _ in range(layers))
+        self.gnn = nn.ModuleList(AttentionalPropagation(config) for _ in range(layers))
         self.final = nn.Linear(width, width)
-        self.dustbin = nn.Parameter(torch.tensor(1.0))
+        start = [1.0, 1.0] if config.separate_dustbins else 1.0
+        self.dustbin = nn.Parameter(torch.tensor(start))
+        self.log_temperature = (
+            nn.Parameter(torch.tensor(math.log(config.temperature))) if config.temperature else None
+        )
+        self.stop = (
+            IterationPredictor(width, config.learned_iterations)
+            if config.learned_iterations
+            else None
+        )
+        self.doubt = UncertaintyHead(width) if config.uncertainty else None
+
+    @property
+    def temperature(self) -> float | Tensor:
+        """What scores are divided by: sqrt(D), or the learned tau (technical report)."""
+        if self.log_temperature is None:
+            return float(self.config.width**0.5)
+        return self.log_temperature.exp()
 
     def encode(
         self,
@@ -141,15 +164,27 @@ class SuperGlue(nn.Module):
         x = self.input(descriptors)
         if self.encoder is None:
             return x
-        tokens = torch.cat([normalise_keypoints(keypoints, size), scores.unsqueeze(-1)], dim=-1)
-        return x + self.encoder(tokens, mask)
+        xy = normalise_keypoints(keypoints, size)
+        return x + self.encoder(position_features(xy, scores, self.config.sinusoids), mask)
+
+    def positions(self, keypoints: Tensor, size: Tensor) -> Tensor | None:
+        """Normalised positions (B, N, 2), None where the graph network does not read them."""
+        return normalise_keypoints(keypoints, size) if self.config.needs_positions else None
 
     def propagate(
-        self, x0: Tensor, x1: Tensor, mask0: Tensor | None, mask1: Tensor | None
+        self,
+        x0: Tensor,
+        x1: Tensor,
+        mask0: Tensor | None,
+        mask1: Tensor | None,
+        xy0: Tensor | None = None,
+        xy1: Tensor | None = None,
+        first: int = 0,
     ) -> Tensor:
         """The graph network and final projection (eq. 3-6): (2P, max(M, N), D), A before B.
 
-        The masks may be None where both sets have the same length and no padding.
+        The masks may be None where both sets have the same length and no padding. ``xy0``, ``xy1``:
+        :meth:`positions`; ``first``: the layer to begin with.
         """
         length = max(x0.shape[1], x1.shape[1])
         x = torch.cat([_pad(x0, length), _pad(x1, length)])
@@ -158,22 +193,61 @@ class SuperGlue(nn.Module):
             mask = torch.cat([_pad(mask0, length), _pad(mask1, length)])
             if bool(mask.all()):
                 mask = None
+        xy: Tensor | None = None
+        if self.config.needs_positions:
+            if xy0 is None or xy1 is None:
+                raise ValueError("this network's messages need positions: give xy0 and xy1")
+            xy = torch.cat([_pad(xy0, length), _pad(xy1, length)])
         for i, layer in enumerate(self.gnn):
-            x = layer(x, cross=self.config.cross_attention and i % 2 == 1, mask=mask)
+            if i >= first:
+                x = layer(x, cross=self.is_cross(i), mask=mask, xy=xy)
         return self.final(x)
 
-    def score_matrix(self, x0: Tensor, x1: Tensor, mask0: Tensor, mask1: Tensor) -> Tensor:
-        """Scores (P, M, N) of eq. 7, divided by sqrt(D)."""
-        f0, f1 = self.propagate(x0, x1, mask0, mask1).chunk(2)
+    def is_cross(self, layer: int) -> bool:
+        """Whether messages of a layer come from the other image."""
+        return self.config.cross_attention and layer % 2 == 1
+
+    def score_matrix(
+        self,
+        x0: Tensor,
+        x1: Tensor,
+        mask0: Tensor | None,
+        mask1: Tensor | None,
+        xy0: Tensor | None = None,
+        xy1: Tensor | None = None,
+    ) -> Tensor:
+        """Scores (P, M, N) of eq. 7, divided by the temperature."""
+        f0, f1 = self.propagate(x0, x1, mask0, mask1, xy0, xy1).chunk(2)
         f0, f1 = f0[:, : x0.shape[1]], f1[:, : x1.shape[1]]
-        return f0 @ f1.transpose(1, 2) / self.config.width**0.5
+        return f0 @ f1.transpose(1, 2) / self.temperature
 
     def assignment(
-        self, x0: Tensor, x1: Tensor, mask0: Tensor, mask1: Tensor, iterations: int = 100
+        self,
+        x0: Tensor,
+        x1: Tensor,
+        mask0: Tensor,
+        mask1: Tensor,
+        iterations: int = 100,
+        xy0: Tensor | None = None,
+        xy1: Tensor | None = None,
     ) -> Tensor:
-        """Encoded sets (P, M, D), (P, N, D) to the log assignment (P, M+1, N+1) of eq. 9."""
-        scores = self.score_matrix(x0, x1, mask0, mask1)
-        return log_sinkhorn(scores.float(), self.dustbin, iterations, mask0, mask1)
+        """Encoded sets (P, M, D), (P, N, D) to the log assignment (P, M+1, N+1) of eq. 9.
+
+        With all that evaluation adds to it: the learned number of iterations, clusters, and doubt.
+        """
+        f0, f1 = self.propagate(x0, x1, mask0, mask1, xy0, xy1).chunk(2)
+        f0, f1 = f0[:, : x0.shape[1]], f1[:, : x1.shape[1]]
+        matching = self.matching()
+        if matching.plain:
+            scores = f0 @ f1.transpose(1, 2) / self.temperature
+            return log_sinkhorn(scores.float(), self.dustbin, iterations, mask0, mask1)
+        root = self.temperature**0.5
+        f0, f1 = f0.float() / root, f1.float() / root
+        return each_pair_alone(matching, f0, f1, mask0, mask1, iterations, log_sinkhorn)
+
+    def matching(self) -> Matching:
+        """The optimal matching layer as evaluation uses it."""
+        return Matching(self.dustbin, self.stop, self.doubt, self.config.hierarchy)
 
     def forward(
         self,
@@ -200,18 +274,8 @@ class SuperGlue(nn.Module):
             mask1 = torch.ones_like(scores1, dtype=torch.bool)
         x0 = self.encode(keypoints0, scores0, descriptors0, size0, mask0)
         x1 = self.encode(keypoints1, scores1, descriptors1, size1, mask1)
-        return self.assignment(x0, x1, mask0, mask1, iterations)
-
-
-def normalise_keypoints(keypoints: Tensor, size: Tensor) -> Tensor:
-    """Pixels (B, N, 2) centred on the image and divided by 0.7 times its larger side.
-
-    The paper divides by the largest dimension (appendix E); the factor 0.7 is that of the published
-    checkpoints. ``size`` (B, 2): width, height.
-    """
-    size = size.to(keypoints.dtype)
-    scale = 0.7 * size.amax(dim=1, keepdim=True)
-    return (keypoints - size.unsqueeze(1) / 2) / scale.unsqueeze(1)
+        xy0, xy1 = self.positions(keypoints0, size0), self.positions(keypoints1, size1)
+        return self.assignment(x0, x1, mask0, mask1, iterations, xy0, xy1)
 
 
 def initialise_as_optimal_matching(network: SuperGlue, scale: float = 10.0) -> None:
@@ -222,7 +286,7 @@ def initialise_as_optimal_matching(network: SuperGlue, scale: float = 10.0) -> N
     the quality of nearest neighbours, and the node works untrained. Needs ``descriptor_dim`` =
     ``width``, or an input projection that keeps angles.
     """
-    gain = (scale * network.config.width**0.5) ** 0.5
+    gain = (scale * float(network.temperature)) ** 0.5
     with torch.no_grad():
         outputs = [
             layer.mlp[-1] for layer in network.gnn if isinstance(layer, AttentionalPropagation)
@@ -234,24 +298,6 @@ def initialise_as_optimal_matching(network: SuperGlue, scale: float = 10.0) -> N
             nn.init.zeros_(linear.bias)  # type: ignore[arg-type]
         network.final.weight.copy_(gain * torch.eye(network.config.width))
         nn.init.zeros_(network.final.bias)
-
-
-def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """Scaled dot-product attention; ``mask`` True = a key to attend to."""
-    if not (q.requires_grad and q.dtype == torch.bfloat16 and q.device.type == "cpu"):
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    # Training in bfloat16 on a CPU: torch's fused backward pass takes three times as long as this.
-    with torch.autocast("cpu", enabled=False):
-        similarity = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-        if mask is not None:
-            similarity = similarity.masked_fill(~mask, -torch.inf)
-        return similarity.softmax(dim=-1) @ v
-
-
-def _swap(x: Tensor) -> Tensor:
-    """Exchange the images A and B of every pair: (2P, ...) to (2P, ...)."""
-    a, b = x.chunk(2)
-    return torch.cat([b, a])
 
 
 def _pad(x: Tensor, length: int) -> Tensor:

@@ -48,6 +48,7 @@ from superglue_ros.networks.weight_layouts import (
     superglue_layout,
     superpoint_layout,
 )
+from superglue_ros.settings import build
 
 FORMAT_VERSION = "2"
 OLD_VERSIONS = ("1",)
@@ -56,7 +57,7 @@ MAX_BYTES = 1 << 30
 """Larger files are no weights of these networks; the largest published one has 50 MB."""
 _MOST_PARAMETERS = 200_000_000
 _MOST_LAYERS = 64
-_LONGEST_LIST, _LARGEST_NUMBER = 16, 4096  # in an architecture
+_LONGEST_LIST, _LONGEST_NAME, _LARGEST_NUMBER = 16, 32, 4096  # in an architecture
 PACKAGED = Path(__file__).parents[1] / "weights"
 
 log = logging.getLogger(__name__)
@@ -277,9 +278,7 @@ def _load_own(
     try:
         values = json.loads(metadata["architecture"])
         _check_architecture(values)
-        config = config_type(
-            **{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
-        )
+        config = build(config_type, values)
         with torch.device("meta"):  # takes no memory
             size = sum(parameter.numel() for parameter in network_type(config).parameters())
         if size > _MOST_PARAMETERS:
@@ -302,12 +301,18 @@ def _check_architecture(values: Any) -> None:
     """Raise ValueError where a value would make a network of absurd size."""
     for key, value in dict(values).items():
         entries = value if isinstance(value, list) else [value]
-        if len(entries) > _LONGEST_LIST or not all(
-            type(entry) in (int, bool) and 0 <= entry <= _LARGEST_NUMBER for entry in entries
-        ):
+        if len(entries) > _LONGEST_LIST or not all(map(_is_moderate, entries)):
             raise ValueError(f"{key} is {reprlib.repr(value)}")
     if values.get("layers", 0) > _MOST_LAYERS:
         raise ValueError(f"layers is {values['layers']}")
+
+
+def _is_moderate(entry: Any) -> bool:
+    if isinstance(entry, str):
+        return len(entry) <= _LONGEST_NAME
+    if isinstance(entry, float):
+        return abs(entry) <= _LARGEST_NUMBER  # neither NaN nor infinite
+    return isinstance(entry, int) and 0 <= entry <= _LARGEST_NUMBER
 
 
 def _check_unpacked_size(file: BinaryIO) -> None:

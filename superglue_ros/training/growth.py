@@ -18,6 +18,10 @@ from superglue_ros.errors import WeightsError
 from superglue_ros.networks.superglue import SuperGlue
 
 _NEW_SCORES = 0.02  # new rows of the final projection; exactly zero would have no gradient
+_WITHOUT_WIDTH = frozenset(
+    ("sinusoids", "neighbours", "neighbour_cosine", "top_k", "top_k_block", "prune", "hierarchy")
+)
+"""Options of the network without parameters that would have to be widened."""
 
 
 @torch.no_grad()
@@ -25,13 +29,16 @@ def grow(network: SuperGlue, smaller: SuperGlue) -> None:
     """Copy ``smaller`` into ``network``, which may have more layers, width and heads.
 
     Outputs are equal if only layers are added, and nearly equal if width is added. Raises
-    :class:`WeightsError` where they differ in anything else, or in the size of their heads.
+    :class:`WeightsError` where they differ in anything else, or in the size of their heads, or
+    where width is added to a network with options that have parameters of their own.
     """
     wanted, had = asdict(network.config), asdict(smaller.config)
     grows = ("layers", "width", "heads")
     fits = all(wanted[key] == had[key] for key in wanted if key not in grows)
     fits = fits and all(wanted[key] >= had[key] for key in grows)
     fits = fits and wanted["width"] * had["heads"] == had["width"] * wanted["heads"]
+    if wanted["width"] != had["width"]:
+        fits = fits and set(network.config.options()) <= _WITHOUT_WIDTH
     if not fits or type(network.input) is not type(smaller.input):
         raise WeightsError(
             f"a network of {had} can't grow into {wanted}: layers may be added, and heads of the "

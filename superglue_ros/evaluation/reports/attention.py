@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 
 from superglue_ros.drawing.matches import write_text
 from superglue_ros.errors import ConfigError
+from superglue_ros.networks.nodes import Nodes, swap
+from superglue_ros.networks.position_encoding import normalise_keypoints
 from superglue_ros.networks.superglue import AttentionalPropagation, SuperGlue
 from superglue_ros.types import Correspondences, Features
 
@@ -41,8 +44,15 @@ def attention(
     """Attention weights of every layer in order, one layer in memory at a time.
 
     Query and key are computed again from each layer's input (eq. 4): the network itself never
-    forms the weights. Raises :class:`ConfigError` on a network without a graph.
+    forms the weights. Raises :class:`ConfigError` on a network without a graph, or whose messages
+    have no weights.
     """
+    config = network.config
+    if config.aggregation != "attention" or config.scales != (1.0,):
+        raise ConfigError(
+            f"there are no attention weights with aggregation {config.aggregation} and scales "
+            f"{list(config.scales)}: draw a network with attention at one scale"
+        )
     if not len(network.gnn):
         raise ConfigError(
             "these SuperGlue weights have no attention layers (optimal matching alone): "
@@ -50,17 +60,19 @@ def attention(
         )
     m, n = len(features0), len(features1)
     length = max(m, n)
-    tokens = [_encode(network, features, length) for features in (features0, features1)]
-    x = torch.cat(tokens)
+    encoded = [_encode(network, features, length) for features in (features0, features1)]
+    x = torch.cat([tokens for tokens, _ in encoded])
+    xy = torch.cat([positions for _, positions in encoded])
     mask = torch.arange(length)[None] < torch.tensor([[m], [n]])
     for index, layer in enumerate(network.gnn):
         assert isinstance(layer, AttentionalPropagation)
-        cross = network.config.cross_attention and index % 2 == 1
+        cross = network.is_cross(index)
         query, key, _ = layer.project(x)
-        order = [1, 0] if cross else [0, 1]
-        key, key_mask = key[order], mask[order]
-        logits = query @ key.transpose(2, 3) / query.shape[-1] ** 0.5
-        weights = logits.masked_fill(~key_mask[:, None, None], -torch.inf).softmax(dim=-1)
+        to = source = Nodes(x, xy, mask)
+        if cross:
+            key, source = swap(key), to.swapped()
+        aggregation: Any = layer.aggregation
+        weights = aggregation.weights(query, key, to, source)
         sizes = (n, m) if cross else (m, n)
         yield LayerAttention(
             index,
@@ -68,7 +80,7 @@ def attention(
             weights[0, :, :m, : sizes[0]].float().numpy(),
             weights[1, :, :n, : sizes[1]].float().numpy(),
         )
-        x = layer(x, cross, mask)
+        x = layer(x, cross, mask, xy)
 
 
 def spans(
@@ -163,14 +175,20 @@ def draw_rays(
 _COLOURS = ((60, 220, 60), (0, 210, 255), (40, 40, 255))  # BGR
 
 
-def _encode(network: SuperGlue, features: Features, length: int) -> torch.Tensor:
+def _encode(
+    network: SuperGlue, features: Features, length: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens (1, length, D) and normalised positions (1, length, 2), padded."""
+    points = torch.from_numpy(features.keypoints)[None]
+    size = torch.tensor([[features.width, features.height]], dtype=torch.float32)
     tokens = network.encode(
-        torch.from_numpy(features.keypoints)[None],
+        points,
         torch.from_numpy(features.scores)[None],
         torch.from_numpy(np.asarray(features.descriptors, np.float32))[None],
-        torch.tensor([[features.width, features.height]], dtype=torch.float32),
+        size,
     )
-    return F.pad(tokens, (0, 0, 0, length - tokens.shape[1]))
+    missing = (0, 0, 0, length - tokens.shape[1])
+    return F.pad(tokens, missing), F.pad(normalise_keypoints(points, size), missing)
 
 
 def _distances(a: NDArray, b: NDArray) -> NDArray[np.float32]:

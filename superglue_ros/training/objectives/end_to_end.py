@@ -18,13 +18,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from superglue_ros.engines.superpoint import SuperPointEngine
-from superglue_ros.networks.sinkhorn import training_sinkhorn
 from superglue_ros.networks.superglue import SuperGlue
 from superglue_ros.networks.superpoint import SuperPoint, sample_descriptors
 from superglue_ros.networks.weights import load_superglue, load_superpoint
 from superglue_ros.training.data.cache import ViewFeatures
 from superglue_ros.training.data.drawn_pairs import DrawnPairs, PairSource, describe
 from superglue_ros.training.distributed import training_device
+from superglue_ros.training.objectives.assignment import Assigned, Side, assign, head_losses
 from superglue_ros.training.objectives.loss import match_quality, pair_losses, regularised
 from superglue_ros.training.precision import autocast, channels_last, resolve_dtype
 from superglue_ros.training.recipes import EndToEndRecipe
@@ -95,12 +95,16 @@ class EndToEndObjective:
         maps = self._describe(images)
         terms, precisions, recalls = [], [], []
         for k, pair in enumerate(pairs):
-            assignment = self._match(pair.views, maps[2 * k : 2 * k + 2], images[2 * k].shape)
+            assigned = self._match(pair.views, maps[2 * k : 2 * k + 2], images[2 * k].shape)
+            assignment = assigned.log_assignment
             matches0, matches1 = (
                 torch.from_numpy(part).long()[None].to(self.device)
                 for part in (pair.labels.matches0, pair.labels.matches1)
             )
             terms.append(pair_losses(config, assignment, matches0, matches1))
+            heads = head_losses(config, assigned, matches0)
+            if heads is not None:
+                terms[-1] = terms[-1] + heads
             precision, recall = match_quality(assignment, matches0)
             precisions.append(float(precision))
             recalls.append(float(recall))
@@ -119,20 +123,20 @@ class EndToEndObjective:
             maps = self.network.describe.descriptor(features)
         return F.normalize(maps.float(), dim=1)
 
-    def _match(self, pair: Sequence[ViewFeatures], maps: Tensor, shape: tuple[int, ...]) -> Tensor:
-        matcher = self.network.match
+    def _match(
+        self, pair: Sequence[ViewFeatures], maps: Tensor, shape: tuple[int, ...]
+    ) -> Assigned:
         size = torch.tensor([[float(shape[1]), float(shape[0])]], device=self.device)
         exact = self.network.describe.config.exact_sampling
-        tokens, masks = [], []
-        with autocast(maps.device, self._dtype):
-            for side, view in enumerate(pair):
-                keypoints = view.keypoints[None].clone()
-                descriptors = sample_descriptors(keypoints, maps[side : side + 1], exact)
-                tokens.append(
-                    matcher.encode(keypoints, view.scores[None].clone(), descriptors, size)
-                )
-                masks.append(torch.ones_like(view.scores[None], dtype=torch.bool))
-            f0, f1 = matcher.propagate(*tokens, *masks).float().chunk(2)
-        f0, f1 = f0[:, : masks[0].shape[1]], f1[:, : masks[1].shape[1]]
-        scores = f0 @ f1.transpose(1, 2) / matcher.config.width**0.5
-        return training_sinkhorn(scores, matcher.dustbin, self.recipe.sinkhorn_iterations)
+        sides = []
+        for side, view in enumerate(pair):
+            keypoints = view.keypoints[None].clone()
+            descriptors = sample_descriptors(keypoints, maps[side : side + 1], exact)
+            scores = view.scores[None].clone()
+            sides.append(
+                Side(keypoints=keypoints, scores=scores, descriptors=descriptors, size=size)
+            )
+        first, second = sides
+        return assign(
+            self.network.match, first, second, self.recipe.sinkhorn_iterations, self._dtype
+        )

@@ -17,6 +17,7 @@ class LossConfig:
 
     The defaults are the paper's equation 10. ``confidence`` and ``regularisation`` are the two
     terms that the technical report adds: L = L_match + confidence L_conf + regularisation ||p||^2.
+    ``iterations`` and ``uncertainty`` count only where the network has those heads.
     """
 
     form: str = setting(
@@ -32,6 +33,12 @@ class LossConfig:
     )  # fmt: skip
     regularisation: float = setting(
         0.0, "Weight of the report's squared norm of the trained parameters.", low=0.0
+    )
+    iterations: float = setting(
+        1.0, "Cost of all Sinkhorn iterations, of which the network learns the number.", low=0.0
+    )
+    uncertainty: float = setting(
+        1.0, "Weight of the cross-entropy of the network's doubt about its matches.", low=0.0
     )
 
 

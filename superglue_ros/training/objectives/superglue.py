@@ -15,7 +15,6 @@ from torch.utils.checkpoint import checkpoint
 
 from superglue_ros.engines.superpoint import SuperPointEngine
 from superglue_ros.errors import ConfigError, DataError
-from superglue_ros.networks.sinkhorn import training_sinkhorn
 from superglue_ros.networks.superglue import SuperGlue, initialise_as_optimal_matching
 from superglue_ros.networks.weights import load_superglue, load_superpoint, save
 from superglue_ros.training.checkpoint import WEIGHTS
@@ -33,13 +32,14 @@ from superglue_ros.training.data.loading import to_device
 from superglue_ros.training.data.resident import ResidentPairs
 from superglue_ros.training.distributed import training_device
 from superglue_ros.training.growth import grow
+from superglue_ros.training.objectives.assignment import Assigned, Side, assign, head_losses
 from superglue_ros.training.objectives.loss import (
     match_quality,
     matching_loss,
     pair_losses,
     regularised,
 )
-from superglue_ros.training.precision import autocast, resolve_dtype
+from superglue_ros.training.precision import resolve_dtype
 from superglue_ros.training.recipes import Stage, SuperGlueRecipe
 
 _VALIDATION_PAIRS = 96
@@ -135,11 +135,14 @@ class SuperGlueObjective:
         if isinstance(batch, StagePairs):
             batch = self._describe(batch)
         batch = to_device(batch, self.device)
-        assignment = self._forward(self.network, batch, self.recipe.sinkhorn_iterations)
-        config = self.recipe.loss
+        assigned = self._forward(self.network, batch, self.recipe.sinkhorn_iterations)
+        config, assignment = self.recipe.loss, assigned.log_assignment
         per_pair = pair_losses(config, assignment, batch.matches0, batch.matches1, batch.mask0)
+        heads = head_losses(config, assigned, batch.matches0)
+        if heads is not None:
+            per_pair = per_pair + heads
         loss = regularised(config, per_pair.mean(), self.network.parameters())
-        return loss, _percentages(assignment, batch)
+        return loss, _numbers(assigned, batch)
 
     @torch.no_grad()
     def validate(self, network: nn.Module) -> dict[str, float]:
@@ -149,8 +152,7 @@ class SuperGlueObjective:
         found: list[dict[str, Tensor]] = []
         for shard, index in pairs:
             batch = to_device(collate([read_pair(shard, index)]), self.device)
-            assignment = self._forward(network, batch, _VALIDATION_ITERATIONS)
-            found.append(_percentages(assignment, batch))
+            found.append(_numbers(self._forward(network, batch, _VALIDATION_ITERATIONS), batch))
         if not found:
             return {}
         return {f"validation {k}": float(np.mean([float(f[k]) for f in found])) for k in found[0]}
@@ -177,29 +179,19 @@ class SuperGlueObjective:
         for factor in _START_FACTORS:
             final.weight.copy_(given * factor**0.5)
             for cosine in _START_COSINES:
-                dustbin.fill_(cosine * factor * self.recipe.start_scale)
-                assignment = self._forward(self.network, batch, self.recipe.sinkhorn_iterations)
+                value = cosine * factor * self.recipe.start_scale
+                dustbin.fill_(value)
+                assignment = self._forward(
+                    self.network, batch, self.recipe.sinkhorn_iterations
+                ).log_assignment
                 loss = matching_loss(assignment, batch.matches0, batch.matches1, "balanced")
-                best = min(best, (float(loss.mean()), factor, float(dustbin)))
+                best = min(best, (float(loss.mean()), factor, value))
         final.weight.copy_(given * best[1] ** 0.5)
         dustbin.fill_(best[2])
 
-    def _forward(self, network: Any, batch: PairBatch, iterations: int) -> Tensor:
-        m, n = batch.scores0.shape[1], batch.scores1.shape[1]
-        mask0, mask1 = batch.mask0, batch.mask1
-        if mask0 is not None or mask1 is not None or m != n:
-            mask0, mask1 = _full(mask0, batch.scores0), _full(mask1, batch.scores1)
-        with autocast(batch.scores0.device, self._dtype):
-            x0 = network.encode(
-                batch.keypoints0, batch.scores0, batch.descriptors0, batch.size0, batch.mask0
-            )
-            x1 = network.encode(
-                batch.keypoints1, batch.scores1, batch.descriptors1, batch.size1, batch.mask1
-            )
-            f0, f1 = network.propagate(x0, x1, mask0, mask1).float().chunk(2)
-        # The score matrix needs float32: bfloat16 has a resolution of 0.1 at scores of 20.
-        scores = f0[:, :m] @ f1[:, :n].transpose(1, 2) / network.config.width**0.5
-        return training_sinkhorn(scores, network.dustbin, iterations, batch.mask0, batch.mask1)
+    def _forward(self, network: Any, batch: PairBatch, iterations: int) -> Assigned:
+        first, second = sides(batch)
+        return assign(network, first, second, iterations, self._dtype)
 
     def _source(self, index: int) -> PairSampler | ResidentPairs | PairSource:
         if index not in self._sources:
@@ -316,10 +308,19 @@ def _side(view: ViewFeatures, image: NDArray[np.uint8]) -> tuple[Tensor, Tensor,
     return view.keypoints.cpu(), view.scores.cpu(), view.descriptors.float().cpu(), size
 
 
-def _full(mask: Tensor | None, like: Tensor) -> Tensor:
-    return torch.ones_like(like, dtype=torch.bool) if mask is None else mask
+def sides(batch: PairBatch) -> tuple[Side, Side]:
+    """Both images of a batch."""
+    fields = ("keypoints", "scores", "descriptors", "size", "mask")
+    first, second = (
+        Side(**{name: getattr(batch, f"{name}{side}") for name in fields}) for side in (0, 1)
+    )
+    return first, second
 
 
-def _percentages(assignment: Tensor, batch: PairBatch) -> dict[str, Tensor]:
-    precision, recall = match_quality(assignment, batch.matches0)
-    return {"P": 100 * precision.mean(), "R": 100 * recall.mean()}
+def _numbers(assigned: Assigned, batch: PairBatch) -> dict[str, Tensor]:
+    """Precision and recall in per cent; the mean number of iterations where it is learned."""
+    precision, recall = match_quality(assigned.log_assignment, batch.matches0)
+    found = {"P": 100 * precision.mean(), "R": 100 * recall.mean()}
+    if assigned.iterations is not None:
+        found["iterations %"] = 100 * assigned.iterations.detach().mean()
+    return found

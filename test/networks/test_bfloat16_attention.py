@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from superglue_ros.networks.superglue import _attend
+from superglue_ros.networks.attention import attend
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -20,7 +20,7 @@ def test_bfloat16_training_attends_as_float32_does(masked):
     (expected * weight).sum().backward()
     low = [x.bfloat16().requires_grad_(True) for x in exact]
     with torch.autocast("cpu", torch.bfloat16):
-        found = _attend(*low, mask)
+        found = attend(*low, mask)
     assert found.dtype == torch.bfloat16
     (found.float() * weight).sum().backward()
     torch.testing.assert_close(found.float(), expected, atol=0.03, rtol=0.03)
