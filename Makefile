@@ -28,7 +28,7 @@ test: build ## The whole test suite; TESTS=test/ros for a part, ARGS="-x -k name
 lint: setup ## ruff, mypy and shellcheck
 	@$(RUN) ruff check .
 	@$(RUN) mypy
-	@$(RUN) shellcheck -x scripts/run scripts/setup scripts/env.sh .ci/run
+	@$(RUN) shellcheck -x scripts/run scripts/setup scripts/setup_node scripts/env.sh .ci/run
 
 bench: build ## Time and memory against public implementations, into bench_output/: ARGS="..."
 	@$(RUN) superglue-ros bench $(ARGS)

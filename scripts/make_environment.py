@@ -7,7 +7,7 @@ Two cases, told apart by ``scripts/env.sh``:
   registries lack them, the two packages under ``compat/``;
 * a ROS distribution is sourced: ``.venv-<distribution>`` sees the system's packages and gets
   only what they lack. NumPy and OpenCV stay those that the distribution's ``cv_bridge`` was
-  built with.
+  built with. ``scripts/setup_node`` makes such an environment for a robot: only what runs.
 
 A stamp holds the hash of everything this depends on, so a second run does nothing. Needs no
 root and nothing but the standard library.
@@ -30,11 +30,13 @@ from stamps import ROOT, fingerprint, is_current, one_at_a_time
 REQUIREMENTS = ROOT / "requirements"
 COMPAT = ROOT / "compat"
 STAMP = "superglue_ros.stamp"
-OLDEST, NEWEST = (3, 10), (3, 13)
+OLDEST, NEWEST = (3, 10), (3, 14)
+NEWEST_OF_WHEELS = (3, 13)  # of the wheels of ROS 2 on PyPI
 
 # The name a package is imported by, where it is not the one it is installed by.
 IMPORT_NAMES = {
     "opencv-contrib-python-headless": "cv2",
+    "pillow": "PIL",
     "pyyaml": "yaml",
     "pytest-timeout": "pytest_timeout",
     "rosbags-image": "rosbags.image",
@@ -66,12 +68,13 @@ def run(command: Iterable[str | Path], **options: object) -> None:
         sys.exit(f"make_environment: failed with status {result.returncode}: {' '.join(words)}")
 
 
-def check_machine() -> None:
+def check_machine(beside_distribution: bool) -> None:
     """End with a message that says what to do where the environment cannot be made."""
-    if not OLDEST <= sys.version_info[:2] <= NEWEST:
+    newest = NEWEST if beside_distribution else NEWEST_OF_WHEELS
+    if not OLDEST <= sys.version_info[:2] <= newest:
         sys.exit(
             f"make_environment: Python {sys.version.split()[0]} is not supported; name one of "
-            "3.10 to 3.13, for example: make setup PYTHON=python3.11"
+            f"3.10 to {newest[0]}.{newest[1]}, for example: make setup PYTHON=python3.11"
         )
     missing = [name for name in ("c++", "make") if not shutil.which(name)]
     if missing:
@@ -183,7 +186,7 @@ def install_with_ros_wheels(venv: Path) -> None:
     fix_baked_in_paths(venv)
 
 
-def install_beside_distribution(venv: Path) -> None:
+def install_beside_distribution(venv: Path, runtime_only: bool) -> None:
     """Fill ``.venv-<distribution>`` with what the sourced ROS environment lacks."""
     if not importable(venv, ["rclpy"]):
         sys.exit(
@@ -191,9 +194,8 @@ def install_beside_distribution(venv: Path) -> None:
             f"but {sys.executable} does not find its rclpy. Name the Python that ROS was built "
             "for: make setup PYTHON=/usr/bin/python3"
         )
-    wanted = [
-        package for name in ("runtime.txt", "dev.txt") for package in names(REQUIREMENTS / name)
-    ]
+    files = ("runtime.txt",) if runtime_only else ("runtime.txt", "dev.txt")
+    wanted = [package for name in files for package in names(REQUIREMENTS / name)]
     lacking = [package for package in wanted if package not in importable(venv, wanted)]
     if not lacking:
         return
@@ -228,15 +230,15 @@ def install_compat(venv: Path) -> None:
             (site / f"superglue_ros_compat_{package.name}.pth").write_text(f"{package}\n")
 
 
-def make(venv: Path, beside_distribution: bool) -> None:
+def make(venv: Path, beside_distribution: bool, runtime_only: bool) -> None:
     """Create the environment where it is missing, and bring its packages up to date."""
-    check_machine()
+    check_machine(beside_distribution)
     # The wheels' start-up hook would execute Python a second time for every pip call.
     os.environ["_ROS_WHEELS_BOOTSTRAP_COMPLETE"] = "1"
     if not is_of_this_python(venv):
         create(venv, beside_distribution)
     if beside_distribution:
-        install_beside_distribution(venv)
+        install_beside_distribution(venv, runtime_only)
     else:
         install_with_ros_wheels(venv)
     install_compat(venv)
@@ -251,12 +253,17 @@ def main() -> None:
         action="store_true",
         help="a ROS distribution is sourced: install only what it lacks",
     )
+    parser.add_argument(
+        "--runtime-only",
+        action="store_true",
+        help="beside a distribution: nothing for tests and development",
+    )
     arguments = parser.parse_args()
     venv: Path = arguments.venv.absolute()
     with one_at_a_time():
         current = current_fingerprint(arguments.beside_distribution)
         if not is_current(venv / STAMP, current):
-            make(venv, arguments.beside_distribution)
+            make(venv, arguments.beside_distribution, arguments.runtime_only)
             (venv / STAMP).write_text(current)
 
 

@@ -15,7 +15,7 @@ from superglue_ros.errors import ConfigError
 pytest.importorskip("launch_testing", reason="launch_testing is not installed")
 pytest.importorskip("launch_ros", reason="launch_ros is not installed")
 
-from superglue_ros.ros import launching  # noqa: E402
+from superglue_ros.ros import launching
 
 TESTS = sorted(Path(__file__).parent.glob("*.launch.py"))
 
@@ -57,7 +57,7 @@ def test_a_missing_file_of_parameters_is_an_error(tmp_path):
     present = tmp_path / "present.yaml"
     present.touch()
     assert launching.parameter_files(str(present)) == [str(present)]
-    with pytest.raises(ConfigError, match="nowhere.yaml does not exist"):
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml does not exist"):
         launching.parameter_files("nowhere.yaml")
 
 
