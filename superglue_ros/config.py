@@ -54,7 +54,12 @@ class MatcherConfig:
         choices=MATCHERS,
         fixed=True,
     )
-    weights: str = setting("", "SuperGlue weights file; empty takes the package's own.", fixed=True)
+    weights: str = setting(
+        "auto",
+        "SuperGlue weights: small or wide, the package's own, or a file; auto takes wide on a GPU "
+        "and small on a CPU.",
+        fixed=True,
+    )
     threshold: float = setting(
         0.2, "SuperGlue: minimum assignment probability of a match.", low=0.0, high=1.0
     )

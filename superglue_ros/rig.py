@@ -21,6 +21,7 @@ from superglue_ros.mapping.keyframes import Candidate, Keyframe
 from superglue_ros.mapping.tracks import Tracks
 from superglue_ros.matchers.base import Matcher, make_matcher
 from superglue_ros.networks.device import resolve_device
+from superglue_ros.networks.weights import superglue_name
 from superglue_ros.registry import MATCHERS
 from superglue_ros.types import Correspondences, Frame
 
@@ -71,7 +72,7 @@ class Rig:
                 f"matcher.name {self.config.matcher.name} gives keypoints several partners, which "
                 f"no track can follow: it is for the evaluation of pairs only"
             )
-        device = resolve_device(self.config.device)
+        device = self._device = resolve_device(self.config.device)
         self.front_end = front_end or make_front_end(self.config, device)
         self.matcher = matcher or make_matcher(self.config, device)
         self.tracks = Tracks()
@@ -91,8 +92,11 @@ class Rig:
     @property
     def networks(self) -> str:
         """Front-end and matcher with their weights, as the status shows them."""
-        chosen = (self.config.front_end, self.config.matcher)
-        return ", ".join(f"{c.name}{f' ({c.weights})' if c.weights else ''}" for c in chosen)
+        names = [self.config.front_end.name, self.config.matcher.name]
+        weights = [self.config.front_end.weights, ""]
+        if names[1] == "superglue":
+            weights[1] = superglue_name(self.config.matcher.weights, self._device)
+        return ", ".join(n + (w and f" ({w})") for n, w in zip(names, weights, strict=True))
 
     def encode(self, frames: Sequence[Frame]) -> list[Encoded | SuperglueError]:
         """Features of every frame and the matcher's encoding of them, images in one batch."""

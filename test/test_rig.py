@@ -119,3 +119,15 @@ def test_a_pair_that_cannot_be_matched_does_not_affect_the_others():
     found, refused = process_together(pipelines, [good, bad])
     assert isinstance(refused, DescriptorKindError)
     assert len(found.pairs[0].matches) > 30
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({}, "superpoint, superglue (small)"),
+        ({"matcher.weights": "wide"}, "superpoint, superglue (wide)"),
+        ({"front_end.name": "sift", "matcher.name": "mutual"}, "sift, mutual"),
+    ],
+)
+def test_networks_are_named_with_their_weights(settings, named):
+    assert Rig(from_flat(Config, {**SETTINGS, **settings})).networks == named

@@ -53,7 +53,7 @@ def add_subcommands(subparsers: argparse._SubParsersAction) -> None:
     export = subparsers.add_parser("export", help="write the networks as ONNX")
     export.add_argument("--output", type=Path, required=True, help="folder of the .onnx files")
     export.add_argument("--superpoint", default="", help="weights (default: the package's own)")
-    export.add_argument("--superglue", default="", help="weights (default: the package's own)")
+    export.add_argument("--superglue", default="small", help="weights: small, wide or a file")
     export.add_argument("--iterations", type=int, default=100, help="of Sinkhorn, in the graph")
     export.set_defaults(run=run_export)
 

@@ -61,7 +61,9 @@ def _add_attention(group: argparse._SubParsersAction) -> None:
 
 def _add_timing(group: argparse._SubParsersAction) -> None:
     parser = group.add_parser("timing", help="time by stage over keypoints (figure 11)")
-    parser.add_argument("--superglue", default="", help="weights, or full: the paper's size")
+    parser.add_argument(
+        "--superglue", default="auto", help="small, wide, a file, or full: the paper's size"
+    )
     parser.add_argument("--keypoints", type=int, nargs="+", default=[128, 256, 512, 1024, 2048])
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--device", default="auto")
@@ -239,7 +241,9 @@ def _add_method_options(parser: argparse.ArgumentParser, usual_keypoints: int) -
         help="the paper's resolution, keypoints and NMS; single options replace them",
     )
     settings.add_argument("--superpoint", metavar="FILE", help="SuperPoint weights")
-    settings.add_argument("--superglue", metavar="FILE", help="SuperGlue weights")
+    settings.add_argument(
+        "--superglue", metavar="FILE", help="SuperGlue weights: small, wide or a file"
+    )
     settings.add_argument(
         "--keypoints", default="", help="folder of keypoint files, in place of detections"
     )

@@ -19,7 +19,7 @@ from superglue_ros.types import Correspondences, Features
 
 def make(config: Config, device: torch.device) -> SuperGlueMatcher:
     """With the weights and the engine that ``config`` names."""
-    loaded = load_superglue(config.matcher.weights)
+    loaded = load_superglue(config.matcher.weights, device)
     engine = superglue_engine(loaded, config, device)
     dim = loaded.network.config.descriptor_dim
     return SuperGlueMatcher(engine, loaded.descriptor_kind, dim, config.matcher)

@@ -38,7 +38,6 @@ from superglue_ros.networks.response import check_response
 from superglue_ros.networks.superglue import (
     SuperGlue,
     SuperGlueConfig,
-    initialise_as_optimal_matching,
 )
 from superglue_ros.networks.superpoint import SuperPoint, SuperPointConfig
 from superglue_ros.networks.weight_layouts import (
@@ -59,6 +58,8 @@ _MOST_PARAMETERS = 200_000_000
 _MOST_LAYERS = 64
 _LONGEST_LIST, _LONGEST_NAME, _LARGEST_NUMBER = 16, 32, 4096  # in an architecture
 PACKAGED = Path(__file__).parents[1] / "weights"
+PACKAGED_SUPERGLUE = ("small", "wide")
+"""The package's matchers by name: ``small`` for a CPU, ``wide`` for a GPU."""
 
 log = logging.getLogger(__name__)
 
@@ -91,12 +92,17 @@ class LoadedRefinement:
     provenance: str
 
 
+def superpoint_file(path: str | Path) -> Path:
+    """``path``; where it is empty, the package's own file."""
+    return Path(path) if path else PACKAGED / "superpoint.safetensors"
+
+
 def load_superpoint(path: str | Path = "") -> LoadedSuperPoint:
     """Read SuperPoint weights; an empty path takes the package's own.
 
     Raises :class:`WeightsError` on anything but a complete, exactly fitting file.
     """
-    file = Path(path) if path else PACKAGED / "superpoint.safetensors"
+    file = superpoint_file(path)
     metadata, state = _read(file)
     if _FORMAT_KEY in metadata:
         network, kind = _load_own(file, metadata, state, SuperPoint, SuperPointConfig)
@@ -116,16 +122,30 @@ def load_superpoint(path: str | Path = "") -> LoadedSuperPoint:
     return LoadedSuperPoint(network, kind, str(file))
 
 
-def load_superglue(path: str | Path = "") -> LoadedSuperGlue:
-    """Read SuperGlue weights; an empty path takes the package's own.
+def superglue_name(weights: str, device: torch.device | None = None) -> str:
+    """``weights`` with ``auto`` (or nothing) made definite.
 
-    Where the package has none, the network is the optimal-matching layer on the raw descriptors of
-    the package's SuperPoint. Raises :class:`WeightsError` on anything but a complete, exactly
-    fitting file.
+    That is ``wide`` if ``device`` is a GPU, where both take nearly the same time, else ``small``.
     """
-    file = Path(path) if path else PACKAGED / "superglue.safetensors"
-    if not path and not file.exists():
-        return _optimal_matching()
+    if weights not in ("", "auto"):
+        return weights
+    return "wide" if device is not None and device.type == "cuda" else "small"
+
+
+def superglue_file(weights: str | Path, device: torch.device | None = None) -> Path:
+    """The file of ``weights``: a path, ``small``, ``wide`` or ``auto`` (:func:`superglue_name`)."""
+    name = superglue_name(str(weights), device)
+    return PACKAGED / f"superglue_{name}.safetensors" if name in PACKAGED_SUPERGLUE else Path(name)
+
+
+def load_superglue(
+    weights: str | Path = "auto", device: torch.device | None = None
+) -> LoadedSuperGlue:
+    """Read the SuperGlue weights that :func:`superglue_file` finds.
+
+    Raises :class:`WeightsError` on anything but a complete, exactly fitting file.
+    """
+    file = superglue_file(weights, device)
     metadata, state = _read(file)
     if _FORMAT_KEY in metadata:
         network, kind = _load_own(file, metadata, state, SuperGlue, SuperGlueConfig)
@@ -202,17 +222,6 @@ def digest(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
 
 
 _FORMAT_KEY = "superglue_ros_format"
-
-
-def _optimal_matching() -> LoadedSuperGlue:
-    metadata, _ = _read(PACKAGED / "superpoint.safetensors")
-    dim = json.loads(metadata["architecture"])["descriptor_dim"]
-    # With messages and positional encoding at zero, layers have no effect: leave them out.
-    config = SuperGlueConfig(descriptor_dim=dim, width=dim, graph=False, keypoint_encoder=())
-    network = SuperGlue(config)
-    initialise_as_optimal_matching(network)
-    provenance = "not trained: optimal matching of the raw descriptors"
-    return LoadedSuperGlue(network.eval(), metadata["descriptor_kind"], provenance)
 
 
 def _read(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

@@ -9,7 +9,7 @@ from superglue_ros.geometry.ground_truth import LabelRule
 from superglue_ros.networks.refinement import PatchRegistrationConfig
 from superglue_ros.networks.superglue import SuperGlueConfig
 from superglue_ros.networks.superpoint import CELL, SuperPointConfig
-from superglue_ros.registry import SEQUENCES
+from superglue_ros.registry import FRONT_ENDS, SEQUENCES
 from superglue_ros.settings import setting
 from superglue_ros.synthetic.homographies import HomographyRecipe
 from superglue_ros.synthetic.photometric import PhotometricRecipe
@@ -71,6 +71,7 @@ class ViewRecipe:
 class CacheRecipe(ViewRecipe):
     """Settings of a feature cache."""
 
+    front_end: str = setting("superpoint", "Local features.", choices=FRONT_ENDS)
     detector: str = ""  # SuperPoint weights; empty takes the package's own
     output: str = "cache"
     sets: int = setting(1000, "View sets.", low=1)

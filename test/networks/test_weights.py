@@ -25,6 +25,7 @@ from superglue_ros.networks.weights import (
     load_superglue,
     load_superpoint,
     save,
+    superglue_file,
 )
 
 SMALL_POINT = SuperPointConfig((4, 4, 8, 8), 8, 16, batch_norm=True, exact_sampling=True)
@@ -104,11 +105,23 @@ def test_saving_replaces_whole_files_and_leaves_no_others(tmp_path, monkeypatch)
     assert load_superglue(path).provenance == "first"
 
 
-def test_the_package_carries_a_superpoint_and_a_matcher_for_it():
-    point, glue = load_superpoint(), load_superglue()
+@pytest.mark.parametrize(("name", "width", "layers"), [("small", 128, 6), ("wide", 192, 9)])
+def test_the_package_carries_a_superpoint_and_matchers_for_it(name, width, layers):
+    point, glue = load_superpoint(), load_superglue(name)
     assert glue.descriptor_kind == point.kind
     assert glue.network.config.descriptor_dim == point.network.config.descriptor_dim
+    assert (glue.network.config.width, glue.network.config.layers) == (width, layers)
     assert point.provenance
+    assert glue.provenance
+
+
+def test_auto_is_the_wide_matcher_on_a_gpu_and_the_small_one_elsewhere():
+    for auto in ("", "auto"):
+        assert superglue_file(auto, torch.device("cuda")) == superglue_file("wide")
+        assert superglue_file(auto, torch.device("cpu")) == superglue_file("small")
+        assert superglue_file(auto) == superglue_file("small")
+    assert superglue_file("wide", torch.device("cpu")).name == "superglue_wide.safetensors"
+    assert superglue_file("folder/wide") == Path("folder/wide")
 
 
 def test_open_superpoint_sums_two_equal_input_channels(tmp_path):

@@ -99,7 +99,7 @@ FACTS: dict[str, dict[str, Any]] = {
     "superglue": {**PACKAGED, "start": "matching"},
     "superglue_wide": {
         **PACKAGED,
-        "start": "",
+        "start": "small",
         "network.width": 192,
         "network.layers": 9,
         "network.heads": 3,
@@ -168,7 +168,7 @@ FACTS: dict[str, dict[str, Any]] = {
     },
     "end_to_end": {
         "superpoint": "",
-        "superglue": "",
+        "superglue": "small",
         "loss.form": "sum",
         "loss.confidence": 0.0,
         "loss.regularisation": 0.0,

@@ -19,7 +19,7 @@ from superglue_ros.geometry.refinement import make_refiner
 from superglue_ros.mapping.refinement import refined
 from superglue_ros.matchers.base import make_matcher, match_pair
 from superglue_ros.networks.device import resolve_device
-from superglue_ros.networks.weights import PACKAGED
+from superglue_ros.networks.weights import PACKAGED, superglue_file, superpoint_file
 from superglue_ros.registry import FRONT_ENDS, MATCHERS, REFINERS
 from superglue_ros.settings import to_mapping
 from superglue_ros.types import Correspondences, Features, FloatArray
@@ -46,8 +46,8 @@ class MethodSpec:
         """The matcher's name."""
         return self.config.matcher.name
 
-    def with_matcher(self, name: str, weights: str = "") -> MethodSpec:
-        """The same front-end with another matcher; ``weights`` empty = the package's own."""
+    def with_matcher(self, name: str, weights: str = "auto") -> MethodSpec:
+        """The same front-end with another matcher."""
         matcher = replace(self.config.matcher, name=name, weights=weights)
         return replace(self, config=replace(self.config, matcher=matcher))
 
@@ -80,14 +80,19 @@ class MethodSpec:
             "precision": self.config.precision,
         }
         del out["matcher"]["threshold"]
-        for section, network in (("front_end", "superpoint"), ("matcher", "superglue")):
-            path = out[section].pop("weights")
+        device = resolve_device(self.config.device)
+        files = {
+            "front_end": ("superpoint", superpoint_file(self.config.front_end.weights)),
+            "matcher": ("superglue", superglue_file(self.config.matcher.weights, device)),
+        }
+        for section, (network, file) in files.items():
+            del out[section]["weights"]
             if out[section]["name"] == network:
-                out[section]["weights"] = checksum(path, f"{network}.safetensors")
+                out[section]["weights"] = checksum(file)
         if self.config.refinement != "none":
             out["refinement"] = self.config.refinement
         if self.config.refinement == "network":
-            out["refinement_weights"] = checksum("", "refinement.safetensors")
+            out["refinement_weights"] = checksum(PACKAGED / "refinement.safetensors")
         if self.keypoints:
             out["front_end"]["keypoints"] = self.keypoints
         return out
@@ -148,9 +153,8 @@ class Method:
         return refined(self._refiner, resized[0], resized[1], points0, points1).points
 
 
-def checksum(path: str, packaged: str) -> str:
-    """SHA-256 of a weights file; an empty path means the package's own file of that name."""
-    file = Path(path) if path else PACKAGED / packaged
+def checksum(file: Path) -> str:
+    """SHA-256 of a weights file."""
     if not file.is_file():
-        return "none" if not path else f"missing: {path}"
+        return f"missing: {file}"
     return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -17,6 +17,7 @@ from superglue_ros.evaluation.reports import attention as att
 from superglue_ros.evaluation.reports import figures
 from superglue_ros.evaluation.reports.report import Picture, Table, number, write_report
 from superglue_ros.evaluation.reports.results import versions, write_json, write_records
+from superglue_ros.networks.device import resolve_device
 from superglue_ros.networks.weights import load_superglue
 
 
@@ -31,7 +32,9 @@ def attention_report(
         raise ConfigError(f"{spec.matcher} has no attention: use --matcher superglue")
     if not 0 <= show < len(cases):
         raise ConfigError(f"--show {show}: there are pairs 0 to {len(cases) - 1}")
-    network = load_superglue(spec.config.matcher.weights).network
+    network = load_superglue(
+        spec.config.matcher.weights, resolve_device(spec.config.device)
+    ).network
     method = Method(spec)
     folder = output / "pictures"
     folder.mkdir(parents=True, exist_ok=True)

@@ -69,10 +69,10 @@ def timing_report(
 ) -> Table:
     """Write ``time_split.png``, ``timing.json`` and a report to ``output``.
 
-    ``weights`` empty: the package's own; ``full``: the paper's 9 x 2 layers, not trained.
+    ``weights`` as :func:`superglue_file` takes them, or ``full``: the paper's size, not trained.
     """
     network = SuperGlue(SuperGlueConfig()).eval() if weights == "full" else None
-    network = network or load_superglue(weights).network
+    network = network or load_superglue(weights, resolve_device(device)).network
     stages = stage_times(network, keypoints, device, repeat)
     output.mkdir(parents=True, exist_ok=True)
     path = output / "time_split.png"

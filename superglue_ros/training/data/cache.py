@@ -1,4 +1,4 @@
-"""Cached features and labels: SuperPoint runs once per view, not in SuperGlue's training.
+"""Cached features and labels: a front-end runs once per view, not in SuperGlue's training.
 
 A cache is a folder of independent shards, ``*.safetensors``: a run may start on the first ones
 while more are being made. A cache names the detector it was made with; features of different
@@ -12,35 +12,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import safetensors
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import Tensor
 
-from superglue_ros.engines.superpoint import SuperPointEngine
 from superglue_ros.errors import DataError
 from superglue_ros.geometry.ground_truth import PAPER, LabelRule
-from superglue_ros.networks.superpoint import (
-    detect_keypoints,
-    sample_descriptors,
-)
 from superglue_ros.training.checkpoint import write_atomically
+from superglue_ros.training.data.view_features import Extract, ViewFeatures
 from superglue_ros.training.data.views import ViewSet, label_views
 
-NMS_RADIUS = 4  # the paper's
 _FORMAT = "superglue_ros_features_1"
-SCORE_THRESHOLD = 5e-4  # low: the number of keypoints is the limit, as in the paper
-
-
-@dataclass(frozen=True, eq=False)
-class ViewFeatures:
-    """Features of one view: ``keypoints`` (N, 2) px, ``scores`` (N,), ``descriptors`` (N, D)."""
-
-    keypoints: Tensor
-    scores: Tensor
-    descriptors: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,52 +45,22 @@ class Shard:
     matches1: Tensor
 
 
-@torch.inference_mode()
-def extract(
-    engine: SuperPointEngine,
-    images: Sequence[NDArray[np.uint8]],
-    max_keypoints: int,
-    rng: np.random.Generator | None = None,
-    border: int = 4,
-    nms_radius: int = NMS_RADIUS,
-) -> list[ViewFeatures]:
-    """Features of grey images of one size. With ``rng``, random keypoints fill up every set.
-
-    The paper adds random keypoints for efficient batches and robustness (section 4); they have
-    score 0 and the descriptor at their position.
-    """
-    batch = torch.from_numpy(np.stack(images)).unsqueeze(1).float().div(255)
-    probability, descriptors = engine.maps(batch)
-    detected = detect_keypoints(probability, max_keypoints, SCORE_THRESHOLD, nms_radius, border)
-    features = []
-    for i, (keypoints, scores) in enumerate(detected):
-        missing = max_keypoints - len(keypoints)
-        if rng is not None and missing > 0:
-            limits = np.array([batch.shape[3], batch.shape[2]]) - border
-            extra = torch.from_numpy(rng.integers(border, limits, (missing, 2))).to(keypoints)
-            keypoints = torch.cat([keypoints, extra])
-            scores = torch.cat([scores, scores.new_zeros(missing)])
-        sampled = sample_descriptors(
-            keypoints[None], descriptors[i : i + 1], engine.config.exact_sampling
-        )
-        features.append(ViewFeatures(keypoints, scores, sampled[0]))
-    return features
-
-
 def make_shard(
-    engine: SuperPointEngine,
+    extract: Extract,
     view_sets: Sequence[ViewSet],
     max_keypoints: int,
-    rng: np.random.Generator | None,
     rule: LabelRule = PAPER,
     min_matches: int = 10,
 ) -> Shard:
-    """Features and labels of all pairs of ``view_sets``; pairs with fewer matches are dropped."""
+    """Features and labels of all pairs of ``view_sets``; pairs with fewer matches are dropped.
+
+    ``extract`` gives at most ``max_keypoints`` a view.
+    """
     views: list[ViewFeatures] = []
     sizes, pairs, labels = [], [], []
     for view_set in view_sets:
         first = len(views)
-        views += extract(engine, view_set.images, max_keypoints, rng)
+        views += extract(view_set.images)
         sizes += [image.shape[::-1] for image in view_set.images]
         points = [view.keypoints.double().cpu().numpy() for view in views[first:]]
         for j in range(len(points)):
@@ -116,7 +69,7 @@ def make_shard(
                 if (found.matches0 >= 0).sum() >= min_matches:
                     pairs.append((first + i, first + j))
                     labels.append(found)
-    dim = engine.config.descriptor_dim
+    dim = views[0].descriptors.shape[1]
     count = len(views)
     shard = Shard(
         keypoints=torch.zeros(count, max_keypoints, 2),

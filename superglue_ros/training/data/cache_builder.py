@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -16,14 +17,21 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
+from superglue_ros.config import Config, FrontEndConfig
 from superglue_ros.engines.superpoint import SuperPointEngine
 from superglue_ros.errors import DataError
+from superglue_ros.frontends.base import make_front_end
 from superglue_ros.networks.device import resolve_device
 from superglue_ros.networks.weights import load_superpoint
 from superglue_ros.synthetic.rendering import Texture
 from superglue_ros.training.data.cache import cached_config, make_shard, write_shard
 from superglue_ros.training.data.corpus import CorpusImage, read_grey, read_manifest
 from superglue_ros.training.data.sequence_views import SequenceDrawer
+from superglue_ros.training.data.view_features import (
+    Extract,
+    front_end_features,
+    superpoint_features,
+)
 from superglue_ros.training.data.views import ViewSet, homography_views, room_views
 from superglue_ros.training.data.world_drawer import WorldDrawer, WorldSource
 from superglue_ros.training.precision import resolve_dtype
@@ -72,10 +80,7 @@ class _ShardMaker:
 
     def __init__(self, recipe: CacheRecipe, split: str) -> None:
         self._recipe = recipe
-        self._detector = load_superpoint(recipe.detector)
-        device = resolve_device(recipe.device)
-        precision = resolve_dtype(recipe.precision, device)
-        self._engine = SuperPointEngine(self._detector.network, device, precision)
+        self.kind, self._extract = _extractor(recipe)
         self._make_drawer = view_drawer(recipe, split)
 
     def __call__(self, index: int) -> None:
@@ -84,11 +89,28 @@ class _ShardMaker:
         count = min(recipe.sets_per_shard, recipe.sets - index * recipe.sets_per_shard)
         draw = self._make_drawer()  # no state is carried over between shards
         sets = [draw(rng) for _ in range(count)]
-        filler = rng if recipe.random_keypoints else None
-        shard = make_shard(self._engine, sets, recipe.keypoints, filler, recipe.labels)
+        shard = make_shard(self._extract(rng), sets, recipe.keypoints, recipe.labels)
         path = _shard_path(recipe, index)
-        write_shard(shard, path, self._detector.kind, json.dumps(_config(recipe)))
+        write_shard(shard, path, self.kind, json.dumps(_config(recipe)))
         log.info("%s: %d pairs of %d views", path, len(shard.pairs), len(shard.counts))
+
+
+def _extractor(recipe: CacheRecipe) -> tuple[str, Callable[[np.random.Generator], Extract]]:
+    """The kind of the recipe's descriptors; and what extracts, given the shard's randomness."""
+    device = resolve_device(recipe.device)
+    if recipe.front_end == "superpoint":
+        loaded = load_superpoint(recipe.detector)
+        precision = resolve_dtype(recipe.precision, device)
+        engine = SuperPointEngine(loaded.network, device, precision)
+
+        def with_fillers(rng: np.random.Generator) -> Extract:
+            filler = rng if recipe.random_keypoints else None
+            return partial(superpoint_features, engine, max_keypoints=recipe.keypoints, rng=filler)
+
+        return loaded.kind, with_fillers
+    settings = FrontEndConfig(name=recipe.front_end, max_keypoints=recipe.keypoints, max_size=0)
+    front_end = make_front_end(Config(front_end=settings), device)
+    return front_end.detector, lambda _: partial(front_end_features, front_end)
 
 
 _maker: _ShardMaker  # of a process of its own, see build_cache

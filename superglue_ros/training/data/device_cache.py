@@ -15,12 +15,13 @@ from superglue_ros.engines.superpoint import SuperPointEngine
 from superglue_ros.errors import DataError
 from superglue_ros.geometry.ground_truth import HOMOGRAPHY, LabelThresholds
 from superglue_ros.networks.superpoint import non_maximum_suppression, sample_descriptors
-from superglue_ros.training.data.cache import NMS_RADIUS, SCORE_THRESHOLD, Shard
+from superglue_ros.training.data.cache import Shard
 from superglue_ros.training.data.device_labels import (
     label_pairs,
     project_depths,
     project_homographies,
 )
+from superglue_ros.training.data.view_features import NMS_RADIUS, SCORE_THRESHOLD
 
 Labels = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from superglue_ros.engines.superpoint import SuperPointEngine
 from superglue_ros.geometry.ground_truth import LabelRule, MatchLabels
-from superglue_ros.training.data.cache import ViewFeatures, extract
 from superglue_ros.training.data.cache_builder import view_drawer
+from superglue_ros.training.data.view_features import ViewFeatures, superpoint_features
 from superglue_ros.training.data.views import ViewSet, label_views
 from superglue_ros.training.recipes import ViewRecipe
 
@@ -68,7 +68,7 @@ def describe(
     found: list[ViewFeatures] = []
     for start in range(0, len(images), _IMAGES_AT_ONCE):
         batch = images[start : start + _IMAGES_AT_ONCE]
-        found += extract(engine, batch, recipe.keypoints, filler)
+        found += superpoint_features(engine, batch, recipe.keypoints, filler)
     points = [view.keypoints.double().cpu().numpy() for view in found]
     with ThreadPoolExecutor() as pool:  # NumPy works without the interpreter's lock
         sides = zip(points[0::2], points[1::2], strict=True)

@@ -21,8 +21,8 @@ from superglue_ros.engines.superpoint import SuperPointEngine
 from superglue_ros.networks.superglue import SuperGlue
 from superglue_ros.networks.superpoint import SuperPoint, sample_descriptors
 from superglue_ros.networks.weights import load_superglue, load_superpoint
-from superglue_ros.training.data.cache import ViewFeatures
 from superglue_ros.training.data.drawn_pairs import DrawnPairs, PairSource, describe
+from superglue_ros.training.data.view_features import ViewFeatures
 from superglue_ros.training.distributed import training_device
 from superglue_ros.training.objectives.assignment import Assigned, Side, assign, head_losses
 from superglue_ros.training.objectives.loss import match_quality, pair_losses, regularised

@@ -26,10 +26,11 @@ from superglue_ros.training.data.batches import (
     collate,
     read_pair,
 )
-from superglue_ros.training.data.cache import Shard, ViewFeatures, make_shard, read_cache
+from superglue_ros.training.data.cache import Shard, make_shard, read_cache
 from superglue_ros.training.data.drawn_pairs import DrawnPairs, PairSource, describe
 from superglue_ros.training.data.loading import to_device
 from superglue_ros.training.data.resident import ResidentPairs
+from superglue_ros.training.data.view_features import ViewFeatures, superpoint_features
 from superglue_ros.training.distributed import training_device
 from superglue_ros.training.growth import grow
 from superglue_ros.training.objectives.assignment import Assigned, Side, assign, head_losses
@@ -218,9 +219,13 @@ class SuperGlueObjective:
         rng = np.random.default_rng(self.recipe.loop.seed)
         pairs = PairSource(stage.views, _START_PAIRS).draw(rng)
         filler = rng if stage.views.random_keypoints else None
-        return [
-            make_shard(self._engine, pairs.sets, stage.views.keypoints, filler, stage.views.labels)
-        ]
+        extract = functools.partial(
+            superpoint_features,
+            self._engine,
+            max_keypoints=stage.views.keypoints,
+            rng=filler,
+        )
+        return [make_shard(extract, pairs.sets, stage.views.keypoints, stage.views.labels)]
 
     def _describe(self, batch: StagePairs) -> PairBatch:
         """The features of pairs of views as a batch, in main memory."""

@@ -35,11 +35,15 @@ from superglue_ros.networks.superpoint import (
 from superglue_ros.networks.weights import load_superpoint
 from superglue_ros.synthetic.homographies import HomographyRecipe, sample_pair
 from superglue_ros.synthetic.photometric import PhotometricRecipe, distort
-from superglue_ros.training.data.cache import NMS_RADIUS, SCORE_THRESHOLD, extract
 from superglue_ros.training.data.cornerness import cornerness
 from superglue_ros.training.data.corpus import read_grey, read_manifest
 from superglue_ros.training.data.detector_labels import read_labels
 from superglue_ros.training.data.loading import to_device
+from superglue_ros.training.data.view_features import (
+    NMS_RADIUS,
+    SCORE_THRESHOLD,
+    superpoint_features,
+)
 from superglue_ros.training.data.views import homography_views
 from superglue_ros.training.distributed import training_device
 from superglue_ros.training.precision import autocast, channels_last, resolve_dtype
@@ -404,7 +408,7 @@ def _validation_pairs(recipe: SuperPointRecipe) -> list[Any]:
 
 def _evaluate(engine: SuperPointEngine, pair: Any) -> tuple[float, float]:
     image0, image1, homography = pair
-    one, two = extract(engine, [image0, image1], _VALIDATION_KEYPOINTS)
+    one, two = superpoint_features(engine, [image0, image1], _VALIDATION_KEYPOINTS)
     height, width = image0.shape
     points = [view.keypoints.double().cpu().numpy() for view in (one, two)]
     truth = label_matches(

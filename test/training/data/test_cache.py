@@ -13,7 +13,7 @@ from superglue_ros.networks.superpoint import (
     select_keypoints,
 )
 from superglue_ros.networks.weights import load_superpoint
-from superglue_ros.training.data.cache import extract
+from superglue_ros.training.data.view_features import superpoint_features
 
 
 def corners() -> np.ndarray:
@@ -33,7 +33,7 @@ def test_extract_equals_the_network():
         keypoints, scores = select_keypoints(heat[0], 40, 5e-4, 4)
         expected = sample_descriptors(keypoints[None], descriptors, True)[0]
     engine = SuperPointEngine(network, torch.device("cpu"))
-    found = extract(engine, [image, image[::-1].copy()], 40)[0]
+    found = superpoint_features(engine, [image, image[::-1].copy()], 40)[0]
     assert len(keypoints) > 20
     assert torch.equal(found.keypoints, keypoints)
     assert torch.allclose(found.scores, scores, atol=1e-5)
@@ -44,7 +44,7 @@ def test_random_keypoints_fill_up():
     image = corners()
     rng = np.random.default_rng(3)
     engine = SuperPointEngine(load_superpoint("").network, torch.device("cpu"))
-    found = extract(engine, [image], 400, rng)[0]
+    found = superpoint_features(engine, [image], 400, rng)[0]
     assert found.keypoints.shape == (400, 2)
     assert found.descriptors.shape == (400, 256)
     added = found.keypoints[found.scores == 0]

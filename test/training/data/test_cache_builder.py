@@ -67,3 +67,22 @@ def test_a_build_goes_on_and_adds_shards(recipe, tmp_path):
     assert grown["shard_00000.safetensors"] == first["shard_00000.safetensors"]
     with pytest.raises(DataError, match=r"holds a cache of another recipe"):
         build_cache(replace(recipe, output=output, keypoints=32))
+
+
+def test_any_front_end_can_be_cached(recipe, tmp_path):
+    output = str(tmp_path / "sift")
+    made = replace(recipe, front_end="sift", output=output, sets=1, width=320, height=240)
+    shards, kind = read_cache(build_cache(made))
+    assert kind == "sift-root"
+    (shard,) = shards
+    assert shard.descriptors.shape == (2, 48, 128)
+    for keypoints, descriptors in zip(shard.counts, shard.descriptors, strict=True):
+        lengths = descriptors.float().norm(dim=1)
+        torch.testing.assert_close(lengths[:keypoints], torch.ones(keypoints), atol=2e-3, rtol=0)
+        assert not lengths[keypoints:].any()
+    # SIFT finds the same points again: most labelled matches look alike.
+    matched = shard.matches0[0] >= 0
+    assert matched.sum() >= 10
+    first, second = shard.descriptors.float()[shard.pairs[0].long()]
+    alike = (first[matched] * second[shard.matches0[0][matched].long()]).sum(1)
+    assert alike.median() > 0.8
