@@ -90,6 +90,11 @@ class Rig:
         return used[0] if used[0] == used[1] else ", ".join(used)
 
     @property
+    def detector(self) -> str:
+        """Kind of descriptors that the matcher takes; the front-end's own where it takes any."""
+        return self.matcher.descriptor_kind or self.front_end.detector
+
+    @property
     def networks(self) -> str:
         """Front-end and matcher with their weights, as the status shows them."""
         names = [self.config.front_end.name, self.config.matcher.name]

@@ -58,6 +58,7 @@ class MatcherNode(LifecycleNode):
         self._log_bridge = LogBridge(self.get_logger())
         logging.getLogger("superglue_ros").addHandler(self._log_bridge)
         self._problems = parameters.declare(self)
+        parameters.declare_detector(self)
         self._report_start_values()
         self.stuck = False
         self._problem = ""
@@ -70,6 +71,8 @@ class MatcherNode(LifecycleNode):
         self._peers: PeerInput | None = None
         self._numbers = FrameNumbers()
         self._counter = Counter()
+        self._detector = ""
+        self.add_pre_set_parameters_callback(parameters.in_declared_types)
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._take_parameters)
         self._offers = Services(self, self._run_on_worker)
@@ -130,6 +133,7 @@ class MatcherNode(LifecycleNode):
         """Free the networks and their memory."""
         self._release()
         _free_memory()
+        self._tell_detector("")
         self._state = "unconfigured"
         return super().on_cleanup(state)
 
@@ -166,6 +170,7 @@ class MatcherNode(LifecycleNode):
         rig = Rig(settings.core)
         if settings.node.warm_up:
             warm_up(rig, images_together(settings.node))
+        self._tell_detector(rig.detector)
         self._settings = settings
         self._outputs = Outputs(self)
         self._processor = FrameProcessor(
@@ -188,7 +193,7 @@ class MatcherNode(LifecycleNode):
         self._problem = ""
         self.get_logger().info(
             f"ready: {settings.core.front_end.name} and {settings.core.matcher.name} "
-            f"on {self._processor.device}"
+            f"on {self._processor.device}; descriptors are {rig.detector}"
         )
 
     def _refuse_to_configure(self, text: str) -> TransitionCallbackReturn:
@@ -271,7 +276,13 @@ class MatcherNode(LifecycleNode):
                 self.get_logger().warning(parameters.unknown_name(name))
 
     def _check_parameters(self, changes: list[Parameter[Any]]) -> SetParametersResult:
-        return parameters.check_change(self, changes, configured=self._settings is not None)
+        return parameters.check_change(
+            self, changes, configured=self._settings is not None, detector=self._detector
+        )
+
+    def _tell_detector(self, detector: str) -> None:
+        self._detector = detector
+        self.set_parameters([Parameter(parameters.DETECTOR, value=detector)])
 
     def _take_parameters(self, changes: list[Parameter[Any]]) -> None:
         for change in changes:

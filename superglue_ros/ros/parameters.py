@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,9 @@ from superglue_ros.config import Config
 from superglue_ros.errors import ConfigError
 from superglue_ros.ros.node_config import NodeConfig
 from superglue_ros.settings import from_flat, leaves
+
+DETECTOR = "matcher.detector"
+"""The only parameter that is no setting: it tells, see :func:`declare_detector`."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def descriptor(item: dataclasses.Field[Any], kind: type) -> ParameterDescriptor:
     result = ParameterDescriptor(
         description=meta["description"],
         additional_constraints="; ".join(constraints),
-        # A whole number is a valid float: our check accepts it, ROS's static typing would not.
+        # ROS's static typing would refuse a whole number before in_declared_types makes it a float.
         dynamic_typing=kind is float,
     )
     if meta["low"] is not None and kind is float:
@@ -78,11 +81,30 @@ def declare(node: Node) -> dict[str, str]:
     problems = {}
     for name, item, kind in all_settings():
         try:
-            node.declare_parameter(name, item.default, descriptor(item, kind))
+            given = node.declare_parameter(name, item.default, descriptor(item, kind))
         except (InvalidParameterValueException, InvalidParameterTypeException) as error:
             problems[name] = str(error)
             node.declare_parameter(name, item.default, descriptor(item, kind), ignore_override=True)
+            continue
+        as_declared = in_declared_types([given])
+        if (
+            as_declared != [given]
+            and not (result := node.set_parameters(as_declared)[0]).successful
+        ):
+            problems[name] = result.reason
+            node.set_parameters([Parameter(name, value=item.default)])
     return problems
+
+
+def in_declared_types(parameters: Sequence[Parameter[Any]]) -> list[Parameter[Any]]:
+    """Whole numbers as floats where a parameter is one: people and YAML write 1 for 1.0."""
+    kinds = {name: kind for name, _, kind in all_settings()}
+    return [
+        Parameter(one.name, Parameter.Type.DOUBLE, float(one.value))
+        if kinds.get(one.name) is float and one.type_ is Parameter.Type.INTEGER
+        else one
+        for one in parameters
+    ]
 
 
 def read(node: Node) -> Settings:
@@ -101,13 +123,33 @@ def settings_from_flat(values: Mapping[str, Any]) -> Settings:
     )
 
 
+def declare_detector(node: Node) -> None:
+    """Declare the parameter that tells others which descriptors the matcher takes."""
+    node.declare_parameter(
+        DETECTOR,
+        "",
+        ParameterDescriptor(
+            description="Kind of descriptors that the matcher takes: what an outside front-end "
+            "writes to `detector` of its Features. Empty while the node is unconfigured.",
+            additional_constraints="set by the node",
+        ),
+        ignore_override=True,
+    )
+
+
 def check_change(
-    node: Node, changes: Iterable[Parameter], *, configured: bool
+    node: Node, changes: Iterable[Parameter], *, configured: bool, detector: str = ""
 ) -> SetParametersResult:
-    """Check ``changes`` without applying them."""
+    """Check ``changes`` without applying them; ``detector``: what the node itself sets."""
     fixed = {name: item.metadata["fixed"] for name, item, _ in all_settings()}
     values = {name: node.get_parameter(name).value for name in fixed if node.has_parameter(name)}
     for change in changes:
+        if change.name == DETECTOR and change.value != detector:
+            return SetParametersResult(
+                successful=False,
+                reason=f"{DETECTOR} is set by the node: choose a matcher or weights made for other "
+                f"descriptors",
+            )
         if change.name not in fixed:
             continue  # ROS's own, for example use_sim_time
         if configured and fixed[change.name] and change.value != values[change.name]:

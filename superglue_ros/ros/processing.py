@@ -316,6 +316,7 @@ class FrameProcessor:
                 device=self._device,
                 precision=self.pipelines[0].rig.precision,
                 weights=self.pipelines[0].rig.networks,
+                detector=self.pipelines[0].rig.detector,
             )
         )
 

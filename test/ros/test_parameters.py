@@ -10,6 +10,7 @@ import pytest
 rclpy = pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 from matcher_process import Matcher  # noqa: E402
+from rcl_interfaces.msg import ParameterType  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 
 from superglue_ros.config import Config  # noqa: E402
@@ -76,9 +77,16 @@ def test_values_at_start(make_node: Callable[..., Any]) -> None:
     node = make_node(geometry__threshold_px=2, matcher__name="ratio", geometry__seed=-1)
     problems = parameters.declare(node)
     assert list(problems) == ["geometry.seed"]
+    assert node.get_parameter("geometry.threshold_px").type_ is Parameter.Type.DOUBLE
     settings = parameters.read(node)
     assert settings.core.geometry.threshold_px == 2.0  # a whole number is a float too
     assert settings.core.matcher.name == "ratio"
+
+
+def test_a_whole_number_out_of_range_at_start_is_a_problem(make_node: Callable[..., Any]) -> None:
+    node = make_node(geometry__threshold_px=-1)
+    assert list(parameters.declare(node)) == ["geometry.threshold_px"]
+    assert parameters.read(node).core.geometry.threshold_px == 1.0
 
 
 @pytest.mark.parametrize(
@@ -127,6 +135,22 @@ def test_changes_on_the_running_node(matcher: Matcher) -> None:
     assert matcher.peer.output("matches", at).status == Matches.OK
     assert len(matcher.peer.output("features", at).u) == 40
     assert matcher.set(front_end__max_keypoints=300)[0].successful
+
+
+def test_a_whole_number_stays_a_double(matcher: Matcher) -> None:
+    """``ros2 param set /matcher matcher.threshold 1`` made an integer of the parameter."""
+    for value in (1, 0):
+        assert matcher.set(matcher__threshold=value)[0].successful
+        found = matcher.get("matcher.threshold")
+        assert (found.type, found.double_value) == (ParameterType.PARAMETER_DOUBLE, value)
+    (refused,) = matcher.set(matcher__threshold=2)
+    assert not refused.successful
+    assert "out of range" in refused.reason
+    for value in (True, "much"):
+        (refused,) = matcher.set(matcher__threshold=value)
+        assert "matcher.threshold must be float" in refused.reason
+    assert matcher.get("matcher.threshold").double_value == 0.0
+    assert matcher.set(matcher__threshold=0.2)[0].successful
 
 
 def test_refusals_on_the_running_node(matcher: Matcher) -> None:
