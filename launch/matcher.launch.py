@@ -19,6 +19,10 @@ TOPICS = {
     "camera_info": "Input: calibration of the camera.",
     "matches": "Output: correspondences with keyframes.",
     "relative_pose": "Output: pose of each frame in its keyframes.",
+}
+
+# Outputs whose own names lie below the node's: ~/features and so on.
+PRIVATE_TOPICS = {
     "features": "Output: keypoints, and descriptors where outputs.descriptors asks for them.",
     "matches_image": "Output: picture of the matches, drawn while there is a subscriber.",
     "status": "Output: seconds and counts, after every frame.",
@@ -59,6 +63,7 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     if given["stereo"]:
         parameters["inputs.stereo"] = is_on(given["stereo"])
     topics = {name: given[name] for name in TOPICS}
+    topics |= {f"~/{name}": given[name] for name in PRIVATE_TOPICS}
     for name in OPTIONAL_INPUTS:
         wanted, topics[name] = optional_input(given[name], name)
         if wanted is not None:
@@ -131,6 +136,10 @@ def generate_launch_description() -> LaunchDescription:
             *(
                 DeclareLaunchArgument(name, default_value=name, description=text)
                 for name, text in TOPICS.items()
+            ),
+            *(
+                DeclareLaunchArgument(name, default_value=f"~/{name}", description=text)
+                for name, text in PRIVATE_TOPICS.items()
             ),
             *(
                 DeclareLaunchArgument(key, default_value=name, description=text)

@@ -23,7 +23,7 @@ from launch_ros.actions import Node
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from superglue_ros.ros.launching import parameter_files
 
-RECORDED = ["/features", "/matches", "/relative_pose", "/status"]
+RECORDED = ["/matches", "/relative_pose", "/matcher/features", "/matcher/status"]
 ARGUMENTS = {
     "bag": ("", "rosbag2 directory, .mcap or .db3 file."),
     "output": ("replay_results", "Folder for the recorded topics and the results."),

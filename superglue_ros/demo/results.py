@@ -25,7 +25,7 @@ from superglue_ros.networks.device import resolve_device
 from superglue_ros.pipeline import Pipeline
 from superglue_ros.types import Matches, MatchStatus, PoseStatus, RelativePose
 
-MATCHES, POSE, STATUS = "/matches", "/relative_pose", "/status"
+MATCHES, POSE, STATUS = "/matches", "/relative_pose", "/matcher/status"
 TOPICS = (MATCHES, POSE, STATUS)
 
 _WITH_ROTATION = (PoseStatus.VALID, PoseStatus.PLANAR, PoseStatus.ROTATION_ONLY)

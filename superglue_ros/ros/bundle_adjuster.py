@@ -1,8 +1,8 @@
 """The example back-end as a node: an adapter between topics and the bundle adjuster.
 
-In: ``matches``, ``relative_pose``, ``camera_info`` (the newest is used). Out: ``path``
-(nav_msgs/Path, the current estimate of all poses), ``odometry`` (nav_msgs/Odometry, the newest
-pose) and ``landmarks`` (sensor_msgs/PointCloud2), in ``world_frame``: x forward, y left, z up of
+In: ``matches``, ``relative_pose``, ``camera_info`` (the newest is used). Out: ``~/path``
+(nav_msgs/Path, the current estimate of all poses), ``~/odometry`` (nav_msgs/Odometry, the newest
+pose) and ``~/landmarks`` (sensor_msgs/PointCloud2), in ``world_frame``: x forward, y left, z up of
 the first camera. The unit is the metre if the matcher knows the scale, else the first baseline. The
 orientation is that of the camera's optical frame. No TF is published. Of a rig only the camera of
 index 0 is followed.
@@ -60,9 +60,9 @@ class BundleAdjusterNode(Node):
         self._camera: Camera | None = None
         self._time = TimeJumps()
         profile = output_profile()
-        self._path = self.create_publisher(Path, "path", profile)
-        self._odometry = self.create_publisher(Odometry, "odometry", profile)
-        self._landmarks = self.create_publisher(PointCloud2, "landmarks", profile)
+        self._path = self.create_publisher(Path, "~/path", profile)
+        self._odometry = self.create_publisher(Odometry, "~/odometry", profile)
+        self._landmarks = self.create_publisher(PointCloud2, "~/landmarks", profile)
         inputs = output_profile()
         inputs.depth = _INPUT_DEPTH
         self.create_subscription(Matches, "matches", self._take_matches, inputs)

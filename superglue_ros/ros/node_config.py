@@ -156,7 +156,7 @@ class OutputsConfig:
 
     descriptors: str = setting(
         "none",
-        "Descriptors in the topic features: none, float16 or float32.",
+        "Descriptors in the topic ~/features: none, float16 or float32.",
         choices=("none", "float16", "float32"),
     )
 

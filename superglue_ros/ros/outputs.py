@@ -19,12 +19,13 @@ from superglue_ros.ros import convert, sensor_messages
 from superglue_ros.ros.qos import output_profile, overridable
 from superglue_ros.types import Frame, FrameId
 
+# Names that say what they are; others are private to the node.
 TOPICS: dict[str, type] = {
     "matches": Matches,
     "relative_pose": RelativePose,
-    "features": Features,
-    "matches_image": Image,
-    "status": MatcherStatus,
+    "~/features": Features,
+    "~/matches_image": Image,
+    "~/status": MatcherStatus,
 }
 _PICTURES_KEPT = 16
 _DELIVERY_SECONDS = 1.0  # a subscriber that died without a word holds nothing up for longer
@@ -49,7 +50,7 @@ class Outputs:
         Of a stereo pair the right image's features too, without descriptors, and their matches.
         """
         self._publish(
-            "features",
+            "~/features",
             convert.features_to_message(
                 result.features,
                 frame.id,
@@ -64,11 +65,11 @@ class Outputs:
             right = convert.features_to_message(
                 result.right_features, frame.right.id, True, camera=frame.right.camera
             )
-            self._publish("features", right)
+            self._publish("~/features", right)
         self.publish_pairs(result.pairs)
         if result.stereo is not None:
             self.publish_pairs([result.stereo])
-        if result.pairs and self._publishers["matches_image"].get_subscription_count():
+        if result.pairs and self._publishers["~/matches_image"].get_subscription_count():
             self._publish_picture(frame, result.pairs[0])
         self._remember(frame, result.is_keyframe)
 
@@ -84,10 +85,10 @@ class Outputs:
 
     def publish_status(self, status: MatcherStatus) -> None:
         """Publish the outcome of the last frame."""
-        self._publish("status", status)
+        self._publish("~/status", status)
 
     def forget_images(self) -> None:
-        """Drop the pictures kept for ``matches_image``."""
+        """Drop the pictures kept for ``~/matches_image``."""
         self._images.clear()
 
     def destroy(self) -> None:
@@ -106,7 +107,7 @@ class Outputs:
         if reference is None:
             return  # the keyframe's picture is no longer kept
         picture = draw_matches(reference, frame.image, pair.matches)
-        self._publish("matches_image", sensor_messages.image_to_message(picture, frame.id))
+        self._publish("~/matches_image", sensor_messages.image_to_message(picture, frame.id))
 
     def _remember(self, frame: Frame, is_keyframe: bool) -> None:
         """Keep the picture of a keyframe; at most a few, the oldest goes first."""

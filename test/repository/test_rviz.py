@@ -43,8 +43,9 @@ def manager() -> dict:
 
 def test_every_display_has_a_publisher_of_its_type(manager):
     back_end = published("bundle_adjuster.py")
-    assert back_end == {"path": "Path", "odometry": "Odometry", "landmarks": "PointCloud2"}
-    topics = {**back_end, "matches_image": "Image"}
+    assert back_end == {"~/path": "Path", "~/odometry": "Odometry", "~/landmarks": "PointCloud2"}
+    topics = {name.replace("~", "bundle_adjuster"): kind for name, kind in back_end.items()}
+    topics["matcher/matches_image"] = "Image"
     shown = {
         display["Topic"]["Value"]: MESSAGE_OF[display["Class"]]
         for display in manager["Displays"]

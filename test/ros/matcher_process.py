@@ -46,6 +46,9 @@ QUICK = {
     "warm_up": False,
 }
 
+# Names of the matcher's private outputs, seen from its namespace.
+PRIVATE = {name: f"matcher/{name}" for name in ("features", "status", "matches_image")}
+
 
 def texture() -> np.ndarray:
     """A blurred random texture larger than an image, so that it can be shifted."""
@@ -118,7 +121,7 @@ class Peer:
         )
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
-        self._topics = topics or {}
+        self._topics = {**PRIVATE, **(topics or {})}
         self._changed = threading.Condition()
         self.received: dict[str, list[Any]] = {}
         self._publishers: dict[str, Any] = {}

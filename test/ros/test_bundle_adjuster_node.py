@@ -89,7 +89,9 @@ def test_a_path_comes_out_in_metres(process):
     executor.add_node(node)
     received: dict[str, list] = {"path": [], "odometry": [], "landmarks": []}
     for name, kind in (("path", Path), ("odometry", Odometry), ("landmarks", PointCloud2)):
-        node.create_subscription(kind, name, received[name].append, output_profile())
+        node.create_subscription(
+            kind, f"bundle_adjuster/{name}", received[name].append, output_profile()
+        )
     info = node.create_publisher(CameraInfo, "camera_info", qos_profile_sensor_data)
     matches = node.create_publisher(Matches, "matches", output_profile())
     poses = node.create_publisher(RelativePose, "relative_pose", output_profile())

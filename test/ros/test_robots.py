@@ -32,7 +32,7 @@ def test_a_peers_frames_match_our_keyframes(
     topics = {"features": "/peer_features"}
     other = start(
         {"autostart": True, "robot": "b", "outputs.descriptors": "float16"},
-        arguments=("-r", "__ns:=/b", "-r", "features:=/peer_features"),
+        arguments=("-r", "__ns:=/b", "-r", "~/features:=/peer_features"),
         namespace="/b",
         topics=topics,
     )

@@ -22,7 +22,8 @@ from superglue_ros.mapping.verification import FramePair
 from superglue_ros.pipeline import Pipeline
 from superglue_ros.types import Frame, FrameId, MatchStatus, PoseStatus
 
-FEATURES, MATCHES, POSE, STATUS = "/features", "/matches", "/relative_pose", "/status"
+MATCHES, POSE = "/matches", "/relative_pose"
+FEATURES, STATUS = "/matcher/features", "/matcher/status"
 TOPICS = (FEATURES, MATCHES, POSE, STATUS)
 
 Floats = NDArray[np.float64]

@@ -66,7 +66,7 @@ class BagPlayer(Node):
             for name in names
         }
         self._clock = self.create_publisher(Clock, "/clock", 10)
-        self.create_subscription(MatcherStatus, "status", self._hear_status, profile)
+        self.create_subscription(MatcherStatus, "matcher/status", self._hear_status, profile)
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self)
         self.published = 0

@@ -40,7 +40,7 @@ class LatencyProbe(Node):
         self._image = self.create_publisher(Image, "image", profile)
         self._camera_info = self.create_publisher(CameraInfo, "camera_info", profile)
         self.create_subscription(Matches, "matches", self._hear_matches, profile)
-        self.create_subscription(MatcherStatus, "status", self._hear_status, profile)
+        self.create_subscription(MatcherStatus, "matcher/status", self._hear_status, profile)
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self)
         self._matched = 0.0
