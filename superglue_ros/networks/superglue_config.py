@@ -114,6 +114,11 @@ class SuperGlueConfig:
         return bool(self.edges or self.position_bias or self.scales != (1.0,))
 
     @property
+    def reads_positions(self) -> bool:
+        """Whether anything depends on where the keypoints are."""
+        return bool(self.keypoint_encoder) or (self.graph and self.needs_positions)
+
+    @property
     def reads_pairs(self) -> bool:
         """Whether a message depends on more than query, key and value of complete sets."""
         return bool(self.needs_positions or self.neighbours or self.aggregation != "attention")

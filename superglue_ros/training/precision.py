@@ -19,7 +19,8 @@ from superglue_ros.errors import ConfigError
 
 Network = TypeVar("Network", bound=torch.nn.Module)
 
-CHOICES = ("auto", "float32", "bfloat16")
+CHOICES = ("auto", "float32", "bfloat16", "float16")
+"""float16 has gradients that underflow: the trainer scales the loss (GradScaler)."""
 
 
 @lru_cache(maxsize=8)
@@ -43,12 +44,14 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
         return fastest_dtype(str(device))
     if name not in CHOICES:
         raise ConfigError(f"precision {name!r} is unknown: choose one of {', '.join(CHOICES)}")
-    return torch.float32 if name == "float32" else torch.bfloat16
+    found: torch.dtype = getattr(torch, name)
+    return found
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[None]:
     """Automatic mixed precision in ``dtype``; float32 switches it off."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
+    low = dtype != torch.float32
+    return torch.autocast(device.type, dtype if low else torch.bfloat16, enabled=low)
 
 
 def channels_last(network: Network) -> Network:

@@ -44,7 +44,9 @@ class ViewRecipe:
     """Settings of drawn view sets and of the keypoints per view."""
 
     source: str = setting(
-        "homography", "Kind of view sets.", choices=("homography", "rooms", "worlds", "sequences")
+        "homography",
+        "Kind of view sets; flow: sequences without poses, labelled by optical flow.",
+        choices=("homography", "rooms", "worlds", "sequences", "flow"),
     )
     corpus: str = ""
     sequences: tuple[SequenceSource, ...] = ()
@@ -88,13 +90,16 @@ class Stage:
     """A stage of the curriculum, on stored features or on pairs drawn at every step.
 
     ``caches`` maps folders to sampling weights; ``views`` defines the drawn pairs. A stage has
-    exactly one of the two: raises :class:`ConfigError` otherwise.
+    exactly one of the two: raises :class:`ConfigError` otherwise. ``scales``: sizes of drawn views
+    that a step trains on, in parts of the recipe's; the loss is their mean (technical report,
+    "Multi-Scale Training").
     """
 
     name: str
     steps: int
     caches: dict[str, float] = field(default_factory=dict)
     views: ViewRecipe | None = None
+    scales: tuple[float, ...] = (1.0,)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     def __post_init__(self) -> None:
@@ -107,6 +112,42 @@ class Stage:
             raise ConfigError(
                 f"stage {self.name}: views.views must be 2, not {self.views.views}: pairs are drawn"
             )
+        self._check_scales()
+
+    def _check_scales(self) -> None:
+        if not self.scales or not all(0 < scale <= 1 for scale in self.scales):
+            raise ConfigError(
+                f"stage {self.name}: scales must be numbers above 0 and up to 1, "
+                f"not {list(self.scales)}"
+            )
+        if self.scales == (1.0,):
+            return
+        if self.views is None:
+            raise ConfigError(
+                f"stage {self.name}: scales are of views drawn at every step; features in caches "
+                f"have the scale they were made at: make a cache for each"
+            )
+        for scale in self.scales:
+            sides = [scale * side for side in (self.views.width, self.views.height)]
+            if any(side % CELL for side in sides):
+                raise ConfigError(
+                    f"stage {self.name}: at scale {scale} views are {sides[0]:g}x{sides[1]:g}: "
+                    f"give sizes and scales that make multiples of {CELL}"
+                )
+
+
+@dataclass(frozen=True)
+class AdversarialConfig:
+    """Training on keypoints moved against the matcher (technical report, "Adversarial Training").
+
+    The loss on keypoints + epsilon sign(gradient) is added, weighted.
+    """
+
+    epsilon: float = setting(
+        0.0, "Step of each coordinate, in parts of the image's larger side; 0: none.",
+        low=0.0, high=0.1,
+    )  # fmt: skip
+    weight: float = setting(0.5, "Weight of the loss on moved keypoints.", low=0.0)
 
 
 @dataclass(frozen=True)
@@ -138,6 +179,7 @@ class SuperGlueRecipe:
         "Use the start's statistics of batch norm, not the batch's, and leave them as they are.",
     )
     validation: str = ""  # a cache to report precision and recall on
+    adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -148,6 +190,11 @@ class SuperGlueRecipe:
             raise ConfigError(
                 "resident batches are drawn on the device by the process that trains: set "
                 "loop.workers to 0"
+            )
+        if self.adversarial.epsilon and not self.network.reads_positions:
+            raise ConfigError(
+                "adversarial.epsilon moves keypoints, and this network does not read their "
+                "positions: give network.keypoint_encoder its layers, or set epsilon to 0"
             )
         if self.detector and all(stage.views is None for stage in self.stages):
             raise ConfigError(

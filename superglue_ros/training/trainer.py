@@ -32,6 +32,7 @@ from superglue_ros.training.distributed import (
     share_start,
 )
 from superglue_ros.training.graphed_step import GraphedStep
+from superglue_ros.training.modes import in_evaluation
 from superglue_ros.training.optimisation import (
     MovingAverage,
     OptimiserConfig,
@@ -41,6 +42,7 @@ from superglue_ros.training.optimisation import (
     restore,
     set_learning_rate,
 )
+from superglue_ros.training.precision import CHOICES, resolve_dtype
 from superglue_ros.training.progress import LiveProgress, RunLog, draw_curves
 
 CHECKPOINT = "last.ckpt"
@@ -60,8 +62,9 @@ class LoopConfig:
     )  # fmt: skip
     seed: int = setting(0, "Seed of everything random.", low=0)
     precision: str = setting(
-        "auto", "Automatic mixed precision; auto measures.", choices=("auto", "float32", "bfloat16")
-    )
+        "auto", "Automatic mixed precision; auto measures float32 and bfloat16. With float16 the "
+        "loss is scaled, so that gradients do not underflow.", choices=CHOICES,
+    )  # fmt: skip
     checkpoint_minutes: float = setting(3.0, "Time between checkpoints.", low=0.0)
     validate_every: int = setting(500, "Steps between validations; 0 = only at the end.", low=0)
     report_every: int = setting(20, "Steps per row of the log.", low=1)
@@ -135,10 +138,12 @@ class Trainer:
         self.parameters = objective.parameters()
         self.optimiser = make_optimiser(self.parameters, optimiser)
         self.average = MovingAverage(objective.network, optimiser.ema) if optimiser.ema else None
+        half = resolve_dtype(loop.precision, objective.device) == torch.float16
+        self.scaler = torch.amp.GradScaler(objective.device.type, enabled=half)
         self.step = 0
         self._eager = objective.device.type != "cuda" or self.group.size > 1
         self._update: Callable[[Any], dict[str, Tensor]] = self._learn
-        if objective.capturable and not self._eager:
+        if objective.capturable and not self._eager and not half:
             self._update = GraphedStep(self._learn)
         share_start(objective.network, self.group)
         checkpoint = output / CHECKPOINT
@@ -205,6 +210,7 @@ class Trainer:
                 "network": self.objective.network.state_dict(),
                 "average": self.average.network.state_dict() if self.average else None,
                 "optimiser": self.optimiser.state_dict(),
+                "scaler": self.scaler.state_dict(),
                 "configuration": json.dumps(
                     [asdict(self.loop), asdict(self.optimiser_config), asdict(self.schedule)]
                 ),
@@ -250,11 +256,13 @@ class Trainer:
         if self._eager and not all_finite(loss, self.group):
             self._refuse(float(loss.detach()))
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        self.scaler.scale(loss).backward()
         average_gradients(self.parameters, self.group)
         if self.optimiser_config.clip:
+            self.scaler.unscale_(self.optimiser)  # type: ignore[arg-type]  # needs its groups only
             torch.nn.utils.clip_grad_norm_(self.parameters, self.optimiser_config.clip)
-        self.optimiser.step()
+        self.scaler.step(self.optimiser)  # type: ignore[arg-type]
+        self.scaler.update()
         return {"loss": loss.detach(), **numbers}
 
     def _check(self, loss: float) -> None:
@@ -269,11 +277,8 @@ class Trainer:
         )
 
     def _validate(self, log: RunLog, progress: LiveProgress) -> None:
-        exported = self.exported
-        modes = [(module, module.training) for module in exported.modules()]
-        found = self.objective.validate(exported.eval())
-        for module, training in modes:
-            module.training = training
+        with in_evaluation(self.exported) as network:
+            found = self.objective.validate(network)
         if found:
             log.add({"step": self.step, **found})
             text = "  ".join(f"{name} {value:.3f}" for name, value in found.items())
@@ -285,6 +290,8 @@ class Trainer:
         if self.average and content["average"] is not None:
             self.average.network.load_state_dict(content["average"])
         restore(self.optimiser, content["optimiser"])
+        if content.get("scaler"):
+            self.scaler.load_state_dict(content["scaler"])
         self._used = float(content.get("seconds", 0.0))
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,20 @@ class SamplingConfig:
         "others, as on repeated texture: only their positions tell them apart.",
         low=0.0, high=0.9,
     )  # fmt: skip
+    hard_percentile: float = setting(
+        0.0, "So many more pairs are drawn that those with a loss above this percentile are as "
+        "many as pairs says; only they are trained on. 0: every pair drawn is.",
+        low=0.0, high=0.95,
+    )  # fmt: skip
+
+    @property
+    def drawn(self) -> int:
+        """Pairs drawn for a step, of which the hardest :attr:`pairs` are trained on."""
+        return math.ceil(self.pairs / (1 - self.hard_percentile) - 1e-9)
+
+    def mined(self, batch: PairBatch) -> PairBatch:
+        """``batch`` with the number of its pairs that are trained on."""
+        return replace(batch, hardest=self.pairs) if self.hard_percentile else batch
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +59,8 @@ class PairBatch:
     """P pairs, padded: what :meth:`SuperGlue.forward` takes, and the labels.
 
     ``matches0`` (P, M), ``matches1`` (P, N) int64 with -2 in the padding; masks are None where
-    nothing is padded.
+    nothing is padded. ``hardest``: how many pairs are trained on, those of the largest loss; 0 =
+    all.
     """
 
     keypoints0: Tensor
@@ -59,6 +75,12 @@ class PairBatch:
     mask1: Tensor | None
     matches0: Tensor
     matches1: Tensor
+    hardest: int = 0
+
+    def select(self, pairs: Tensor) -> PairBatch:
+        """The pairs of these indices (K,)."""
+        chosen = {k: v[pairs] for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **chosen, hardest=0)
 
 
 class PairSampler:
@@ -86,9 +108,9 @@ class PairSampler:
     def draw(self, rng: np.random.Generator) -> PairBatch:
         """One batch of pairs of similar size."""
         bucket = self._buckets[rng.choice(len(self._buckets), p=self._probability)]
-        chosen = rng.integers(len(bucket), size=self.config.pairs)
+        chosen = rng.integers(len(bucket), size=self.config.drawn)
         pairs = [read_pair(*bucket[i]) for i in chosen]
-        return collate([augment(pair, rng, self.config) for pair in pairs])
+        return self.config.mined(collate([augment(pair, rng, self.config) for pair in pairs]))
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,6 +26,7 @@ from superglue_ros.networks.weights import load_superpoint
 from superglue_ros.synthetic.rendering import Texture
 from superglue_ros.training.data.cache import cached_config, make_shard, write_shard
 from superglue_ros.training.data.corpus import CorpusImage, read_grey, read_manifest
+from superglue_ros.training.data.flow_views import FlowDrawer
 from superglue_ros.training.data.sequence_views import SequenceDrawer
 from superglue_ros.training.data.view_features import (
     Extract,
@@ -146,6 +147,9 @@ def view_drawer(recipe: ViewRecipe, split: str) -> Callable[[], Draw]:
     if recipe.source == "sequences":
         draw = SequenceDrawer(recipe)
         return lambda: draw
+    if recipe.source == "flow":
+        flow = FlowDrawer(recipe)
+        return lambda: flow
     if recipe.source == "worlds":
         source = WorldSource(recipe, split)
         return lambda: WorldDrawer(source)

@@ -68,7 +68,7 @@ class ResidentPairs:
         self._probability = [weights[name] / total for name in caches]
 
     def draw(self, rng: np.random.Generator) -> PairBatch:
-        """One batch of ``config.pairs`` pairs, on the device, without waiting for it."""
+        """One batch of ``config.drawn`` pairs, on the device, without waiting for it."""
         g = torch.Generator(self._device).manual_seed(int(rng.integers(2**62)))
         config = self.config
         chosen = self._choose_pairs(rng, g)
@@ -94,17 +94,18 @@ class ResidentPairs:
         d0, d1 = sides[0][2], sides[1][2]
         if config.repetition:
             d0, d1 = self._repeat(d0, d1, m0, m1, g)
-        return PairBatch(
+        batch = PairBatch(
             keypoints0=sides[0][0], scores0=sides[0][1], descriptors0=d0, size0=sides[0][3],
             mask0=None,
             keypoints1=sides[1][0], scores1=sides[1][1], descriptors1=d1, size1=sides[1][3],
             mask1=None,
             matches0=m0, matches1=m1,
         )  # fmt: skip
+        return config.mined(batch)
 
     def _choose_pairs(self, rng: np.random.Generator, g: torch.Generator) -> Tensor:
         """Rows of the pairs of a batch; every cache gives its share, on average."""
-        counts = rng.multinomial(self.config.pairs, self._probability)
+        counts = rng.multinomial(self.config.drawn, self._probability)
         return torch.cat(
             [
                 rows[torch.randint(len(rows), (int(n),), device=self._device, generator=g)]

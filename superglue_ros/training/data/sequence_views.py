@@ -31,6 +31,31 @@ class PosedView:
     T_world_camera: Array
 
 
+@dataclass(frozen=True)
+class Crop:
+    """A part of an image, in pixels."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """Rows and columns."""
+        return (
+            slice(self.top, self.top + self.height),
+            slice(self.left, self.left + self.width),
+        )
+
+
+def centre_crop(image: tuple[int, int], size: tuple[int, int]) -> Crop:
+    """The largest part about the centre of the aspect of ``size``; both (width, height)."""
+    scale = max(size[0] / image[0], size[1] / image[1])
+    width, height = round(size[0] / scale), round(size[1] / scale)
+    return Crop((image[0] - width) // 2, (image[1] - height) // 2, width, height)
+
+
 class PosedFrames:
     """The frames of a sequence that have depth and a pose, rectified and fitted to one size."""
 
@@ -59,16 +84,13 @@ class PosedFrames:
         image, depth = to_grey(item.image), item.depth
         if self._rectification is not None:
             image, depth = self._rectification.image(image), self._rectification.depth(depth)
-        height, width = image.shape
-        scale = max(size[0] / width, size[1] / height)
-        crop = (round(size[0] / scale), round(size[1] / scale))
-        left, top = (width - crop[0]) // 2, (height - crop[1]) // 2
-        window = np.s_[top : top + crop[1], left : left + crop[0]]
+        crop = centre_crop((image.shape[1], image.shape[0]), size)
+        window = crop.window
         grey = cv2.resize(image[window], size, interpolation=cv2.INTER_AREA)
         near = cv2.resize(depth[window], size, interpolation=cv2.INTER_NEAREST)
-        sx, sy = size[0] / crop[0], size[1] / crop[1]
+        sx, sy = size[0] / crop.width, size[1] / crop.height
         resize = np.array([[sx, 0, sx * 0.5 - 0.5], [0, sy, sy * 0.5 - 0.5], [0, 0, 1]])
-        shift = np.array([[1, 0, -left], [0, 1, -top], [0, 0, 1.0]])
+        shift = np.array([[1, 0, -crop.left], [0, 1, -crop.top], [0, 0, 1.0]])
         return PosedView(
             np.asarray(grey, np.uint8),
             np.asarray(near, np.float32),
@@ -110,7 +132,7 @@ class SequenceDrawer:
         size = (recipe.width, recipe.height)
         for _ in range(_TRIES):
             frames, source = self._sources[int(rng.integers(len(self._sources)))]
-            indices = _draw(rng, len(frames), recipe.views, source.gap)
+            indices = draw_frames(rng, len(frames), recipe.views, source.gap)
             views = None if indices is None else frames.views(indices, size)
             if views is None:
                 continue
@@ -131,7 +153,7 @@ def _frames_of(source: SequenceSource) -> PosedFrames:
     return PosedFrames(sequence.select(range(len(sequence))[source.first : last]))
 
 
-def _draw(
+def draw_frames(
     rng: np.random.Generator, length: int, views: int, gap: tuple[int, int]
 ) -> list[int] | None:
     """Frames of a set; None if the draw exceeds the end."""

@@ -101,6 +101,36 @@ class PosedViews:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class ScaledViews:
+    """A view set whose images are resized by ``scale``."""
+
+    views: ViewSet
+    scale: float
+    images: Sequence[GreyImage]
+
+    @classmethod
+    def of(cls, views: ViewSet, scale: float) -> ScaledViews:
+        """``views`` at ``scale``, which must give whole pixels."""
+        sizes = [(round(scale * i.shape[1]), round(scale * i.shape[0])) for i in views.images]
+        images = [
+            np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+            for image, size in zip(views.images, sizes, strict=True)
+        ]
+        return cls(views, scale, images)
+
+    @property
+    def thresholds(self) -> LabelThresholds:
+        """Those of the views, in pixels of the resized images."""
+        return self.views.thresholds
+
+    def project(self, keypoints: NDArray[np.floating], i: int, j: int) -> Projection:
+        """See :class:`ViewSet`."""
+        found = self.views.project((keypoints + 0.5) / self.scale - 0.5, i, j)
+        points = (found.points + 0.5) * self.scale - 0.5
+        return Projection(points, found.hidden, found.unknown)
+
+
 def label_views(
     views: ViewSet,
     i: int,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,10 @@ from superglue_ros.training.data.drawn_pairs import DrawnPairs, PairSource, desc
 from superglue_ros.training.data.loading import to_device
 from superglue_ros.training.data.resident import ResidentPairs
 from superglue_ros.training.data.view_features import ViewFeatures, superpoint_features
+from superglue_ros.training.data.views import ScaledViews
 from superglue_ros.training.distributed import training_device
 from superglue_ros.training.growth import grow
+from superglue_ros.training.modes import in_evaluation
 from superglue_ros.training.objectives.assignment import Assigned, Side, assign, head_losses
 from superglue_ros.training.objectives.loss import (
     match_quality,
@@ -132,18 +134,51 @@ class SuperGlueObjective:
         return drawn
 
     def loss(self, batch: PairBatch | StagePairs) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean loss of one batch; reports precision and recall in per cent."""
-        if isinstance(batch, StagePairs):
-            batch = self._describe(batch)
-        batch = to_device(batch, self.device)
+        """Mean loss of one batch, over the stage's scales; precision and recall in per cent."""
+        batches = self._describe(batch) if isinstance(batch, StagePairs) else [batch]
+        terms, found = zip(*(self._loss(one) for one in batches), strict=True)
+        loss = torch.stack(terms).mean() if len(terms) > 1 else terms[0]
+        numbers = {name: torch.stack([one[name] for one in found]).mean() for name in found[0]}
+        return regularised(self.recipe.loss, loss, self.network.parameters()), numbers
+
+    def _loss(self, batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean loss of the pairs, with that on moved keypoints; numbers worth reporting."""
+        batch = self._hardest(to_device(batch, self.device))
+        moves = self.recipe.adversarial
+        if not moves.epsilon:
+            return self._likelihood(batch)
+        points = [x.clone().requires_grad_() for x in (batch.keypoints0, batch.keypoints1)]
+        batch = replace(batch, keypoints0=points[0], keypoints1=points[1])
+        loss, numbers = self._likelihood(batch)
+        gradients = torch.autograd.grad(loss, points, retain_graph=True)
+        moved = [
+            point.detach() + moves.epsilon * size.amax(dim=1)[:, None, None] * gradient.sign()
+            for point, gradient, size in zip(
+                points, gradients, (batch.size0, batch.size1), strict=True
+            )
+        ]
+        against, _ = self._likelihood(replace(batch, keypoints0=moved[0], keypoints1=moved[1]))
+        numbers["moved"] = against.detach()
+        return loss + moves.weight * against, numbers
+
+    def _likelihood(self, batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
         assigned = self._forward(self.network, batch, self.recipe.sinkhorn_iterations)
+        return self._pair_losses(assigned, batch).mean(), _numbers(assigned, batch)
+
+    def _pair_losses(self, assigned: Assigned, batch: PairBatch) -> Tensor:
         config, assignment = self.recipe.loss, assigned.log_assignment
         per_pair = pair_losses(config, assignment, batch.matches0, batch.matches1, batch.mask0)
         heads = head_losses(config, assigned, batch.matches0)
-        if heads is not None:
-            per_pair = per_pair + heads
-        loss = regularised(config, per_pair.mean(), self.network.parameters())
-        return loss, _numbers(assigned, batch)
+        return per_pair if heads is None else per_pair + heads
+
+    @torch.no_grad()
+    def _hardest(self, batch: PairBatch) -> PairBatch:
+        """The pairs of the largest loss, where the stage mines them (technical report)."""
+        if not batch.hardest:
+            return batch
+        with in_evaluation(self.network):
+            assigned = self._forward(self.network, batch, self.recipe.sinkhorn_iterations)
+        return batch.select(self._pair_losses(assigned, batch).topk(batch.hardest).indices)
 
     @torch.no_grad()
     def validate(self, network: nn.Module) -> dict[str, float]:
@@ -202,7 +237,7 @@ class SuperGlueObjective:
                 caches = {name: self._read(name) for name in stage.caches}
                 self._sources = {index: self._sampler(caches, stage)}
             else:
-                self._sources = {index: PairSource(stage.views, stage.sampling.pairs)}
+                self._sources = {index: PairSource(stage.views, stage.sampling.drawn)}
         return self._sources[index]
 
     def _sampler(self, caches: dict[str, list[Shard]], stage: Stage) -> PairSampler | ResidentPairs:
@@ -227,19 +262,25 @@ class SuperGlueObjective:
         )
         return [make_shard(extract, pairs.sets, stage.views.keypoints, stage.views.labels)]
 
-    def _describe(self, batch: StagePairs) -> PairBatch:
-        """The features of pairs of views as a batch, in main memory."""
-        views, sampling = batch.stage.views, batch.stage.sampling
-        assert views is not None
+    def _describe(self, batch: StagePairs) -> list[PairBatch]:
+        """The features of pairs of views as batches, one a scale, in main memory."""
+        stage = batch.stage
+        assert stage.views is not None
         assert self._engine is not None
-        found = describe(self._engine, batch.pairs, views)
-        samples = [
-            PairSample((_side(pair.views[0], image0), _side(pair.views[1], image1)), pair.labels)
-            for pair, (image0, image1) in zip(
-                found, (view_set.images for view_set in batch.pairs.sets), strict=True
-            )
-        ]
-        return collate([augment(sample, batch.pairs.rng, sampling) for sample in samples])
+        batches = []
+        for scale in stage.scales:
+            pairs = batch.pairs
+            if scale != 1.0:
+                pairs = replace(pairs, sets=[ScaledViews.of(one, scale) for one in pairs.sets])
+            found = describe(self._engine, pairs, stage.views)
+            images = (view_set.images for view_set in pairs.sets)
+            samples = [
+                PairSample((_side(pair.views[0], first), _side(pair.views[1], second)), pair.labels)
+                for pair, (first, second) in zip(found, images, strict=True)
+            ]
+            augmented = [augment(sample, pairs.rng, stage.sampling) for sample in samples]
+            batches.append(stage.sampling.mined(collate(augmented)))
+        return batches
 
     def _stage_index(self, step: int) -> int:
         index = int(np.searchsorted(self._ends, step, side="right"))

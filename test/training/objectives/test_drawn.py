@@ -99,7 +99,7 @@ def test_batches_have_the_keypoints_and_pairs_that_the_stage_names(recipe):
         replace(recipe, start="random", stages=(replace(stage, sampling=whole),))
     )
     drawn = objective.draw(0, np.random.default_rng(0))
-    batch = objective._describe(drawn)
+    (batch,) = objective._describe(drawn)
     assert batch.keypoints0.shape == batch.keypoints1.shape == (3, 60, 2)
     assert batch.mask0 is None
     assert (batch.matches0 >= 0).sum() == (batch.matches1 >= 0).sum() > 20
