@@ -32,6 +32,7 @@ PRIVATE_TOPICS = {
 OPTIONAL_INPUTS = {
     "keypoints": "keypoints of an outside front-end",
     "depth": "depth registered to the image, for metric scale",
+    "mask": "mono8 mask of the image, zero where nothing is to be matched",
 }
 
 # The topics of a rectified stereo pair have slashes in their names, launch arguments do not.

@@ -39,6 +39,7 @@ class FrameResult:
 
     ``depth``, ``depth_sigma`` (N,) float32 metres at the keypoints, 0 = unknown, or None;
     ``stereo`` and ``right_features`` (with landmarks) are those of a stereo pair, or None.
+    ``masked`` keypoints were dropped: they lay on pixels that are not to be used.
     """
 
     frame_id: FrameId
@@ -50,6 +51,7 @@ class FrameResult:
     depth_sigma: FloatArray | None = None
     stereo: FramePair | None = None
     right_features: Features | None = None
+    masked: int = 0
 
 
 class Pipeline:
@@ -131,6 +133,7 @@ class Pipeline:
             seconds=clock.seconds(),
             depth=query.depth,
             depth_sigma=query.depth_sigma,
+            masked=encoded.masked,
         )
         if encoded.right is None or stereo is None:
             return result

@@ -239,7 +239,8 @@ class Frame:
     ``image`` (H, W) uint8 grey, not empty; ``camera`` None or uncalibrated: matches yes, pose no;
     ``keypoints`` from an outside front-end, with or without descriptors; ``depth`` (H, W) float32
     metres, registered to the image, unknown where not in (0, ``MAX_DEPTH_M``]; ``right``, the right
-    image of a rectified stereo pair, excludes ``depth``. Raises :class:`ImageError` and
+    image of a rectified stereo pair, excludes ``depth``; ``usable`` (H, W) bool, the pixels that
+    keypoints may lie on, None = all. Raises :class:`ImageError` and
     :class:`CalibrationError`.
     """
 
@@ -250,9 +251,15 @@ class Frame:
     depth: FloatArray | None = None
     rectified: bool = False
     right: RightView | None = None
+    usable: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         _check_grey(self.image, "image")
+        if self.usable is not None and self.usable.shape != self.image.shape:
+            raise ImageError(
+                f"the mask is {self.usable.shape[1]}x{self.usable.shape[0]} but the image is "
+                f"{self.image.shape[1]}x{self.image.shape[0]}: give a mask of the image's size"
+            )
         if self.depth is not None and self.depth.shape != self.image.shape:
             raise ImageError(
                 f"depth is {self.depth.shape[1]}x{self.depth.shape[0]} but the image is "

@@ -1,4 +1,4 @@
-"""The layout of raw images in messages: encodings, rows, padding, depth.
+"""The layout of raw images in messages: encodings, rows, padding, depth, masks.
 
 Works on any object with the fields of a ``sensor_msgs/Image``: that of rclpy, and that of a bag
 read without ROS.
@@ -58,6 +58,16 @@ def depth_metres(message: Any) -> NDArray[np.float32]:
     if kind == np.uint16:
         return depth.astype(np.float32) * np.float32(0.001)
     return depth.astype(np.float32)
+
+
+def usable_pixels(message: Any) -> NDArray[np.bool_]:
+    """A mask, mono8 or 8UC1, as (H, W) bool: True where it is not zero. Raises ImageError."""
+    if message.encoding not in ("mono8", "8UC1"):
+        raise ImageError(
+            f"mask encoding {message.encoding!r} is unknown: give mono8, nonzero where the image "
+            f"is to be used"
+        )
+    return _rows(message, "mask", 1, None) != 0
 
 
 def check_size(width: int, height: int, name: str, max_pixels: int | None) -> None:

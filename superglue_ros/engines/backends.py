@@ -33,9 +33,7 @@ Torch = TypeVar("Torch")
 Onnx = TypeVar("Onnx", OnnxSuperGlueEngine, OnnxSuperPointEngine)
 
 
-def superglue_engine(
-    loaded: LoadedSuperGlue, config: Config, device: torch.device
-) -> MatchesSets:
+def superglue_engine(loaded: LoadedSuperGlue, config: Config, device: torch.device) -> MatchesSets:
     """The matcher's engine for ``config.backend``.
 
     Raises :class:`WeightsError` if the exported graph is missing or was made from other weights.

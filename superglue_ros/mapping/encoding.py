@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from superglue_ros.config import Config
 from superglue_ros.data.image import resize
@@ -24,12 +25,13 @@ from superglue_ros.types import Features, FloatArray, Frame, known_depth
 @dataclass(frozen=True, eq=False)
 class Encoded:
     """A frame ready to be matched; ``right`` the right image of its stereo pair, if it is one,
-    and ``baseline`` their distance in metres.
+    and ``baseline`` their distance in metres; ``masked`` keypoints lay on pixels not to be used.
     """
 
     frame: Keyframe
     right: Keyframe | None = None
     baseline: float = 0.0
+    masked: int = 0
 
 
 def encode(
@@ -39,17 +41,19 @@ def encode(
     images = [frame.image for frame in frames if frame.keypoints is None]
     images += [frame.right.image for frame in frames if frame.right is not None]
     extracted = iter(front_end.extract_all(images))
-    detected = [next(extracted) if frame.keypoints is None else None for frame in frames]
+    detected = [next(extracted) if frame.keypoints is None else frame.keypoints for frame in frames]
     right = [None if frame.right is None else next(extracted) for frame in frames]
     encoded: list[Encoded | SuperglueError] = []
-    for frame, own, right_features in zip(frames, detected, right, strict=True):
+    for frame, found, right_features in zip(frames, detected, right, strict=True):
         try:
-            features = own
-            if features is None:
-                features = _outside_features(frame, front_end, config.front_end.max_keypoints)
+            features, outside = _unmasked(frame, found), frame.keypoints is not None
+            masked = len(found) - len(features)
+            if outside:
+                features = _described(frame, features, front_end, config.front_end.max_keypoints)
             # Pixels of an external front-end are never refined.
-            refine = config.refinement != "none" and own is not None and not front_end.exact
-            encoded.append(_encoded(frame, features, right_features, matcher, config, refine))
+            refine = config.refinement != "none" and not outside and not front_end.exact
+            ready = _encoded(frame, features, right_features, matcher, config, refine)
+            encoded.append(replace(ready, masked=masked))
         except SuperglueError as error:
             encoded.append(error)
     return encoded
@@ -93,10 +97,18 @@ def _encoded(
     return Encoded(query, right, frame.right.baseline)
 
 
-def _outside_features(frame: Frame, front_end: FrontEnd, max_keypoints: int) -> Features:
-    """Keypoints of an external front-end; described here if they have no descriptors."""
-    assert frame.keypoints is not None
-    outside, _ = frame.keypoints.best(max_keypoints)
+def _unmasked(frame: Frame, features: Features) -> Features:
+    """The features that lie on usable pixels."""
+    if frame.usable is None:
+        return features
+    return features.select(np.flatnonzero(frame.usable[_pixels_of(features)]))
+
+
+def _described(
+    frame: Frame, features: Features, front_end: FrontEnd, max_keypoints: int
+) -> Features:
+    """The best keypoints of an external front-end, described here if they have no descriptors."""
+    outside, _ = features.best(max_keypoints)
     if outside.descriptors is not None and outside.descriptor_dim:
         return outside
     described = front_end.describe(frame.image, outside.keypoints)
@@ -110,7 +122,10 @@ def depth_at(frame: Frame, features: Features) -> FloatArray | None:
     """
     if frame.depth is None:
         return None
-    height, width = frame.depth.shape
+    return known_depth(frame.depth[_pixels_of(features)])
+
+
+def _pixels_of(features: Features) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows and columns (N,) of the pixels that the keypoints lie in."""
     pixels = np.rint(features.keypoints).astype(np.intp)
-    x, y = pixels[:, 0].clip(0, width - 1), pixels[:, 1].clip(0, height - 1)
-    return known_depth(frame.depth[y, x])
+    return pixels[:, 1].clip(0, features.height - 1), pixels[:, 0].clip(0, features.width - 1)

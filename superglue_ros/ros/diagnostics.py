@@ -21,7 +21,8 @@ FAILURES = 10
 class Counts:
     """Frames since activation: ``received = matched + dropped + refused`` + those in progress.
 
-    ``stereo_rejected``: stereo pairs whose matches do not lie on equal rows, which gave no depth.
+    ``stereo_rejected``: stereo pairs whose matches do not lie on equal rows, which gave no depth;
+    ``masked``: keypoints dropped on masked pixels.
     """
 
     received: int = 0
@@ -30,6 +31,7 @@ class Counts:
     refused: int = 0
     resets: int = 0
     stereo_rejected: int = 0
+    masked: int = 0
 
     def since(self, before: Counts) -> Counts:
         """The increase since ``before``, an earlier snapshot; all counts after a restart."""

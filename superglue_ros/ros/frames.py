@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image
@@ -14,6 +16,7 @@ from superglue_ros.geometry.stereo import stereo_rig
 from superglue_ros.ros import convert, sensor_messages
 from superglue_ros.ros.announcer import Announcer
 from superglue_ros.ros.inputs import Bundle
+from superglue_ros.ros.masks import StaticMask, usable_pixels
 from superglue_ros.ros.parameters import Settings
 from superglue_ros.types import (
     MAX_NAME,
@@ -43,10 +46,17 @@ class FrameNumbers:
 
 
 class FrameMaker:
-    """Names images and turns their messages into frames."""
+    """Names images and turns their messages into frames. ``masks``: the static one per camera."""
 
-    def __init__(self, settings: Settings, numbers: FrameNumbers, announcer: Announcer) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        numbers: FrameNumbers,
+        announcer: Announcer,
+        masks: Sequence[StaticMask | None],
+    ) -> None:
         self.settings = settings
+        self._masks = masks
         self.numbers = numbers
         self._announcer = announcer
 
@@ -64,8 +74,11 @@ class FrameMaker:
             camera_index=camera_index,
         )
 
-    def frame(self, bundle: Bundle, frame_id: FrameId) -> Frame:
-        """The bundle as a frame. Raises :class:`SuperglueError`."""
+    def frame(self, bundle: Bundle, frame_id: FrameId, *, of_a_camera: bool = True) -> Frame:
+        """The bundle as a frame. Raises :class:`SuperglueError`.
+
+        Without ``of_a_camera`` the image is any, and no camera's static mask holds for it.
+        """
         node = self.settings.node
         _check_header(bundle.image.header)
         image = self._grey(bundle.image)
@@ -86,6 +99,13 @@ class FrameMaker:
             depth = sensor_messages.depth_to_metres(bundle.depth, width, height)
         keypoints = self._keypoints(bundle, width, height)
         right = self._right_view(bundle, camera)
+        static = self._masks[bundle.camera_index] if of_a_camera else None
+        usable = usable_pixels(bundle.mask, static, width, height)
+        if usable is not None and not usable.any():
+            self._announcer.throttled(
+                "nothing usable",
+                "the mask leaves no pixel of the image: nonzero pixels are those to be used",
+            )
         return Frame(
             id=frame_id,
             image=image,
@@ -94,6 +114,7 @@ class FrameMaker:
             depth=depth,
             rectified=rectified,
             right=right,
+            usable=usable,
         )
 
     def _keypoints(self, bundle: Bundle, width: int, height: int) -> Features | None:

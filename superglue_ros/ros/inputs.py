@@ -43,11 +43,14 @@ class Bundle:
     arrived: float
     right_image: Image | CompressedImage | None = None
     right_info: CameraInfo | None = None
+    mask: Image | None = None
 
     @property
     def size(self) -> int:
         """Bytes of its images and keypoints."""
-        images = sum(len(i.data) for i in (self.image, self.right_image, self.depth) if i)
+        images = sum(
+            len(i.data) for i in (self.image, self.right_image, self.depth, self.mask) if i
+        )
         return images + (_features_size(self.keypoints) if self.keypoints else 0)
 
 
@@ -279,6 +282,7 @@ class CameraInputs:
                 arrived=self._last_set,
                 right_image=found.get("right_image"),
                 right_info=found.get("right_info"),
+                mask=found.get("mask"),
             )
         )
 
@@ -325,6 +329,8 @@ def _synchronised_inputs(config: NodeConfig) -> list[_Input]:
         inputs.append(_Input("keypoints", "keypoints", FeaturesMessage))
     if config.inputs.depth:
         inputs.append(_Input("depth", "depth", Image))
+    if config.inputs.mask:
+        inputs.append(_Input("mask", "left/mask" if stereo else "mask", Image))
     return inputs
 
 

@@ -34,6 +34,7 @@ from superglue_ros.ros.ending import Ending
 from superglue_ros.ros.frames import FrameNumbers
 from superglue_ros.ros.inputs import Bundle, CameraInputs, PeerFeatures, PeerInput
 from superglue_ros.ros.intake import Worker
+from superglue_ros.ros.masks import read_static_masks
 from superglue_ros.ros.outputs import Outputs
 from superglue_ros.ros.processing import FrameProcessor, images_together, warm_up
 from superglue_ros.ros.services import Services
@@ -182,6 +183,7 @@ class MatcherNode(LifecycleNode):
             self._numbers,
             lambda: sum(inputs.unsynchronised for inputs in self._inputs),
             lambda: sum(inputs.missing for inputs in self._inputs),
+            read_static_masks(settings.node),
         )
         self._worker = Worker(
             self._processor.process,

@@ -33,6 +33,18 @@ class InputsConfig:
     depth: bool = setting(
         False, "Take registered depth images from the topic depth: metric scale.", fixed=True
     )
+    mask: bool = setting(
+        False,
+        "Take a mask of each image from the topic mask (inputs.stereo: left/mask), mono8: "
+        "keypoints where it is zero are dropped.",
+        fixed=True,
+    )
+    mask_file: str = setting(
+        "",
+        "Image file with the mask of all images, zero where nothing is to be matched, such as the "
+        "robot's own body; several cameras: one file for each, separated by commas, or none.",
+        fixed=True,
+    )
     stereo: bool = setting(
         False,
         "Take rectified pairs from the topics left/image_rect and right/image_rect with "
@@ -207,8 +219,20 @@ class NodeConfig:
                 "inputs.stereo needs the calibration of both cameras: set inputs.camera_info to "
                 "synchronised or latest"
             )
+        if len(self.mask_files) != len(names):
+            raise ConfigError(
+                f"inputs.mask_file names {len(self.mask_files)} files for {len(names)} cameras: "
+                f"give one for each, separated by commas"
+            )
         if self.inputs.stereo and self.inputs.depth:
             raise ConfigError("inputs.stereo and inputs.depth both give depth: set one of them")
+
+    @property
+    def mask_files(self) -> tuple[str, ...]:
+        """The static mask of each camera in the order of their index, "" = none."""
+        if not self.inputs.mask_file:
+            return ("",) * len(self.camera_names)
+        return tuple(name.strip() for name in self.inputs.mask_file.split(","))
 
     @property
     def camera_names(self) -> tuple[str, ...]:

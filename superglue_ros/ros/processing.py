@@ -28,6 +28,7 @@ from superglue_ros.ros.diagnostics import Counter
 from superglue_ros.ros.frames import FrameMaker, FrameNumbers
 from superglue_ros.ros.inputs import Bundle, PeerFeatures
 from superglue_ros.ros.map_files import map_file, map_folder
+from superglue_ros.ros.masks import StaticMask
 from superglue_ros.ros.node_config import NodeConfig
 from superglue_ros.ros.outputs import Outputs
 from superglue_ros.ros.parameters import Settings
@@ -42,8 +43,9 @@ _NO_SECONDS = StageSeconds(0.0, 0.0, 0.0)
 class FrameProcessor:
     """Processes bundles of messages. Only the worker thread may call its methods.
 
-    ``pipelines``: one for each camera. ``unsynchronised`` and ``missing`` count the inputs'
-    messages, for the status. ``failures``: images in a row that failed with an unforeseen error.
+    ``pipelines`` and ``masks``: one for each camera. ``unsynchronised`` and ``missing`` count
+    messages of the inputs, for the status. ``failures``: images in a row that failed with an
+    unforeseen error.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class FrameProcessor:
         numbers: FrameNumbers,
         unsynchronised: Callable[[], int],
         missing: Callable[[], int],
+        masks: Sequence[StaticMask | None],
     ) -> None:
         self.pipelines = pipelines
         self.last_refusal = ""
@@ -65,7 +68,7 @@ class FrameProcessor:
         self._outputs = outputs
         self._counter = counter
         self._announcer = announcer
-        self._frames = FrameMaker(settings, numbers, announcer)
+        self._frames = FrameMaker(settings, numbers, announcer, masks)
         self._unsynchronised = unsynchronised
         self._missing = missing
         self._time_jumps: dict[int, int] = {}  # of each camera's pipeline, as last announced
@@ -216,6 +219,7 @@ class FrameProcessor:
                     arrived=time.monotonic(),
                 ),
                 self._frames.name(image.header, camera_index=0),
+                of_a_camera=False,
             )
             for image, info in (
                 (request.reference, request.reference_info),
@@ -262,7 +266,7 @@ class FrameProcessor:
             self._check_rows(result.stereo)
         self._outputs.publish_result(frame, result, self._settings.node.outputs.descriptors)
         self.last_seconds, self.failures = result.seconds, 0
-        self._counter.add(matched=1)
+        self._counter.add(matched=1, masked=result.masked)
         self._publish_status(frame.id, queue_seconds, result.seconds)
 
     def _check_rows(self, stereo: FramePair) -> None:
@@ -311,6 +315,7 @@ class FrameProcessor:
                 refused=counts.refused,
                 unsynchronised=self._unsynchronised(),
                 missing=self._missing(),
+                masked=counts.masked,
                 resets=counts.resets,
                 keyframes=self.keyframes,
                 device=self._device,

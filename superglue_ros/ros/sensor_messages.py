@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from superglue_ros.data.decoding import decode
-from superglue_ros.data.image_layout import check_size, depth_metres, pixel_rows
+from superglue_ros.data.image_layout import check_size, depth_metres, pixel_rows, usable_pixels
 from superglue_ros.data.message_reading import camera_from_message
 from superglue_ros.errors import CalibrationError, ImageError
 from superglue_ros.geometry.camera import Camera
@@ -70,6 +70,17 @@ def depth_to_metres(message: Image, width: int, height: int) -> FloatArray:
             f"register the depth to the image"
         )
     return depth
+
+
+def mask_to_usable(message: Image, width: int, height: int) -> NDArray[np.bool_]:
+    """A mask, mono8 or 8UC1, as (H, W) bool: nonzero = use. Raises :class:`ImageError`."""
+    usable = usable_pixels(message)
+    if (message.width, message.height) != (width, height):
+        raise ImageError(
+            f"mask is {message.width}x{message.height} but the image is {width}x{height}: "
+            f"give a mask of the image's size"
+        )
+    return usable
 
 
 def camera_info_to_camera(

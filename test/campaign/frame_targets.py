@@ -61,7 +61,7 @@ class Node:
         self.settings = _settings(stereo)
         self.pipeline = Pipeline(self.settings.core, _rig())
         announcer = Announcer(logging.getLogger("campaign"))
-        self._maker = FrameMaker(self.settings, FrameNumbers(), announcer)
+        self._maker = FrameMaker(self.settings, FrameNumbers(), announcer, masks=[None])
 
     def take(self, messages: Messages) -> Any:
         """Convert and process one frame. Raises :class:`SuperglueError`."""
@@ -69,7 +69,7 @@ class Node:
             camera_index=0, arrived=time.monotonic(), keypoints=messages.get("keypoints"),
             depth=messages.get("depth"), image=messages["image"],
             camera_info=messages.get("camera_info"), right_image=messages.get("right_image"),
-            right_info=messages.get("right_info"),
+            right_info=messages.get("right_info"), mask=messages.get("mask"),
         )  # fmt: skip
         frame_id = self._maker.name(bundle.image.header, 0)
         return self.pipeline.process(self._maker.frame(bundle, frame_id))
@@ -164,6 +164,7 @@ def frame_targets() -> Sequence[Target]:
         FrameTarget("compressed frame", lambda at: _plain(at, compressed=True)),
         FrameTarget("frame with keypoints", _with_keypoints, share=2),
         FrameTarget("frame with depth", _with_depth, share=2),
+        FrameTarget("frame with a mask", _with_mask),
         FrameTarget("stereo frame", _stereo, share=2, stereo=True),
         PeerTarget(),
         FileTarget(
@@ -214,6 +215,12 @@ def _with_keypoints(at: float) -> Messages:
 def _with_depth(at: float) -> Messages:
     depth = np.full((HEIGHT, WIDTH), 2.0, np.float32)
     return {**_plain(at), "depth": image_message(depth, at, "32FC1")}
+
+
+def _with_mask(at: float) -> Messages:
+    usable = np.ones((HEIGHT, WIDTH), np.uint8)
+    usable[-20:] = 0
+    return {**_plain(at), "mask": image_message(usable, at)}
 
 
 def _stereo(at: float) -> Messages:
