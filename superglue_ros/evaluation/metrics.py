@@ -222,6 +222,38 @@ def precision_curve(
     return np.array(counts), np.array(precisions)
 
 
+@dataclass(frozen=True, eq=False)
+class Reliability:
+    """How confidence and correctness agree in equal bins of the confidence, (B,) each.
+
+    ``confidence`` and ``accuracy`` are means, NaN in empty bins; ``count`` the numbers of matches.
+    """
+
+    confidence: Floats
+    accuracy: Floats
+    count: Ints
+
+    @property
+    def expected_error(self) -> float:
+        """Expected calibration error: mean |accuracy - confidence| over matches; NaN without."""
+        total = int(self.count.sum())
+        gaps = np.nan_to_num(np.abs(self.accuracy - self.confidence))
+        return float((gaps * self.count).sum() / total) if total else float("nan")
+
+
+def reliability(confidence: ArrayLike, correct: ArrayLike, bins: int = 10) -> Reliability:
+    """The reliability diagram of matches with ``confidence`` (K,) in [0, 1] and ``correct`` (K,).
+
+    Guo et al., ICML 2017; the last bin includes 1.
+    """
+    p, right = np.asarray(confidence, np.float64), np.asarray(correct, np.float64)
+    place = np.minimum((p * bins).astype(np.int64), bins - 1)
+    count = np.bincount(place, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        means = [np.bincount(place, values, bins) / count for values in (p, right)]
+    return Reliability(means[0], means[1], count)
+
+
 def _failures_infinite(errors: ArrayLike) -> Floats:
     values = np.asarray(errors, np.float64).ravel()
     return np.where(np.isnan(values), np.inf, values)

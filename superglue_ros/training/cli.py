@@ -42,6 +42,8 @@ def add_subcommands(subparsers: Any) -> None:
         ("views", _views, "render view sets that training keeps on its device", "sets=100"),
         ("consensus", _consensus, "train SuperPoint without labels", "loop.minutes=5"),
         ("refinement", _refinement, "train the network that refines matches", "steps=500"),
+        ("ablation", _ablation, "train variants of a recipe with several seeds and compare them",
+         "seeds=1"),
         ("end-to-end", _end_to_end, "train SuperGlue and the descriptors together", "steps=500"),
     ):
         action = actions.add_parser(name, help=text)
@@ -158,6 +160,13 @@ def _refinement(args: argparse.Namespace) -> int:
     from superglue_ros.training.runs import refinement_trainer
 
     refinement_trainer(args.recipe, args.set).run()
+    return 0
+
+
+def _ablation(args: argparse.Namespace) -> int:
+    from superglue_ros.training.ablation import AblationRecipe, run_ablation
+
+    print(run_ablation(load(args.recipe, AblationRecipe, args.set)).read_text("utf-8"), end="")
     return 0
 
 

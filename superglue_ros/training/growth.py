@@ -8,6 +8,7 @@ all of them can learn.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from typing import Any
 
@@ -26,7 +27,7 @@ _WITHOUT_WIDTH = frozenset(
 
 @torch.no_grad()
 def grow(network: SuperGlue, smaller: SuperGlue) -> None:
-    """Copy ``smaller`` into ``network``, which may have more layers, width and heads.
+    """Copy ``smaller`` into ``network``, which may have more layers, width, heads and options.
 
     Outputs are equal if only layers are added, and nearly equal if width is added. Raises
     :class:`WeightsError` where they differ in anything else, or in the size of their heads, or
@@ -34,24 +35,45 @@ def grow(network: SuperGlue, smaller: SuperGlue) -> None:
     """
     wanted, had = asdict(network.config), asdict(smaller.config)
     grows = ("layers", "width", "heads")
-    fits = all(wanted[key] == had[key] for key in wanted if key not in grows)
+    added = set(network.config.options()) - set(smaller.config.options())
+    fits = all(wanted[key] == had[key] for key in wanted if key not in {*grows, *added})
     fits = fits and all(wanted[key] >= had[key] for key in grows)
     fits = fits and wanted["width"] * had["heads"] == had["width"] * wanted["heads"]
+    fits = fits and "sinusoids" not in added  # another input of the keypoint encoder
     if wanted["width"] != had["width"]:
         fits = fits and set(network.config.options()) <= _WITHOUT_WIDTH
     if not fits or type(network.input) is not type(smaller.input):
         raise WeightsError(
-            f"a network of {had} can't grow into {wanted}: layers may be added, and heads of the "
-            f"same size where both networks project their input"
+            f"a network of {had} can't grow into {wanted}: layers and options but sinusoids may be "
+            f"added, and heads of the same size where both networks project their input"
         )
     if network.config.width == smaller.config.width:
-        state = network.state_dict()
-        state.update(smaller.state_dict())
-        network.load_state_dict(state)
+        _copy(network, smaller)
     else:
         _widen(network, smaller)
     for layer in network.gnn[2 * smaller.config.layers :]:
         silence(layer)
+
+
+def _copy(network: SuperGlue, smaller: SuperGlue) -> None:
+    """The parameters of ``smaller``; those of options that it does not have stay as they are.
+
+    Messages of coarser scales are not read at first, both dustbins start from the one there was,
+    and a new temperature leaves the scores as they were.
+    """
+    state, given = network.state_dict(), smaller.state_dict()
+    for name, value in given.items():
+        if name.endswith("merge.weight") and value.shape != state[name].shape:
+            scales, heads = network.config.scales, network.config.heads
+            split = state[name].zero_().unflatten(1, (heads, len(scales), -1))
+            split[:, :, scales.index(max(scales))] = value.unflatten(1, (heads, -1))
+        else:
+            state[name] = value.expand_as(state[name]).clone()
+    network.load_state_dict(state)
+    if smaller.log_temperature is None and network.log_temperature is not None:
+        factor = float(network.temperature) / float(smaller.temperature)
+        for parameter in network.final.parameters():
+            parameter.mul_(math.sqrt(factor))
 
 
 def silence(layer: Any) -> None:

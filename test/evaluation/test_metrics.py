@@ -221,3 +221,16 @@ def test_dlt_fails_below_four_points_and_is_not_robust():
     moved = points.copy()
     moved[4] += 100
     assert metrics.corner_error(dlt_homography(points, moved), np.eye(3), 640, 480) > 5
+
+
+def test_reliability_by_hand_and_of_a_calibrated_confidence():
+    confidence, correct = [0.05, 0.95, 0.85, 0.95, 1.0], [0, 1, 1, 0, 1]
+    found = metrics.reliability(confidence, correct)
+    assert found.count.tolist() == [1, 0, 0, 0, 0, 0, 0, 0, 1, 3]
+    assert found.accuracy[[0, 8, 9]].tolist() == pytest.approx([0, 1, 2 / 3])
+    expected = (0.05 + 0.15 + 3 * abs(2 / 3 - 2.9 / 3)) / 5
+    assert found.expected_error == pytest.approx(expected)
+    rng = np.random.default_rng(0)
+    p = rng.random(20_000)
+    assert metrics.reliability(p, rng.random(20_000) < p).expected_error < 0.02
+    assert np.isnan(metrics.reliability([], []).expected_error)

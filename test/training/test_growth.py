@@ -90,3 +90,37 @@ def test_new_channels_show_what_the_old_projection_dropped():
 def test_what_does_not_fit_is_refused(change):
     with pytest.raises(WeightsError, match=r"can't grow into"):
         grow(SuperGlue(replace(SMALL, **change)), SuperGlue(SMALL))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"edges": 3},
+        {"scales": (0.25, 1.0)},
+        {"temperature": 0.5},
+        {"learned_iterations": 100},
+        {"top_k": 40, "prune": 0.0},
+        {"layers": 3, "edges": 2, "temperature": 2.0},
+    ],
+)
+def test_options_are_added_without_effect(options):
+    torch.manual_seed(1)
+    small, inputs = network(SMALL), pair()
+    large = SuperGlue(replace(SMALL, **options)).eval()
+    grow(large, small)
+    if large.stop is not None:
+        large.stop.linear.bias.data.fill_(20.0)  # all iterations
+    torch.testing.assert_close(large(*inputs), small(*inputs), atol=2e-3, rtol=1e-3)
+
+
+def test_both_dustbins_start_from_the_one_there_was():
+    small, large = network(SMALL), SuperGlue(replace(SMALL, separate_dustbins=True))
+    small.dustbin.data.fill_(3.0)
+    grow(large, small)
+    assert large.dustbin.tolist() == [3, 3]
+
+
+def test_another_input_of_the_encoder_and_width_with_options_are_refused():
+    for changes in ({"sinusoids": 2}, {"width": 24, "heads": 3, "edges": 2}):
+        with pytest.raises(WeightsError, match="can't grow into"):
+            grow(SuperGlue(replace(SMALL, **changes)), network(SMALL))

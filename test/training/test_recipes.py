@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from superglue_ros.networks.superglue import SuperGlue
+from superglue_ros.networks.superglue_config import OPTIONS
 from superglue_ros.networks.weights import load_refinement, load_superglue, load_superpoint
 from superglue_ros.settings import load
+from superglue_ros.training.ablation import AblationRecipe
 from superglue_ros.training.data.detector_labels import LabelRecipe
 from superglue_ros.training.data.view_store import StoreRecipe
 from superglue_ros.training.recipes import (
@@ -42,6 +44,8 @@ TYPES: dict[str, type] = {
     "paper_indoor": SuperGlueRecipe,
     "paper_outdoor": SuperGlueRecipe,
     "report": SuperGlueRecipe,
+    "ablation": AblationRecipe,
+    "ablation_base": SuperGlueRecipe,
     "end_to_end": EndToEndRecipe,
     "refinement": RefinementRecipe,
     "views_worlds": StoreRecipe,
@@ -176,6 +180,8 @@ FACTS: dict[str, dict[str, Any]] = {
         "stages.2.views.source": "rooms",
         "stages.2.sampling.repetition": 0.5,
     },
+    "ablation": {"seeds": 3, "recipe": "config/train/ablation_base.yaml"},
+    "ablation_base": {"start": "matching", "loss.form": "mean", "network.width": 64},
     "end_to_end": {
         "superpoint": "",
         "superglue": "small",
@@ -270,3 +276,13 @@ def test_documents_name_only_recipes_that_there_are(name):
     named = set(re.findall(r"config/train/(\w+)\.yaml", text))
     assert named <= set(TYPES)
     assert named or name == "training_log"
+
+
+def test_the_ablation_has_table_4_every_option_and_variants_that_are_recipes():
+    recipe = read("ablation")
+    set_by = {word.split("=")[0] for words in recipe.variants.values() for word in words}
+    table_4 = {"graph", "cross_attention", "keypoint_encoder", "layers"}
+    options = set(OPTIONS) - {"neighbour_cosine"}  # of another option
+    assert {f"network.{name}" for name in table_4 | options} <= set_by
+    for words in recipe.variants.values():
+        load(ROOT / recipe.recipe, SuperGlueRecipe, words)

@@ -220,6 +220,7 @@ def judge(
         "matches": len(kept.matches),
         "correct": int(correct.sum()),
         **asdict(quality),
+        "calibration_error": metrics.reliability(kept.confidence, correct).expected_error,
         "ransac_error_px": metrics.corner_error(ransac, truth, *kept.size0),
         "dlt_error_px": metrics.corner_error(dlt, truth, *kept.size0),
         **{

@@ -205,7 +205,7 @@ def _protocol_line(protocol: dict[str, Any]) -> str:
 def _confidence_pictures(
     results: Results, judge: Callable[[int], Judged | None], threshold: float
 ) -> list[Picture]:
-    """Precision over the number of correct matches with varying threshold (figure 9)."""
+    """Precision over the number of correct matches (figure 9), and the reliability diagram."""
     scores, correct = [], []
     for row in results.records:
         judged = judge(int(row["index"]))
@@ -228,7 +228,21 @@ def _confidence_pictures(
         {results.label: (float(used[0][0]), 100 * float(used[1][0]))},
     )
     caption = f"Precision and number of correct matches (figure 9); ring: threshold {threshold:g}"
-    return [Picture(path, caption)]
+    found = metrics.reliability(np.concatenate(scores), np.concatenate(correct))
+    error = f"expected calibration error {100 * found.expected_error:.1f} %"
+    diagram = results.folder / "pictures" / "reliability.png"
+    filled = found.count > 0
+    figures.lines(
+        diagram,
+        f"Reliability of the confidence: {error}",
+        {
+            results.label: (100 * found.confidence[filled], 100 * found.accuracy[filled]),
+            "calibrated": ([0, 100], [0, 100]),
+        },
+        "confidence [%]",
+        "correct matches [%]",
+    )
+    return [Picture(path, caption), Picture(diagram, f"Reliability diagram; {error}")]
 
 
 def _match_pictures(
