@@ -186,6 +186,7 @@ def input_status(
         "messages per second": f"{health.rate:.2f}",
         "received": state.heard,
         "missing": state.missing,
+        "lost on the way": state.lost,
         "seconds since the last": f"{state.silent_s:.1f}",
         "seconds between stamps": "" if state.period_s is None else f"{state.period_s:.4f}",
         "stamp ahead of the clock": "" if state.ahead_s is None else f"{state.ahead_s:.3f}",

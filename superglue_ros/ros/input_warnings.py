@@ -29,16 +29,18 @@ def incompatible(topic: str, policy: str, config: NodeConfig) -> str:
     )
 
 
-def silent(node: Node, item: Any, since: float, config: NodeConfig) -> str:
+def silent(node: Node, item: Any, health: InputHealth, config: NodeConfig) -> str:
     """An input gives nothing; ``item`` is one of :class:`superglue_ros.ros.inputs.CameraInputs`."""
     if not node.count_publishers(item.topic):
         cause = "it has no publisher; check its name (ros2 topic list, remapping, namespace)"
     elif item.incompatible:
         cause = f"its publisher's {item.incompatible} does not fit"
-    else:
+    elif health.lost:
         against = _against_loss(node, item, config)
-        cause = f"its publisher is silent, or all is lost on the way. {against}"
-    text = f"no {item.name} on {item.topic} for {since:.0f} s: {cause}"
+        cause = f"{health.lost} messages were lost on the way. {against}"
+    else:
+        cause = "its publisher is silent"
+    text = f"no {item.name} on {item.topic} for {health.state.silent_s:.0f} s: {cause}"
     if item.role == "right_image":
         text += (
             ". No left image is matched without its right one; set inputs.stereo to false to go on "
@@ -57,15 +59,20 @@ def lossy(node: Node, item: Any, health: InputHealth, config: NodeConfig) -> str
     """Many messages of an input are missing."""
     return (
         f"{health.missing} of {health.missing + health.heard} messages of {item.topic} are missing "
-        f"in the last {health.seconds:.0f} s, by the gaps in their stamps. "
+        f"in the last {health.seconds:.0f} s, {health.lost} of them lost on the way. "
         f"{_against_loss(node, item, config)}"
     )
 
 
 def _against_loss(node: Node, item: Any, config: NodeConfig) -> str:
     """Where messages may be lost, by the QoS of both sides, and the setting against it."""
-    if item.subscriber.sub.qos_profile.reliability == ReliabilityPolicy.RELIABLE:
-        return "The subscription is reliable: look for them at the publisher (ros2 topic hz)"
+    subscription = item.subscriber.sub
+    if subscription.qos_profile.reliability == ReliabilityPolicy.RELIABLE:
+        return (
+            f"The subscription is reliable: the publisher leaves them out, or they are overwritten "
+            f"before they are taken. Start with a larger "
+            f"{override_key(item.topic, config, 'depth')} (now {subscription.qos_profile.depth})"
+        )
     offered = {
         info.qos_profile.reliability for info in node.get_publishers_info_by_topic(item.topic)
     }

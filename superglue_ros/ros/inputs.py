@@ -121,8 +121,10 @@ class _Input:
         self.kind = kind
         self.topic = name
         self.subscriber: Any = None
+        self.one_is_enough = False  # its newest message holds for all images to come
         self.heard: float | None = None
         self.count = 0
+        self.lost = 0  # by the middleware's own count
         self.gaps = StampGaps()
         self.window = Window(InputState(topic=name), time.monotonic())
         self.warned = False
@@ -136,14 +138,26 @@ class _Input:
         self.gaps.add(stamp_to_ns(message.header.stamp))
         self.warned = False
 
+    def lose(self, event: Any) -> None:
+        """The middleware found that messages did not arrive (rmw_message_lost_status_t)."""
+        self.lost = event.total_count
+
+    @property
+    def missing(self) -> int:
+        """By either count: gaps show what was never sent, too, but only between what arrives."""
+        return max(self.lost, self.gaps.missing)
+
     def state(self, since: float, clock_ns: int) -> InputState:
         """Now; it is subscribed to ``since``, and the node's clock shows ``clock_ns``."""
         newest = self.gaps.newest_ns
+        done = self.one_is_enough and self.heard is not None
         return InputState(
             topic=self.topic,
+            one_is_enough=self.one_is_enough,
             heard=self.count,
-            missing=self.gaps.missing,
-            silent_s=time.monotonic() - (self.heard or since),
+            lost=self.lost,
+            missing=self.missing,
+            silent_s=0.0 if done else time.monotonic() - (self.heard or since),
             ahead_s=(newest - clock_ns) * 1e-9 if newest is not None and clock_ns else None,
             period_s=self.gaps.period_s,
         )
@@ -188,6 +202,7 @@ class CameraInputs:
             self._subscribe(item, prefix, functools.partial(self._heard, index))
         if config.inputs.camera_info == "latest":
             for item in _calibrations(config):
+                item.one_is_enough = True
                 self._inputs.append(item)
                 self._subscribe(item, prefix, functools.partial(self._heard_latest_info, item))
 
@@ -198,8 +213,8 @@ class CameraInputs:
 
     @property
     def missing(self) -> int:
-        """Number of messages that are missing between the stamps of those that came."""
-        return sum(item.gaps.missing for item in self._inputs)
+        """Number of messages that were lost on the way, or are missing between stamps."""
+        return sum(item.missing for item in self._inputs)
 
     def destroy(self) -> None:
         """End the subscriptions."""
@@ -226,7 +241,7 @@ class CameraInputs:
                 silent = True
                 if not item.warned:
                     item.warned = True
-                    found.append(input_warnings.silent(self._node, item, since, self._config))
+                    found.append(input_warnings.silent(self._node, item, health, self._config))
             elif health.lossy and not item.warned_of_loss:
                 found.append(input_warnings.lossy(self._node, item, health, self._config))
             item.warned_of_loss = health.lossy
@@ -250,7 +265,8 @@ class CameraInputs:
             qos_profile=input_profile(lossless),
             qos_overriding_options=overridable("lossless" if lossless else None),
             event_callbacks=SubscriptionEventCallbacks(
-                incompatible_qos=functools.partial(self._incompatible, item)
+                incompatible_qos=functools.partial(self._incompatible, item),
+                message_lost=item.lose,
             ),
         )
         item.subscriber.registerCallback(callback)

@@ -181,8 +181,7 @@ class MatcherNode(LifecycleNode):
             self._counter,
             self._announcer,
             self._numbers,
-            lambda: sum(inputs.unsynchronised for inputs in self._inputs),
-            lambda: sum(inputs.missing for inputs in self._inputs),
+            lambda: self._inputs,
             read_static_masks(settings.node),
         )
         self._worker = Worker(

@@ -26,7 +26,7 @@ from superglue_ros.ros import convert
 from superglue_ros.ros.announcer import Announcer
 from superglue_ros.ros.diagnostics import Counter
 from superglue_ros.ros.frames import FrameMaker, FrameNumbers
-from superglue_ros.ros.inputs import Bundle, PeerFeatures
+from superglue_ros.ros.inputs import Bundle, CameraInputs, PeerFeatures
 from superglue_ros.ros.map_files import map_file, map_folder
 from superglue_ros.ros.masks import StaticMask
 from superglue_ros.ros.node_config import NodeConfig
@@ -43,9 +43,8 @@ _NO_SECONDS = StageSeconds(0.0, 0.0, 0.0)
 class FrameProcessor:
     """Processes bundles of messages. Only the worker thread may call its methods.
 
-    ``pipelines`` and ``masks``: one for each camera. ``unsynchronised`` and ``missing`` count
-    messages of the inputs, for the status. ``failures``: images in a row that failed with an
-    unforeseen error.
+    ``pipelines`` and ``masks``: one for each camera. ``inputs``: whose counts the status tells.
+    ``failures``: images in a row that failed with an unforeseen error.
     """
 
     def __init__(
@@ -56,8 +55,7 @@ class FrameProcessor:
         counter: Counter,
         announcer: Announcer,
         numbers: FrameNumbers,
-        unsynchronised: Callable[[], int],
-        missing: Callable[[], int],
+        inputs: Callable[[], Sequence[CameraInputs]],
         masks: Sequence[StaticMask | None],
     ) -> None:
         self.pipelines = pipelines
@@ -69,8 +67,7 @@ class FrameProcessor:
         self._counter = counter
         self._announcer = announcer
         self._frames = FrameMaker(settings, numbers, announcer, masks)
-        self._unsynchronised = unsynchronised
-        self._missing = missing
+        self._inputs = inputs
         self._time_jumps: dict[int, int] = {}  # of each camera's pipeline, as last announced
         self._device = str(resolve_device(settings.core.device))
 
@@ -313,8 +310,8 @@ class FrameProcessor:
                 matched=counts.matched,
                 dropped=counts.dropped,
                 refused=counts.refused,
-                unsynchronised=self._unsynchronised(),
-                missing=self._missing(),
+                unsynchronised=sum(camera.unsynchronised for camera in self._inputs()),
+                missing=sum(camera.missing for camera in self._inputs()),
                 masked=counts.masked,
                 resets=counts.resets,
                 keyframes=self.keyframes,

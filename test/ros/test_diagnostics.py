@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
@@ -10,11 +13,14 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
+import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
 from matcher_process import Matcher, image_message, picture
 
 from superglue_ros.ros.diagnostics import Counts, Health, judge
 from superglue_ros.ros.input_health import InputHealth, InputState, judge_input
+from superglue_ros.ros.inputs import CameraInputs
+from superglue_ros.ros.node_config import InputsConfig, NodeConfig
 from superglue_ros.ros.stamp_gaps import StampGaps
 from superglue_ros.ros.window import Window
 
@@ -66,6 +72,10 @@ def test_what_needs_attention(health: Health, level: bytes, said: str) -> None:
     [
         (InputHealth(InputState("/a"), 300, 0, 10.0), OK, "30.0 messages per second"),
         (InputHealth(InputState("/a", silent_s=7.0), 0, 0, 10.0), WARN, "no message for 7 s"),
+        (
+            InputHealth(InputState("/a", silent_s=7.0), 0, 99, 10.0, lost=99),
+            WARN, "no message for 7 s: 99 were lost on the way",
+        ),
         (InputHealth(InputState("/a", ahead_s=3600.0), 300, 0, 10.0), WARN, "3600.0 s in the fut"),
         (InputHealth(InputState("/a", ahead_s=0.2), 300, 0, 10.0), OK, ""),
         (InputHealth(InputState("/a", ahead_s=-1e9), 300, 0, 10.0), OK, ""),  # a bag
@@ -74,8 +84,9 @@ def test_what_needs_attention(health: Health, level: bytes, said: str) -> None:
         (InputHealth(InputState("/a"), 12, 2, 10.0), OK, ""),  # too few to tell
         (InputHealth(InputState("/a"), 4, 0, 10.0), WARN, "0.40 messages per second"),
         (InputHealth(InputState("/a"), 0, 0, 1.0), OK, ""),  # it has only begun
+        (InputHealth(InputState("/a", one_is_enough=True), 0, 0, 10.0), OK, ""),
     ],
-)
+)  # fmt: skip
 def test_inputs_are_graded(health: InputHealth, level: bytes, said: str) -> None:
     found, text = judge_input(health, silent_after=5.0, min_rate=1.0, window=10.0)
     assert found == level
@@ -158,8 +169,69 @@ def test_lost_messages_are_told_from_a_dead_camera(configure: Callable[..., Matc
     said = matcher.peer.wait(
         lambda: [s for s in told(matcher, "input /image") if s.level == WARN], "a warning"
     )
-    assert "are missing, by their stamps" in said[0].message
+    assert "are missing, 0 of them lost on the way" in said[0].message
     assert {v.key: v.value for v in said[-1].values}["seconds between stamps"] == "0.1000"
+
+
+# A camera over UDP only: small images, then large ones in a burst that no buffer holds.
+CAMERA = """
+import itertools, time
+import rclpy
+from builtin_interfaces.msg import Time
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+
+rclpy.init()
+node = rclpy.create_node("camera", namespace="/lossy")
+profile = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+publisher = node.create_publisher(Image, "image", profile)
+while not publisher.get_subscription_count():
+    time.sleep(0.01)
+large = Image(data=bytes(30_000_000))
+for number in itertools.count():
+    message = large if 20 <= number < 30 else Image()
+    message.header.stamp = Time(sec=number)
+    publisher.publish(message)
+    if message is not large:
+        time.sleep(0.02)
+"""
+
+
+@pytest.mark.ros
+def test_what_the_transport_lost_is_counted_to_the_message(domain: int) -> None:
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = rclpy.create_node("receiver", namespace="/lossy", context=context)
+    executor = rclpy.executors.SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    config = NodeConfig(inputs=InputsConfig(camera_info="none"))
+    newest: list[int] = []
+    inputs = CameraInputs(node, config, lambda bundle: newest.append(bundle.image.header.stamp.sec))
+    environment = {**os.environ, "FASTDDS_BUILTIN_TRANSPORTS": "UDPv4"}
+    camera = subprocess.Popen([sys.executable, "-c", CAMERA], env=environment)
+    try:
+        end = time.monotonic() + 60
+        while not newest:
+            executor.spin_once(0.1)
+            assert time.monotonic() < end
+        first = inputs.look(60.0)[0].state
+        start = newest[-1] - first.heard - first.lost
+        health = inputs.look(60.0)[0]
+        while newest[-1] < 40 or newest[-1] - health.state.heard - health.state.lost != start:
+            executor.spin_once(0.1)
+            health = inputs.look(60.0)[0]
+            assert time.monotonic() < end, (newest, health)
+        assert health.lost > 0
+        assert health.missing == health.lost
+        (warning,) = inputs.warnings([health], silent_after=60.0)
+        assert f"{health.lost} of them lost on the way. Publisher and subscription are" in warning
+        assert "qos_overrides./lossy/image.subscription.reliability = reliable" in warning
+    finally:
+        camera.kill()
+        camera.wait()
+        inputs.destroy()
+        node.destroy_node()
+        context.try_shutdown()
 
 
 @pytest.mark.ros

@@ -147,11 +147,15 @@ def test_an_uncalibrated_camera_is_said_once(matcher: Matcher) -> None:
 
 
 def test_the_latest_camera_info_serves_all_images(configure: Callable[..., Matcher]) -> None:
-    matcher = configure({"inputs.camera_info": "latest"})
+    matcher = configure({"inputs.camera_info": "latest", "inputs.silent_after": 0.5})
+    before = len(matcher.log)
     matcher.prime()
     at = matcher.tick()
     matcher.peer.send(at, shift=12, camera_info=None)
     assert matcher.peer.output("relative_pose", at).num_inliers > 40
+    # One is enough: only the image is missed.
+    matcher.wait_for_log("no image on /image for", before)
+    assert "no camera_info on" not in matcher.log[before:]
 
 
 def grid(step: int = 12, shift: int = 0) -> np.ndarray:

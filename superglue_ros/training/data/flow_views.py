@@ -126,9 +126,7 @@ def _image_files(source: SequenceSource) -> list[Path]:
     """The images of a sequence in order: of any layout, or of a plain folder by name."""
     folder = Path(source.folder)
     if source.layout or any(SEQUENCES.make(name).recognises(folder) for name in SEQUENCES):
-        files = open_sequence(
-            folder, layout=source.layout, root=source.root or None
-        ).image_paths
+        files = open_sequence(folder, layout=source.layout, root=source.root or None).image_paths
     else:
         if not folder.is_dir():
             raise DataError(f"sequence {folder} does not exist")
