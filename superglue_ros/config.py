@@ -36,6 +36,12 @@ class FrontEndConfig:
     border: int = setting(
         4, "Keypoints this near the image border are dropped [px].", low=0, high=64
     )
+    rotation: str = setting(
+        "none",
+        "quarter: where few keypoints match, the image is tried in three quarter turns too. For "
+        "SuperPoint, with a matcher that rejects wrong matches.",
+        choices=("none", "quarter"),
+    )
     max_size: int = setting(
         640,
         "Longer image side fed to the network [px]; larger images are shrunk; 0 = never.",

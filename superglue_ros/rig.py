@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from superglue_ros.config import Config
 from superglue_ros.errors import ConfigError, SuperglueError
 from superglue_ros.frontends.base import FrontEnd, make_front_end
 from superglue_ros.mapping.encoding import Encoded, encode
 from superglue_ros.mapping.keyframes import Candidate, Keyframe
+from superglue_ros.mapping.rotation import best_turn, is_poor, turned_encodings
 from superglue_ros.mapping.tracks import Tracks
 from superglue_ros.matchers.base import Matcher, make_matcher
 from superglue_ros.networks.device import resolve_device
@@ -130,10 +131,32 @@ class Rig:
         """The correspondences of every pairing, in one batch. Raises :class:`SuperglueError`."""
         if not pairings:
             return []
-        return self.matcher.match_pairs(
+        found = self.matcher.match_pairs(
             [pairing.candidate.keyframe.prepared for pairing in pairings],
             [pairing.query.prepared for pairing in pairings],
         )
+        return self._turned(pairings, found)
+
+    def _turned(
+        self, pairings: Sequence[Pairing], found: list[Correspondences]
+    ) -> list[Correspondences]:
+        """``found`` with the matches of turned images where they are more."""
+        if self.config.front_end.rotation == "none":
+            return found
+        encodings: dict[int, list[Any]] = {}  # a query has several pairings
+        for index, pairing in enumerate(pairings):
+            reference, query = pairing.candidate.keyframe, pairing.query
+            keypoints = min(len(reference.features), len(query.features))
+            if query.resized is None or not is_poor(found[index], keypoints):
+                continue
+            if id(query) not in encodings:
+                encodings[id(query)] = turned_encodings(
+                    query.features, query.resized, self.front_end, self.matcher
+                )
+            found[index] = best_turn(
+                found[index], reference.prepared, encodings[id(query)], self.matcher
+            )
+        return found
 
 
 def attempt(step: Callable[[Given], Made], given: Given | SuperglueError) -> Made | SuperglueError:

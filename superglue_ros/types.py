@@ -287,12 +287,14 @@ class Frame:
 class Correspondences:
     """A one-to-one partial assignment between two feature sets, highest confidence first.
 
-    ``index_ref``, ``index_query`` (K,) int32 into the two sets; ``scores`` (K,) float32 in [0, 1].
+    ``index_ref``, ``index_query`` (K,) int32 into the two sets; ``scores`` (K,) float32 in [0, 1];
+    ``turns``: quarters by which the query's image was turned anticlockwise to find them.
     """
 
     index_ref: IntArray
     index_query: IntArray
     scores: FloatArray
+    turns: int = 0
 
     def __len__(self) -> int:
         return len(self.index_ref)

@@ -50,9 +50,10 @@ def encode(
             masked = len(found) - len(features)
             if outside:
                 features = _described(frame, features, front_end, config.front_end.max_keypoints)
-            # Pixels of an external front-end are never refined.
-            refine = config.refinement != "none" and not outside and not front_end.exact
-            ready = _encoded(frame, features, right_features, matcher, config, refine)
+            # Features of an external front-end are neither refined nor described anew.
+            used = config.refinement != "none" or config.front_end.rotation != "none"
+            keep = used and not outside and not front_end.exact
+            ready = _encoded(frame, features, right_features, matcher, config, keep)
             encoded.append(replace(ready, masked=masked))
         except SuperglueError as error:
             encoded.append(error)

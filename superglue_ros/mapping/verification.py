@@ -133,6 +133,7 @@ def verify(
         query.resized,
         points_ref,
         query.features.keypoints[found.index_query],
+        found.turns,
     )
     sigma = better.sigma_or(sigma_of_matches(reference.features, query.features, found))
     points_query = better.points

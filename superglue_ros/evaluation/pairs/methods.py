@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from superglue_ros.evaluation.pairs.predictions import FeatureCache
 from superglue_ros.frontends.base import GreyImage, make_front_end
 from superglue_ros.geometry.refinement import make_refiner
 from superglue_ros.mapping.refinement import refined
+from superglue_ros.mapping.rotation import best_turn, is_poor, turned_encodings
 from superglue_ros.matchers.base import make_matcher, match_pair
 from superglue_ros.networks.device import resolve_device
 from superglue_ros.networks.weights import PACKAGED, superglue_file, superpoint_file
@@ -129,9 +131,20 @@ class Method:
             return self._cache.get_or_make(image, lambda: self._front_end.extract(image))
         return self._front_end.extract(image)
 
-    def match(self, features0: Features, features1: Features) -> Correspondences:
-        """Matches of two images, by falling confidence."""
-        return match_pair(self._matcher, features0, features1)
+    def match(
+        self, features0: Features, features1: Features, image1: Callable[[], GreyImage]
+    ) -> Correspondences:
+        """Matches of two images, by falling confidence; ``image1`` reads the second one."""
+        if not self._turns:
+            return match_pair(self._matcher, features0, features1)
+        reference = self._matcher.prepare(features0)
+        found = self._matcher.match_pairs([reference], [self._matcher.prepare(features1)])[0]
+        threshold = self.spec.confidence_threshold
+        if not is_poor(found, min(len(features0), len(features1)), threshold):
+            return found
+        image = resize(image1(), self.spec.config.front_end.max_size)
+        encodings = turned_encodings(features1, image, self._front_end, self._matcher)
+        return best_turn(found, reference, encodings, self._matcher, threshold)
 
     def match_mutual(self, features0: Features, features1: Features) -> NDArray[np.int32]:
         """Mutual nearest neighbours (L, 2) of the same features."""
@@ -144,13 +157,24 @@ class Method:
         detected = self._files is None and not self._front_end.exact
         return detected and self.spec.config.refinement != "none"
 
+    @property
+    def _turns(self) -> bool:
+        """Whether turned images are tried."""
+        detected = self._files is None and not self._front_end.exact
+        return detected and self.spec.config.front_end.rotation != "none"
+
     def refine(
-        self, images: tuple[GreyImage, GreyImage], points0: FloatArray, points1: FloatArray
+        self,
+        images: tuple[GreyImage, GreyImage],
+        points0: FloatArray,
+        points1: FloatArray,
+        turns: int = 0,
     ) -> FloatArray:
-        """Matched pixels (K, 2) of image 1, refined as the settings say."""
+        """Matched pixels (K, 2) of image 1, refined as the settings say; ``turns`` as matched."""
         size = self.spec.config.front_end.max_size
         resized = [resize(image, size) for image in images]
-        return refined(self._refiner, resized[0], resized[1], points0, points1).points
+        found = refined(self._refiner, resized[0], resized[1], points0, points1, turns)
+        return found.points
 
 
 def checksum(file: Path) -> str:

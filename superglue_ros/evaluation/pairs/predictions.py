@@ -12,6 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -45,8 +46,10 @@ class PairMethod(Protocol):
         """Features of one image."""
         ...
 
-    def match(self, features0: Features, features1: Features) -> Correspondences:
-        """Matches of two images."""
+    def match(
+        self, features0: Features, features1: Features, image1: Callable[[], GreyImage]
+    ) -> Correspondences:
+        """Matches of two images; ``image1`` reads the second one."""
         ...
 
     def match_mutual(self, features0: Features, features1: Features) -> NDArray[np.int32]:
@@ -63,8 +66,9 @@ class PairMethod(Protocol):
         images: tuple[GreyImage, GreyImage],
         points0: NDArray[np.float32],
         points1: NDArray[np.float32],
+        turns: int = 0,
     ) -> NDArray[np.float32]:
-        """Refined pixels (K, 2) of image 1."""
+        """Refined pixels (K, 2) of image 1, which was turned by ``turns`` quarters to match."""
         ...
 
 
@@ -234,7 +238,7 @@ def predict_all(
             yield Missing(str(error))
             continue
         started = time.perf_counter()
-        found = method.match(features0, features1)
+        found = method.match(features0, features1, partial(case.image, 1))
         seconds = time.perf_counter() - started
         refined1 = None
         if method.refines:
@@ -244,6 +248,7 @@ def predict_all(
                 images,
                 features0.keypoints[found.index_ref],
                 features1.keypoints[found.index_query],
+                found.turns,
             )
             seconds += time.perf_counter() - started
         prediction = Prediction(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def attention_report(
         features1 = method.extract(image1, case.keys[1])
         if not len(features0) or not len(features1):
             continue
-        found = method.match(features0, features1)
+        found = method.match(features0, features1, partial(case.image, 1))
         keep = found.scores > threshold
         matches = type(found)(found.index_ref[keep], found.index_query[keep], found.scores[keep])
         collected.append(att.spans(network, features0, features1, matches))

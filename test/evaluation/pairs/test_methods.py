@@ -39,7 +39,7 @@ def test_superpoint_describes_keypoints_that_bring_no_descriptors(tmp_path):
     np.testing.assert_array_equal(found.keypoints, [[40, 30], [60, 35]])
     np.testing.assert_allclose(found.scores, [0.9, 0.7])
     assert found.descriptor_dim > 0
-    assert len(method.match(found, found)) == 2
+    assert len(method.match(found, found, lambda: picture)) == 2
 
 
 def spec_of(*options: str) -> MethodSpec:
