@@ -5,7 +5,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint bench fuzz clean
+.PHONY: help setup build demo test lint bench fuzz soak clean
 
 RUN := scripts/run
 
@@ -36,5 +36,8 @@ bench: build ## Time and memory against public implementations, into bench_outpu
 fuzz: build ## Hostile messages, files and frames, counted: ARGS="--minutes 10"
 	@PYTHONPATH=test/ros $(RUN) python test/campaign/fuzz.py $(ARGS)
 
+soak: build ## A matcher for hours, with faults: ARGS="--frames 10000", ARGS="--hours 8"
+	@PYTHONPATH=test/ros $(RUN) python test/campaign/soak.py $(ARGS)
+
 clean: ## Remove everything that the other targets made
-	rm -rf .venv .venv-* build build-* install install-* log log-* demo_output bench_output fuzz_output .cache
+	rm -rf .venv .venv-* build build-* install install-* log log-* demo_output bench_output fuzz_output soak_output .cache

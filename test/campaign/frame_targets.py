@@ -133,7 +133,7 @@ class PeerTarget:
 
     def make(self, rng: random.Random) -> Any:
         """See :class:`targets.Target`."""
-        message = _described(1.0)
+        message = described(1.0)
         for _ in range(rng.choice([1, 1, 2, 4])):
             mutate_message(message, rng)
         return message
@@ -141,7 +141,7 @@ class PeerTarget:
     def read(self, case: Any) -> None:
         """See :class:`targets.Target`."""
         node = Node()
-        node.take(_plain(1.0))
+        node.take(plain(1.0))
         frame_id_from_message(case.frame)
         pairs = node.pipeline.match_peer(convert.keyframe_from_message(case), 3)
         for pair in pairs:
@@ -154,18 +154,18 @@ class PeerTarget:
 
     def from_files(self, files: Files) -> Any:
         """See :class:`targets.Target`."""
-        return deserialize_message(files["message.cdr"], type(_described(1.0)))
+        return deserialize_message(files["message.cdr"], type(described(1.0)))
 
 
 def frame_targets() -> Sequence[Target]:
     """All of them."""
     return [
-        FrameTarget("frame", _plain, share=2),
-        FrameTarget("compressed frame", lambda at: _plain(at, compressed=True)),
-        FrameTarget("frame with keypoints", _with_keypoints, share=2),
-        FrameTarget("frame with depth", _with_depth, share=2),
-        FrameTarget("frame with a mask", _with_mask),
-        FrameTarget("stereo frame", _stereo, share=2, stereo=True),
+        FrameTarget("frame", plain, share=2),
+        FrameTarget("compressed frame", compressed),
+        FrameTarget("frame with keypoints", with_keypoints, share=2),
+        FrameTarget("frame with depth", with_depth, share=2),
+        FrameTarget("frame with a mask", with_mask),
+        FrameTarget("stereo frame", stereo, share=2, stereo=True),
         PeerTarget(),
         FileTarget(
             "map in use", [made(_save_map)], _use_map, {}, forgers=[forge_map], group="frames",
@@ -185,13 +185,23 @@ def _attempt(node: Node, messages: Messages) -> Any:
     return None
 
 
-def _plain(at: float, compressed: bool = False) -> Messages:
-    shift = round(10 * (at - 1.0))  # pixels: the camera moves
-    make = compressed_message if compressed else image_message
-    return {"image": make(picture(shift), at), "camera_info": camera_info(at)}
+def _shift(at: float) -> int:
+    """Pixels: the camera moves."""
+    return round(10 * (at - 1.0)) % 30
 
 
-def _described(at: float) -> Any:
+def plain(at: float) -> Messages:
+    """A raw image with its calibration."""
+    return {"image": image_message(picture(_shift(at)), at), "camera_info": camera_info(at)}
+
+
+def compressed(at: float) -> Messages:
+    """A compressed image with its calibration."""
+    return {**plain(at), "image": compressed_message(picture(_shift(at)), at)}
+
+
+def described(at: float) -> Any:
+    """Another robot's features, with descriptors, calibration and depth."""
     points, descriptors = _features()
     message = keypoints_message(points, at)
     message.frame.robot, message.frame.id = "other", 7
@@ -208,34 +218,36 @@ def _features() -> tuple[np.ndarray, np.ndarray]:
     return found.keypoints, found.descriptors
 
 
-def _with_keypoints(at: float) -> Messages:
-    return {**_plain(1.0 if at == 1.0 else at), "keypoints": _described(at)}
+def with_keypoints(at: float) -> Messages:
+    """The keypoints of an outside front-end, with descriptors, always the same."""
+    return {**plain(at), "keypoints": described(at)}
 
 
-def _with_depth(at: float) -> Messages:
+def with_depth(at: float) -> Messages:
+    """A wall, 2 m away."""
     depth = np.full((HEIGHT, WIDTH), 2.0, np.float32)
-    return {**_plain(at), "depth": image_message(depth, at, "32FC1")}
+    return {**plain(at), "depth": image_message(depth, at, "32FC1")}
 
 
-def _with_mask(at: float) -> Messages:
+def with_mask(at: float) -> Messages:
+    """The lowest rows are the robot's own body."""
     usable = np.ones((HEIGHT, WIDTH), np.uint8)
     usable[-20:] = 0
-    return {**_plain(at), "mask": image_message(usable, at)}
+    return {**plain(at), "mask": image_message(usable, at)}
 
 
-def _stereo(at: float) -> Messages:
-    right = camera_info(at)
-    right.p[3] = -200.0 * 0.1
-    shift = round(10 * (at - 1.0))
-    return {
-        **_plain(at), "right_image": image_message(picture(shift + 10), at), "right_info": right,
-    }  # fmt: skip
+def stereo(at: float) -> Messages:
+    """A rectified pair."""
+    info = camera_info(at)
+    info.p[3] = -200.0 * 0.1
+    right = image_message(picture(_shift(at) + 10), at)
+    return {**plain(at), "right_image": right, "right_info": info}
 
 
 def _save_map(folder: Path) -> None:
     node = Node()
     for number in range(3):
-        node.take(_with_depth(1.0 + number))
+        node.take(with_depth(1.0 + number))
     assert node.pipeline.save_map(folder / "a.safetensors", 3)
 
 
@@ -244,4 +256,4 @@ def _use_map(folder: Path) -> None:
     node = Node()
     node.pipeline.load_map(folder / "a.safetensors")
     for number in range(3):
-        node.take(_plain(1.0 + 0.1 * number))
+        node.take(plain(1.0 + 0.1 * number))

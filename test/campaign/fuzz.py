@@ -1,7 +1,7 @@
 """`make fuzz`: hostile messages, files and frames, counted by what they did.
 
     make fuzz ARGS="--minutes 10"                                        in that time
-    make fuzz ARGS="--messages 1000000 --files 100000 --frames 20000"    by number
+    make fuzz ARGS="--messages 1000000 --files 100000 --frames 20000 --live 4000"    by number
 
 A case that breaks a promise is kept under ``test/campaign/regressions``, which the tests replay;
 the exit code is 1 then. The counts go to ``report.json`` in the output folder.
@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import random
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -22,6 +24,7 @@ from file_targets import file_targets
 from frame_targets import frame_targets
 from judging import ACCEPTED
 from keeping import FOLDER, keep
+from live import attack_live
 from message_targets import message_targets
 from rich.console import Console
 from rich.progress import (
@@ -37,6 +40,11 @@ from targets import Target
 from worker import Tally, attack
 
 GROUPS = ("messages", "files", "frames")
+LIVE = "live"
+_COLUMNS = (
+    TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("inputs"),
+    TimeElapsedColumn(), TimeRemainingColumn(),
+)  # fmt: skip
 
 
 def all_targets() -> list[Target]:
@@ -57,11 +65,7 @@ def campaign(
     numbers = budgets(targets, counts)
     tallies: dict[str, Tally] = {}
     end = time.monotonic() + seconds
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("inputs"),
-        TimeElapsedColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*_COLUMNS, console=Console(stderr=True)) as progress:
         bar = progress.add_task("", total=sum(numbers.values()))
         done = 0
         for place, target in enumerate(targets):
@@ -75,6 +79,18 @@ def campaign(
                 )
             tallies[target.name] = tally
             done += numbers[target.name]
+            if not progress.console.is_terminal:
+                progress.console.print(f"{target.name}: {tally.tried} in {tally.seconds:.0f} s")
+    return tallies
+
+
+def campaign_live(count: int, seed: int) -> dict[str, Tally]:
+    """Attack a matcher process over DDS, with a progress bar."""
+    tallies: dict[str, Tally] = {}
+    with Progress(*_COLUMNS, console=Console(stderr=True)) as progress:
+        bar = progress.add_task("over DDS", total=count)
+        for tallies in attack_live(count, seed):
+            progress.update(bar, completed=sum(tally.tried for tally in tallies.values()))
     return tallies
 
 
@@ -94,10 +110,12 @@ def table(tallies: Mapping[str, Tally]) -> Table:
 
 def report(tallies: Mapping[str, Tally], targets: Sequence[Target], seed: int) -> dict:
     """The counts for programs."""
-    groups = {t.name: t.group for t in targets}
+    groups = dict.fromkeys(tallies, LIVE) | {t.name: t.group for t in targets}
     return {
         "seed": seed,
-        "tried": {g: sum(t.tried for n, t in tallies.items() if groups[n] == g) for g in GROUPS},
+        "tried": {
+            g: sum(t.tried for n, t in tallies.items() if groups[n] == g) for g in (*GROUPS, LIVE)
+        },
         "bad": sum(len(t.failures) for t in tallies.values()),
         "targets": {
             name: {
@@ -117,7 +135,8 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--messages", type=int, default=1_000_000, help="inputs of messages")
     parser.add_argument("--files", type=int, default=100_000, help="inputs of files")
     parser.add_argument("--frames", type=int, default=20_000, help="frames through the pipeline")
-    parser.add_argument("--minutes", type=float, default=1e6, help="at most, shared by all targets")
+    parser.add_argument("--live", type=int, default=4000, help="messages and requests over DDS")
+    parser.add_argument("--minutes", type=float, default=1e6, help="at most, but for --live")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="targets whose name contains this")
     parser.add_argument("--output", type=Path, default=Path("fuzz_output"), help="of report.json")
@@ -128,16 +147,20 @@ def main(words: Sequence[str] | None = None) -> int:
     targets = [t for t in all_targets() if args.only in t.name]
     counts = {group: getattr(args, group) for group in GROUPS}
     tallies = campaign(targets, counts, args.seed, 60 * args.minutes)
+    if args.live:
+        os.environ["ROS_DOMAIN_ID"] = str(random.SystemRandom().randint(10, 210))
+        tallies |= campaign_live(args.live, args.seed)
     args.output.mkdir(parents=True, exist_ok=True)
     found = report(tallies, targets, args.seed)
     file = args.output / "report.json"
     file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     console = Console()
     console.print(table(tallies))
-    folders = {keep(f, args.keep) for tally in tallies.values() for f in tally.failures}
+    failures = [failure for tally in tallies.values() for failure in tally.failures]
+    folders = {keep(failure, args.keep) for failure in failures if failure.files}
     for folder in sorted(folders):
         console.print(f"[red]kept[/] {folder}")
-    for failure in {f.outcome.place: f for t in tallies.values() for f in t.failures}.values():
+    for failure in {f.outcome.place: f for f in failures}.values():
         console.print(f"\n{failure.target}: {failure.outcome.kind}\n{failure.outcome.detail}")
     tried = ", ".join(f"{number} {group}" for group, number in found["tried"].items())
     console.print(f"tried {tried}; {found['bad']} bad; counts in {file}")

@@ -147,6 +147,6 @@ def test_the_smallest_input_of_a_cause_is_kept(tmp_path: Path) -> None:
 def test_the_report_counts_what_was_tried() -> None:
     tally = last(TARGETS["trajectory"], 60)
     found = report({"trajectory": tally}, [TARGETS["trajectory"]], SEED)
-    assert found["tried"] == {"messages": 0, "files": tally.tried, "frames": 0}
+    assert found["tried"] == {"messages": 0, "files": tally.tried, "frames": 0, "live": 0}
     assert found["bad"] == 0
     assert sum(found["targets"]["trajectory"]["outcomes"].values()) == tally.tried >= 58

@@ -224,7 +224,10 @@ class Peer:
 
 
 class Matcher:
-    """A matcher process, told what to do through its services."""
+    """A matcher process, told what to do through its services.
+
+    ``within`` is a command that starts another one; ``peer`` stays when the process ends.
+    """
 
     def __init__(
         self,
@@ -235,10 +238,12 @@ class Matcher:
         namespace: str = "",
         topics: dict[str, str] | None = None,
         program: tuple[str, ...] = ("-m", "superglue_ros.ros.start"),
+        within: tuple[str, ...] = (),
+        peer: Peer | None = None,
     ) -> None:
         self._log = log
         self.name = f"{namespace}/matcher"
-        command = [sys.executable, *program, "--ros-args"]
+        command = [*within, sys.executable, *program, "--ros-args"]
         for name, value in parameters.items():
             text = str(value).lower() if isinstance(value, bool) else str(value)
             command += ["-p", f"{name}:={text}"]
@@ -249,7 +254,7 @@ class Matcher:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "OMP_NUM_THREADS": "1"},  # small images, and other tests run
             )
-        self.peer = Peer(namespace, topics)
+        self.peer = peer or Peer(namespace, topics)
         self.clock = 100.0  # stamps of the frames that tests send
 
     @property

@@ -1,92 +1,85 @@
-"""A long run from a looping bag: memory flat, every frame accounted for, nothing hangs.
-
-``SOAK_FRAMES`` sets the length: 100 in the suite, 10000 for a real soak.
-"""
+"""The short form of `make soak`: faults over a real process, and every frame accounted for."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
+import faults
 from matcher_process import Matcher, camera_info, image_message, picture
 from sensor_msgs.msg import CameraInfo, Image
+from soak import MAX_GROWTH, PARAMETERS, Run, Sample, judge_growth
 
 pytestmark = pytest.mark.ros
 
-FRAMES = int(os.environ.get("SOAK_FRAMES", "100"))
-LOOP = 40  # frames after which the stamps start again
-AHEAD = 20  # frames sent before their results are waited for
-GROWTH_MIB = 40.0  # of the resident memory after the first third
-
-
-def resident_mib(process: int) -> float:
-    for line in Path(f"/proc/{process}/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("VmRSS"):
-            return int(line.split()[1]) / 1024
-    raise AssertionError("no VmRSS")
+FAULTS = (
+    faults.time_jumps_back, faults.another_size, faults.bad_frames, faults.services,
+    faults.time_jumps_forward, faults.mutated_frames, faults.full_disk, faults.one_wrong_stamp,
+    faults.reset, faults.subscriber_comes_or_goes, faults.parameters, faults.life_cycle,
+    faults.subscriber_comes_or_goes,
+)  # fmt: skip
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(max(180, FRAMES))
-def test_a_looping_bag(configure: Callable[..., Matcher]) -> None:
-    matcher = configure({"intake.mode": "lossless", "keyframes.max_keyframes": 20})
-    peer = matcher.peer
-    matcher.prime()
-    base = {name: count(matcher, name) for name in ("received", "refused", "resets")}
-    rng = np.random.default_rng(0)
-    pictures = [picture(int(shift)) for shift in rng.integers(0, 30, 16)]
-    start, memory, bad, loops = matcher.tick(), [], 0, 0
-    subscription = None
-    for number in range(FRAMES):
-        at = start + 0.1 * (number % LOOP)
-        loops += number > 0 and number % LOOP == 0
-        image = image_message(pictures[number % len(pictures)], at)
-        if number % 37 == 5:
-            image.encoding, bad = "nonsense", bad + 1
-        peer.send(at, image=image)
-        if number % AHEAD == AHEAD - 1:
-            sent = number + 1
-            peer.wait(lambda sent=sent: done(matcher) - base["received"] >= sent, f"{sent} frames")
-            # Subscribers come and go.
-            if subscription is None:
-                subscription = peer.subscribe("matches_image", Image)
-            else:
-                peer.node.destroy_subscription(subscription)
-                subscription = None
-            memory.append(resident_mib(matcher.process.pid))
-            newest = peer.received["status"][-1]
-            for messages in peer.received.values():
-                messages.clear()
-            peer.received["status"].append(newest)
-    if subscription is not None:
-        peer.node.destroy_subscription(subscription)
-    peer.wait(lambda: done(matcher) - base["received"] >= FRAMES, "all frames")
-    status = peer.received["status"][-1]
-    assert status.received - base["received"] == FRAMES
-    assert status.received == status.matched + status.refused
-    assert status.refused - base["refused"] == bad
-    assert status.dropped == status.unsynchronised == 0
-    assert status.resets - base["resets"] == loops
-    assert status.keyframes <= 20
-    settled = memory[len(memory) // 3 :]
-    print(f"\nresident memory [MiB]: {[round(value) for value in memory]}")
-    assert settled[-1] - settled[0] < GROWTH_MIB
+def test_every_frame_is_accounted_for_whatever_happens(
+    configure: Callable[..., Matcher], tmp_path: Path
+) -> None:
+    parameters = {name: value for name, value in PARAMETERS.items() if name != "autostart"}
+    changed = {"matcher.ratio": 0.8, "keyframes.window": 1, "maps.folder": str(tmp_path / "maps")}
+    matcher = configure({**parameters, **changed})
+    run = Run(tmp_path, matcher, faults.LimitedFiles())
+    before = len(matcher.log)
+    for fault in FAULTS:
+        run.batch(6)
+        run.strike(fault)
+    assert run.totals["received"] == run.totals["matched"] + run.totals["refused"]
+    assert run.totals["received"] > 6 * len(FAULTS) + 20
+    assert run.totals["refused"] >= 3
     assert matcher.state() == "active"
+    assert "Traceback" not in matcher.log[before:]
 
 
-def count(matcher: Matcher, name: str) -> int:
-    return getattr(matcher.peer.received["status"][-1], name)
+@pytest.fixture
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    """A run with processes and a domain of its own."""
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(random.SystemRandom().randint(10, 210)))
+    run = Run(tmp_path)
+    yield run
+    run.matcher.kill()
 
 
-def done(matcher: Matcher) -> int:
-    """Frames that are matched or refused."""
-    return count(matcher, "matched") + count(matcher, "refused")
+@pytest.mark.slow
+def test_the_camera_and_the_node_are_killed(alone: Run) -> None:
+    for fault in (faults.camera_is_killed, faults.node_is_killed):
+        alone.batch(6)
+        alone.strike(fault)
+    assert alone.life == 2
+    assert alone.lost_with_the_node <= 5
+
+
+def run_of(memory: list[float], threads: list[int]) -> Run:
+    run = Run.__new__(Run)
+    run.life, run.violations = 1, []
+    run.samples = [Sample(n, n, 1, m, t, 20) for n, (m, t) in enumerate(zip(memory, threads))]  # noqa: B905
+    return run
+
+
+def test_growth_after_the_warm_up_is_a_violation() -> None:
+    flat = [100.0] * 30 + [200.0] * 70
+    run = run_of(flat, [9] * 100)
+    assert judge_growth(run)["growth"] == 0.0
+    assert not run.violations
+    run = run_of([m * (1 + 2 * MAX_GROWTH * n / 100) for n, m in enumerate(flat)], [9] * 100)
+    judge_growth(run)
+    assert [text.split(" by ")[0] for text in run.violations] == ["memory grew"]
+    run = run_of(flat, list(range(100)))
+    judge_growth(run)
+    assert [text.split(":")[0] for text in run.violations] == ["threads grew"]
 
 
 def test_a_camera_that_stalls_and_half_a_frame(configure: Callable[..., Matcher]) -> None:
