@@ -12,7 +12,13 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch_ros.actions import LifecycleNode
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
-from superglue_ros.ros.launching import is_on, optional_input, parameter_files, switch
+from superglue_ros.ros.launching import (
+    enclave,
+    is_on,
+    optional_input,
+    parameter_files,
+    switch,
+)
 
 TOPICS = {
     "image": "Input: images; with image_transport compressed, /compressed is added to the name.",
@@ -80,7 +86,7 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         output="screen",
         parameters=[*parameter_files(given["params_file"]), parameters],
         remappings=[(name, topic) for name, topic in topics.items() if topic != name],
-        arguments=["--ros-args", "--log-level", given["log_level"]],
+        arguments=["--ros-args", "--log-level", given["log_level"], *enclave(given["enclave"])],
         respawn=is_on(given["respawn"]),
         respawn_delay=2.0,
     )
@@ -111,6 +117,9 @@ def generate_launch_description() -> LaunchDescription:
                 default_value="info",
                 choices=["debug", "info", "warn", "error", "fatal"],
                 description="Least severity that is logged.",
+            ),
+            DeclareLaunchArgument(
+                "enclave", default_value="", description="SROS2 enclave of the node, as /matcher."
             ),
             switch(
                 "stereo",

@@ -24,6 +24,7 @@ AREAS = {
     "evaluate": ("superglue_ros.evaluation.cli", "the paper's tables, and rosbag replay"),
     "bench": ("superglue_ros.bench.cli", "time and memory against public implementations"),
     "export": ("superglue_ros.bench.cli", "write the networks as ONNX"),
+    "security": ("superglue_ros.ros.tools.security", "SROS2 policies of the nodes, keystores"),
     "slam": ("superglue_ros.back_end.cli", "trajectory with the example back-end"),
 }
 

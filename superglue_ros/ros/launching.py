@@ -49,6 +49,11 @@ def parameter_files(path: str) -> list[str]:
     return [path] if path else []
 
 
+def enclave(path: str) -> list[str]:
+    """The words after ``--ros-args`` that put a node into an SROS2 enclave; none where empty."""
+    return ["--enclave", path] if path else []
+
+
 def is_installed(package: str) -> bool:
     """Whether the ROS package is in the sourced environment."""
     try:
