@@ -1,7 +1,8 @@
 """`make fuzz`: hostile messages, files and frames, counted by what they did.
 
-    make fuzz ARGS="--minutes 10"                                        in that time
-    make fuzz ARGS="--messages 1000000 --files 100000 --frames 20000 --live 4000"    by number
+    make fuzz                                            ten minutes
+    make fuzz ARGS="--minutes 600 --live 4000"           a million messages, 100,000 files
+    make fuzz ARGS="--only weights --files 5000"         targets by name
 
 A case that breaks a promise is kept under ``test/campaign/regressions``, which the tests replay;
 the exit code is 1 then. The counts go to ``report.json`` in the output folder.
@@ -135,8 +136,8 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--messages", type=int, default=1_000_000, help="inputs of messages")
     parser.add_argument("--files", type=int, default=100_000, help="inputs of files")
     parser.add_argument("--frames", type=int, default=20_000, help="frames through the pipeline")
-    parser.add_argument("--live", type=int, default=4000, help="messages and requests over DDS")
-    parser.add_argument("--minutes", type=float, default=1e6, help="at most, but for --live")
+    parser.add_argument("--live", type=int, default=400, help="messages and requests over DDS")
+    parser.add_argument("--minutes", type=float, default=10, help="at most, without --live")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="targets whose name contains this")
     parser.add_argument("--output", type=Path, default=Path("fuzz_output"), help="of report.json")

@@ -59,11 +59,11 @@ def plot(run: Run) -> Figure:
     axes = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     frames = [sample.frames for sample in run.samples]
     axes[0].plot(frames, [s.memory_mib for s in run.samples], lw=1.2, color="C0")
-    axes[0].set_ylim(bottom=0)
+    axes[0].set_ylim(0, 1.15 * max(s.memory_mib for s in run.samples))
     axes[0].set_ylabel("resident memory [MiB]")
     axes[1].plot(frames, [s.threads for s in run.samples], lw=1.2, color="C1", label="threads")
     axes[1].plot(frames, [s.handles for s in run.samples], lw=1.2, color="C2", label="handles")
-    axes[1].set_ylim(bottom=0)
+    axes[1].set_ylim(0, 1.15 * max(max(s.threads, s.handles) for s in run.samples))
     axes[1].set_xlabel("frames")
     axes[1].legend(loc="lower right")
     for number, name in run.faults:

@@ -15,12 +15,14 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 import generated
 import judging
 from fuzz import all_targets, budgets, report
-from judging import ACCEPTED, Judge, Outcome, SilentlyChanged
+from judging import ACCEPTED, SILENT, Judge, Outcome, SilentlyChanged
 from keeping import keep, kept, replay
 from targets import Target
 from worker import Failure, Tally, attack, case_of
 
 from superglue_ros.errors import DataError
+from superglue_ros.mapping import map_io
+from superglue_ros.networks import weights
 
 COUNTS = {"messages": 3000, "files": 600, "frames": 14}
 TARGETS = {target.name: target for target in all_targets()}
@@ -114,6 +116,26 @@ def test_the_judge_sees(act: Any, kind: str, monkeypatch: pytest.MonkeyPatch) ->
     outcome = Judge().judge(act)
     assert outcome.bad
     assert outcome.kind == kind
+
+
+class Fits(str):
+    """A checksum that equals every other."""
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("name", "checked"), [("weights (glue)", (weights, "digest")), ("map", (map_io, "_digest"))]
+)
+def test_damage_that_no_checksum_notices_is_seen(
+    name: str, checked: tuple[Any, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(*checked, lambda *_: Fits())
+    target, judge = TARGETS[name], Judge()
+    cases = [case_of(target, number, SEED) for number in range(60)]
+    outcomes = [judge.judge(lambda case=case: target.read(case)) for case in cases]
+    assert any(outcome.kind == SILENT and outcome.bad for outcome in outcomes)
 
 
 def last(target: Target, count: int) -> Tally:

@@ -55,7 +55,8 @@ class Tally:
 def attack(target: Target, count: int, seed: int, seconds: float) -> Iterator[Tally]:
     """Try ``count`` inputs, or as many as ``seconds`` allow; yields the tally as it grows."""
     tally, start = Tally(), time.monotonic()
-    mutated = count - round(count * GENERATED_SHARE)
+    generates = generated.strategy_of(target) is not None
+    mutated = count - round(count * GENERATED_SHARE) * generates
     next_case = 0
     while next_case < mutated and time.monotonic() - start < seconds:
         left = seconds - (time.monotonic() - start)
@@ -64,7 +65,7 @@ def attack(target: Target, count: int, seed: int, seconds: float) -> Iterator[Ta
             next_case = reached
             tally.seconds = time.monotonic() - start
             yield tally
-    if time.monotonic() - start < seconds and generated.strategy_of(target) is not None:
+    if generates and time.monotonic() - start < seconds:
         for _ in _run(_generated(target, count - mutated, seed), target, None, tally):
             tally.seconds = time.monotonic() - start
             yield tally
