@@ -56,10 +56,18 @@ class Ending:
         thread.start()
         wish = self._wishes.get()
         if isinstance(wish, tuple):
-            node.get_logger().info(f"the process ends: {wish[1]}")
+            _report(node, *wish)
         end.set_result(None)
         thread.join()
         executor.shutdown()
         if isinstance(wish, BaseException):
             raise wish
         return wish[0]
+
+
+def _report(node: Node, code: int, reason: str) -> None:
+    # One call each: rclpy ties a severity to the line that logs.
+    if code:
+        node.get_logger().error(f"the process ends with exit code {code}: {reason}")
+    else:
+        node.get_logger().info(f"the process ends: {reason}")
