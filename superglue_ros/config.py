@@ -70,6 +70,29 @@ class MatcherConfig:
         0.2, "SuperGlue: minimum assignment probability of a match.", low=0.0, high=1.0
     )
     sinkhorn_iterations: int = setting(100, "SuperGlue: Sinkhorn iterations T.", low=1, high=1000)
+    top_k: int = setting(
+        0,
+        "SuperGlue: keypoints that each block of keypoints attends to, which saves time from 2048 "
+        "keypoints on; 0: as the weights say, all.",
+        low=0,
+        high=4096,
+        fixed=True,
+    )
+    hierarchy: int = setting(
+        0,
+        "SuperGlue: match within clusters of about 2^hierarchy keypoints, which saves time from "
+        "4096 keypoints on; 0: as the weights say, all at once.",
+        low=0,
+        high=12,
+        fixed=True,
+    )
+    prune: float = setting(
+        0.0,
+        "SuperGlue: attention weights up to this count as zero; 0: as the weights say, none.",
+        low=0.0,
+        high=0.99,
+        fixed=True,
+    )
     ratio: float = setting(
         0.8,
         "ratio: maximum of the distance to the best over that to the second best.",

@@ -19,6 +19,9 @@ from superglue_ros.bench import measure
 from superglue_ros.bench.floor import Rates, measure_rates
 from superglue_ros.bench.inputs import full_superglue, room_features, room_images
 from superglue_ros.bench.node import measure_node
+from superglue_ros.bench.options import COUNTS as OPTION_COUNTS
+from superglue_ros.bench.options import OptionRow, measure_count
+from superglue_ros.bench.options import write as write_options
 from superglue_ros.bench.peers import available
 from superglue_ros.bench.report import MemoryRow, Results, tables, write
 from superglue_ros.config import Config, MatcherConfig
@@ -48,6 +51,14 @@ def add_subcommands(subparsers: argparse._SubParsersAction) -> None:
     )
     bench.add_argument("--onnx", type=Path, help="folder of `superglue-ros export`, timed too")
     bench.add_argument("--skip-node", action="store_true")
+    bench.add_argument(
+        "--options",
+        action="store_true",
+        help="only: the network with options that save time, beside the dense one (options.md)",
+    )
+    bench.add_argument(
+        "--weights", type=Path, nargs="+", default=[], help="with --options: further networks"
+    )
     bench.set_defaults(run=run_bench)
 
     export = subparsers.add_parser("export", help="write the networks as ONNX")
@@ -86,6 +97,8 @@ def run_bench(args: argparse.Namespace) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     console = Console(stderr=True)
+    if args.options:
+        return _bench_options(args, console)
     rates = measure_rates(measure.CPU)
     images = room_images(max(args.frames, max(WINDOWS) + 1))
     versions = f"Python {platform.python_version()}, torch {torch.__version__}"
@@ -99,6 +112,18 @@ def run_bench(args: argparse.Namespace) -> int:
         console.print(f"[green]done[/green] {title}")
     write(results, args.output, args.document)
     Console().print(tables(results), markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+def _bench_options(args: argparse.Namespace, console: Console) -> int:
+    rows: list[OptionRow] = []
+    counts = OPTION_COUNTS if args.keypoints == list(KEYPOINTS) else args.keypoints
+    for count in counts:
+        with console.status(f"pairs of {count} keypoints"):
+            rounds = max(1, args.rounds * 1024 // max(count, 1024))
+            rows += measure_count(count, rounds, args.weights)
+        write_options(rows, args.output)
+    print((args.output / "options.md").read_text(encoding="utf-8"), end="")
     return 0
 
 

@@ -25,9 +25,13 @@ from superglue_ros.engines.precision import (
 )
 from superglue_ros.engines.superpoint import SuperPointEngine
 from superglue_ros.errors import ConfigError, WeightsError
+from superglue_ros.networks.superglue import with_options
 from superglue_ros.networks.weights import LoadedSuperGlue, LoadedSuperPoint
 
 log = logging.getLogger(__name__)
+
+_OPTIONS = ("top_k", "hierarchy", "prune")
+"""Options of the network that the settings of the matcher have too."""
 
 Torch = TypeVar("Torch")
 Onnx = TypeVar("Onnx", OnnxSuperGlueEngine, OnnxSuperPointEngine)
@@ -36,13 +40,22 @@ Onnx = TypeVar("Onnx", OnnxSuperGlueEngine, OnnxSuperPointEngine)
 def superglue_engine(loaded: LoadedSuperGlue, config: Config, device: torch.device) -> MatchesSets:
     """The matcher's engine for ``config.backend``.
 
-    Raises :class:`WeightsError` if the exported graph is missing or was made from other weights.
+    Raises :class:`WeightsError` if the exported graph is missing or was made from other weights,
+    :class:`ConfigError` if the backend does not have the options of the network.
     """
     network, iterations = loaded.network, config.matcher.sinkhorn_iterations
+    options = {name: value for name in _OPTIONS if (value := getattr(config.matcher, name))}
+    if options:
+        network = with_options(network, **options)
+        if config.backend == "onnx":
+            names = ", ".join(f"matcher.{name}" for name in options)
+            raise ConfigError(f"the exported graph does not have {names}: set backend to torch")
     dtype = superglue_dtype(network, config.precision, device)
     if config.backend == "compiled":
         return CompiledSuperGlueEngine(network, device, dtype, config.front_end.max_keypoints)
     own = torch_engine(network, device, dtype)
+    if options:
+        return own
     return _choose(
         config,
         "superglue.onnx",

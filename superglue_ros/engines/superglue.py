@@ -109,7 +109,7 @@ class SuperGlueEngine:
             weight, bias = _parameters(network.final)
             self._final = (scale * weight.T).float().to(device)
             self._final_bias = (scale * (bias + weight @ offset)).float().to(device)
-            self._matching = inference_matching(network, device)
+            self.matching = inference_matching(network, device)
         crossings = [i for i, layer in enumerate(self._layers) if layer.cross]
         self._shared = crossings[0] if crossings else len(self._layers)
 
@@ -186,7 +186,7 @@ class SuperGlueEngine:
         Yields (k, log assignment (1, M_k + 1, N_k + 1)) in no particular order.
         """
         for k, a, b in self.descriptors(references, queries):
-            yield k, self._matching.assign(a, b, iterations, sinkhorn)
+            yield k, self.matching.assign(a, b, iterations, sinkhorn)
 
     @torch.inference_mode()
     def scores(

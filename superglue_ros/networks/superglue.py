@@ -7,6 +7,7 @@ the same results as its pairs one by one.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
@@ -276,6 +277,13 @@ class SuperGlue(nn.Module):
         x1 = self.encode(keypoints1, scores1, descriptors1, size1, mask1)
         xy0, xy1 = self.positions(keypoints0, size0), self.positions(keypoints1, size1)
         return self.assignment(x0, x1, mask0, mask1, iterations, xy0, xy1)
+
+
+def with_options(network: SuperGlue, **options: Any) -> SuperGlue:
+    """The network in evaluation mode with options changed that have no parameters."""
+    made = SuperGlue(replace(network.config, **options)).eval()
+    made.load_state_dict(network.state_dict())
+    return made.requires_grad_(False)
 
 
 def initialise_as_optimal_matching(network: SuperGlue, scale: float = 10.0) -> None:

@@ -72,7 +72,7 @@ class RoomSequence:
 
 def demo_room() -> Scene:
     """Walls of brick, a gravel floor, pictures on the walls and boxes in between."""
-    images = _photographs()
+    images = photographs()
     photo = {name: Texture(image) for name, image in images.items()}
     brick, gravel, grass = (_variants(images[name]) for name in ("brick", "gravel", "grass"))
     planes = list(
@@ -158,7 +158,7 @@ def _variants(image: NDArray[np.uint8]) -> list[Texture]:
     return [Texture(np.ascontiguousarray(t)) for view in turned for t in (view, view[:, ::-1])]
 
 
-def _photographs() -> dict[str, NDArray[np.uint8]]:
+def photographs() -> dict[str, NDArray[np.uint8]]:
     """All pictures, BGR uint8, from the folder that scikit-image installs."""
     files = {
         "brick": "brick.png",

@@ -17,7 +17,7 @@ from superglue_ros.engines.backends import superglue_engine, superpoint_engine
 from superglue_ros.engines.export import export_superglue, export_superpoint
 from superglue_ros.engines.onnx_runtime import OnnxSuperGlueEngine, OnnxSuperPointEngine
 from superglue_ros.engines.superglue import SuperGlueEngine
-from superglue_ros.errors import WeightsError
+from superglue_ros.errors import ConfigError, WeightsError
 from superglue_ros.networks.superglue import (
     SuperGlue,
     SuperGlueConfig,
@@ -86,3 +86,21 @@ def test_auto_takes_the_faster_and_does_without_files(config, caplog, tmp_path):
     assert isinstance(superglue_engine(glue_of(20.0), nothing, CPU), SuperGlueEngine)
     assert "does not exist" in caplog.text
     assert isinstance(superglue_engine(glue_of(12.0), auto, CPU), SuperGlueEngine)
+
+
+def test_options_of_the_matcher_are_switched_on_or_refused():
+    loaded = glue_of(20.0)
+    graph = SuperGlue(SuperGlueConfig(16, 16, 1, 2, (8,))).eval()
+    loaded = replace(loaded, network=graph)
+
+    def engine(backend: str, **options):
+        config = replace(Config(), backend=backend, matcher=MatcherConfig(**options))
+        return superglue_engine(loaded, config, CPU)
+
+    for backend in ("torch", "auto"):
+        made = engine(backend, top_k=8, hierarchy=4)
+        assert (made.config.top_k, made.config.hierarchy, made.config.prune) == (8, 4, 0)
+    with pytest.raises(ConfigError, match=r"the exported graph does not have matcher\.prune"):
+        engine("onnx", prune=0.1)
+    with pytest.raises(ConfigError, match=r"backend compiled does not have the network's top_k"):
+        engine("compiled", top_k=8)

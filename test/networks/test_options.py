@@ -30,7 +30,7 @@ from superglue_ros.networks.sinkhorn import (
     soft_stop,
     training_sinkhorn,
 )
-from superglue_ros.networks.superglue import SuperGlue, SuperGlueConfig
+from superglue_ros.networks.superglue import SuperGlue, SuperGlueConfig, with_options
 from superglue_ros.networks.topology import CELLS, Lattice, adaptive_edges
 
 CPU = torch.device("cpu")
@@ -552,3 +552,13 @@ def test_doubt_takes_from_the_probability_of_a_match():
     right = 1 - 1 / (1 + math.exp(-0.8))
     torch.testing.assert_close(after[:-1, :-1], right * before[:-1, :-1], atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(after[:, -1], before[:, -1])
+
+
+def test_options_without_parameters_are_switched_on():
+    network = network_of(edges=3)
+    made = with_options(network, neighbours=4, hierarchy=2)
+    assert (made.config.neighbours, made.config.hierarchy, made.config.edges) == (4, 2, 3)
+    assert made.final.weight.equal(network.final.weight)
+    assert not made.training
+    with pytest.raises(RuntimeError, match="log_temperature"):
+        with_options(network, temperature=2.0)
