@@ -53,7 +53,9 @@ def generate_launch_description() -> LaunchDescription:
         name="bundle_adjuster",
         namespace=LaunchConfiguration("namespace"),
         output="screen",
-        parameters=[{"use_sim_time": LaunchConfiguration("use_sim_time")}],
+        parameters=[
+            {name: LaunchConfiguration(name) for name in ("use_sim_time", "publish_tf")}
+        ],
         remappings=[("camera_info", LaunchConfiguration("camera_info"))],
         respawn=LaunchConfiguration("respawn"),
         respawn_delay=2.0,
@@ -79,6 +81,7 @@ def generate_launch_description() -> LaunchDescription:
                 default_value=str(share / "config" / "slam.yaml"),
                 description="YAML file of the matcher's parameters, where they are no defaults.",
             ),
+            switch("publish_tf", "false", "Let the back-end broadcast map -> odom (REP-105)."),
             switch("rviz", "true", "Start RViz with rviz/slam.rviz, where it is installed."),
             matcher,
             back_end,

@@ -68,21 +68,29 @@ class BundleAdjuster:
             self._place_waiting(camera)
         return True
 
-    def optimise(self, camera: Camera) -> Adjustment | None:
-        """Adjust the window of the newest frames; the frames most covisible with it stay fixed."""
+    def optimise(self, camera: Camera, covariance_of: FrameId | None = None) -> Adjustment | None:
+        """Adjust the window of the newest frames; the frames most covisible with it stay fixed.
+
+        ``covariance_of`` names a frame of the window whose covariance is wanted as well.
+        """
         window = list(self.scene.poses)[-self.config.window :]
         fixed = keep_in_place(self.scene, window, self.config.fixed)
-        return self._adjust(window, fixed, camera, self.config.iterations)
+        return self._adjust(window, fixed, camera, self.config.iterations, covariance_of)
 
     def optimise_all(self, camera: Camera) -> Adjustment | None:
         """Adjust all frames and landmarks."""
         return self._adjust(list(self.scene.poses), [], camera, self.config.loop_iterations)
 
     def _adjust(
-        self, frames: list[FrameId], fixed: list[FrameId], camera: Camera, iterations: int
+        self,
+        frames: list[FrameId],
+        fixed: list[FrameId],
+        camera: Camera,
+        iterations: int,
+        covariance_of: FrameId | None = None,
     ) -> Adjustment | None:
         limit = self.config.max_error_px
-        return adjust(self.scene, frames, fixed, camera.focal, iterations, limit)
+        return adjust(self.scene, frames, fixed, camera.focal, iterations, limit, covariance_of)
 
     def _can_begin(self, relative: RelativePose) -> bool:
         """Whether a map can begin with this pair: metric, or wide enough to triangulate from."""

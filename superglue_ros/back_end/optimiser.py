@@ -27,13 +27,19 @@ _UNIT_CAMERA = gtsam.Cal3_S2(1.0, 1.0, 0.0, 0.0, 0.0)
 
 @dataclass(frozen=True)
 class Adjustment:
-    """Size of an optimisation problem, and its cost (half the robust squared error, unitless)."""
+    """Size of an optimisation problem, and its cost (half the robust squared error, unitless).
+
+    ``covariance`` (6, 6) of the pose that was asked for: x y z, then rotation about fixed axes, in
+    the world, given the frames that are held. None where none was asked for or it is not
+    determined.
+    """
 
     frames: int
     landmarks: int
     observations: int
     cost_before: float
     cost_after: float
+    covariance: Array | None = None
 
 
 def adjust(
@@ -43,9 +49,11 @@ def adjust(
     focal_px: float,
     iterations: int,
     max_error_px: float,
+    covariance_of: FrameId | None = None,
 ) -> Adjustment | None:
     """Optimise ``frames`` and their landmarks with ``fixed`` frames held fixed.
 
+    ``covariance_of`` names the frame whose covariance is wanted, one of ``frames``.
     Afterwards observations with a larger error than ``max_error_px`` are dropped. None if there is
     nothing to optimise.
     """
@@ -59,6 +67,9 @@ def adjust(
     parameters.setRelativeErrorTol(1e-4)
     optimised = gtsam.LevenbergMarquardtOptimizer(graph, values, parameters).optimize()
     problem.write_back(optimised)
+    covariance = None
+    if covariance_of is not None and covariance_of in frames:
+        covariance = problem.covariance(covariance_of, graph, optimised)
     problem.drop_outliers(max_error_px / focal_px)
     return Adjustment(
         frames=len(frames),
@@ -66,6 +77,7 @@ def adjust(
         observations=len(problem.rays),
         cost_before=graph.error(values),
         cost_after=graph.error(optimised),
+        covariance=covariance,
     )
 
 
@@ -180,6 +192,20 @@ class _Problem:
             self._scene.poses[frame] = values.atPose3(_camera(i)).matrix()
         for i, track in enumerate(self.landmarks):
             self._scene.landmarks[track] = values.atPoint3(_landmark(i))
+
+    def covariance(
+        self, frame: FrameId, graph: gtsam.NonlinearFactorGraph, values: gtsam.Values
+    ) -> Array | None:
+        """The marginal of a pose, see :class:`Adjustment`; after :meth:`write_back`."""
+        try:
+            marginals = gtsam.Marginals(graph, values)
+            tangent = marginals.marginalCovariance(_camera(self._index[frame]))
+        except RuntimeError:  # a landmark or a pose is not determined
+            return None
+        # GTSAM's order is rotation, translation, both in the camera's axes.
+        to_world = np.zeros((6, 6))
+        to_world[:3, 3:] = to_world[3:, :3] = self._scene.poses[frame][:3, :3]
+        return np.asarray(to_world @ tangent @ to_world.T)
 
     def drop_outliers(self, max_error: float) -> None:
         """Drop observations whose error exceeds ``max_error`` (at depth 1) or that lie behind."""

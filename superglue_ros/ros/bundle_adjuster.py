@@ -2,10 +2,13 @@
 
 In: ``matches``, ``relative_pose``, ``camera_info`` (the newest is used). Out: ``~/path``
 (nav_msgs/Path, the current estimate of all poses), ``~/odometry`` (nav_msgs/Odometry, the newest
-pose) and ``~/landmarks`` (sensor_msgs/PointCloud2), in ``world_frame``: x forward, y left, z up of
-the first camera. The unit is the metre if the matcher knows the scale, else the first baseline. The
-orientation is that of the camera's optical frame. No TF is published. Of a rig only the camera of
-index 0 is followed.
+pose with its covariance, given the frames that are held) and ``~/landmarks``
+(sensor_msgs/PointCloud2), in ``world_frame``: x forward, y left, z up of the first camera. The unit
+is the metre if the matcher knows the scale, else the first baseline. The orientation is that of the
+camera's optical frame. Of a rig only the camera of index 0 is followed.
+
+With ``publish_tf`` the map begins where odom is at the first frame, and map -> odom is broadcast
+(REP-105) for as long as the scale is metric; otherwise no TF is published.
 """
 
 from __future__ import annotations
@@ -23,13 +26,15 @@ from sensor_msgs.msg import CameraInfo, PointCloud2, PointField
 
 from superglue_ros.back_end.bundle_adjuster import BundleAdjuster
 from superglue_ros.back_end.config import BackEndConfig
+from superglue_ros.back_end.scene import Array, Scene, inverse
 from superglue_ros.data.message_reading import matches_from_message, pose_from_message
-from superglue_ros.errors import SuperglueError
+from superglue_ros.errors import ConfigError, SuperglueError
 from superglue_ros.geometry.camera import Camera
 from superglue_ros.mapping.time_jumps import TimeJumps
 from superglue_ros.msg import Matches, RelativePose
 from superglue_ros.ros import convert, sensor_messages
 from superglue_ros.ros.ending import Ending
+from superglue_ros.ros.map_to_odom import MapToOdom
 from superglue_ros.ros.pair_buffer import PairBuffer
 from superglue_ros.ros.parameters import descriptor
 from superglue_ros.ros.qos import output_profile
@@ -54,6 +59,12 @@ class BundleAdjusterNode(Node):
             for name, item, kind in leaves(BackEndConfig)
         }
         self._world = self.declare_parameter("world_frame", "map").value
+        publish_tf = self.declare_parameter("publish_tf", False).value
+        odom_frame = self.declare_parameter("odom_frame", "odom").value
+        tolerance_s = self.declare_parameter("tf_tolerance", 0.5).value
+        self._tf = MapToOdom(self, self._world, odom_frame, tolerance_s) if publish_tf else None
+        self._map_from_optical = _WORLD_FROM_OPTICAL
+        self._map_begun = False
         self._config: BackEndConfig = from_flat(BackEndConfig, settings)
         self._back_end = BundleAdjuster(self._config)
         self._pairs = PairBuffer()
@@ -111,12 +122,15 @@ class BundleAdjusterNode(Node):
         if self._time.passed(matches.query.stamp_ns):
             self.get_logger().info("time jumped backwards: the map starts over")
             self._back_end = BundleAdjuster(self._config)
+            self._map_begun = False
         if self._back_end.add(matches, relative, self._camera):
-            self._back_end.optimise(self._camera)
-            self._publish(matches.query)
+            adjustment = self._back_end.optimise(self._camera, matches.query)
+            covariance = None if adjustment is None else adjustment.covariance
+            self._publish(matches.query, covariance)
 
-    def _publish(self, newest: FrameId) -> None:
+    def _publish(self, newest: FrameId, covariance: Array | None) -> None:
         scene = self._back_end.scene
+        self._broadcast(newest, scene)
         path = Path()
         path.header = convert.header_of(newest)
         path.header.frame_id = self._world
@@ -124,19 +138,40 @@ class BundleAdjusterNode(Node):
             stamped = PoseStamped()
             stamped.header = convert.header_of(frame)
             stamped.header.frame_id = self._world
-            stamped.pose = _pose_message(pose)
+            stamped.pose = self._pose_message(pose)
             path.poses.append(stamped)
         self._path.publish(path)
         odometry = Odometry(header=path.header, child_frame_id=newest.frame_id)
-        odometry.pose.pose = _pose_message(scene.poses[newest])
+        odometry.pose.pose = self._pose_message(scene.poses[newest])
+        if covariance is not None:
+            turn = np.kron(np.eye(2), self._map_from_optical[:3, :3])
+            odometry.pose.covariance = (turn @ covariance @ turn.T).ravel()
         self._odometry.publish(odometry)
-        points = scene.points(scene.landmarks) @ _WORLD_FROM_OPTICAL[:3, :3].T
+        points = scene.points(scene.landmarks) @ self._map_from_optical[:3, :3].T
+        points += self._map_from_optical[:3, 3]
         self._landmarks.publish(_cloud(path.header, points.astype(np.float32)))
 
+    def _broadcast(self, newest: FrameId, scene: Scene) -> None:
+        """The transform map -> odom; the first one says where the map begins."""
+        if self._tf is None:
+            return
+        if not scene.metric:
+            self.get_logger().warning(
+                "without metric scale no transform is published: give the matcher depth or stereo",
+                throttle_duration_sec=5.0,
+            )
+            return
+        in_odom = self._tf.camera_in_odom(newest)
+        if in_odom is None:
+            return
+        if not self._map_begun:
+            self._map_from_optical = in_odom @ inverse(scene.poses[newest])
+            self._map_begun = True
+        self._tf.broadcast(newest, self._map_from_optical @ scene.poses[newest], in_odom)
 
-def _pose_message(pose: np.ndarray) -> Any:
-    in_world = _WORLD_FROM_OPTICAL @ pose
-    return convert.pose_of(in_world[:3, :3], in_world[:3, 3])
+    def _pose_message(self, pose: Array) -> Any:
+        in_map = self._map_from_optical @ pose
+        return convert.pose_of(in_map[:3, :3], in_map[:3, 3])
 
 
 def _cloud(header: Any, points: np.ndarray) -> PointCloud2:
@@ -152,7 +187,7 @@ def _cloud(header: Any, points: np.ndarray) -> PointCloud2:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node until SIGINT or SIGTERM (exit code 0)."""
+    """Run the node until SIGINT or SIGTERM (exit code 0); 1 where its parameters are wrong."""
     ending = Ending()
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
@@ -161,6 +196,9 @@ def main(args: list[str] | None = None) -> int:
             return ending.spin(node)
         finally:
             node.destroy_node()
+    except ConfigError as error:
+        print(f"{NODE_NAME}: {error}", file=sys.stderr)
+        return 1
     finally:
         rclpy.shutdown()
         ignore_further_signals()

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 pytest.importorskip("gtsam")
 
@@ -163,6 +164,28 @@ def test_fixed_frames_stay_where_they_are():
     adjust(scene, frames[2:], frames[:2], CAMERA.focal, 20, 50.0)
     for frame, pose in held.items():
         np.testing.assert_allclose(scene.poses[frame], pose, atol=1e-5)
+
+
+def test_the_covariance_of_a_pose_is_that_of_its_errors():
+    """Normalised squared errors of six numbers, 6 in the mean where the covariance is right.
+
+    Huber's loss gives a part of the information away: a little less.
+    """
+    newest, found = FrameId(5), []
+    for seed in range(40):
+        truth, scene = random_scene(seed), random_scene(seed, noise_px=0.5)
+        frames = list(scene.poses)
+        report = adjust(scene, frames[2:], frames[:2], CAMERA.focal, 20, 50.0, newest)
+        estimate, true = scene.poses[newest], truth.poses[newest]
+        turn = Rotation.from_matrix(estimate[:3, :3] @ true[:3, :3].T).as_rotvec()
+        error = np.concatenate([estimate[:3, 3] - true[:3, 3], turn])
+        found.append(error @ np.linalg.solve(report.covariance, error))
+    assert 4.0 < np.mean(found) < 7.5
+
+
+def test_no_covariance_unless_it_is_asked_for():
+    scene = random_scene()
+    assert adjust(scene, list(scene.poses), [], CAMERA.focal, 5, 50.0).covariance is None
 
 
 def test_outliers_are_dropped_and_do_little_harm():

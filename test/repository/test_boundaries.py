@@ -27,6 +27,7 @@ ROS = {
     "sensor_msgs",
     "std_msgs",
     "std_srvs",
+    "tf2_ros",
 }
 GENERATED = {"superglue_ros.msg", "superglue_ros.srv"}
 ALL = sorted(PACKAGE.rglob("*.py"))

@@ -23,7 +23,7 @@ from sensor_msgs.msg import CameraInfo, PointCloud2
 from superglue_ros.config import Config
 from superglue_ros.msg import Matches, RelativePose
 from superglue_ros.pipeline import Pipeline
-from superglue_ros.ros.convert import matches_to_message, pose_to_message
+from superglue_ros.ros.convert import matches_to_message, pose_of, pose_to_message
 from superglue_ros.ros.qos import output_profile
 from superglue_ros.settings import from_flat
 
@@ -36,11 +36,12 @@ NAMESPACE = ("--ros-args", "-r", "__ns:=/back_end")
 
 
 @pytest.fixture
-def process(domain, tmp_path):
+def process(request, domain, tmp_path):
     """The node as a process of its own; ends with exit code 0 however often it is interrupted."""
+    more = getattr(request, "param", ())
     with open(tmp_path / "node.log", "w") as log:
         child = subprocess.Popen(
-            [sys.executable, "-m", "superglue_ros.ros.bundle_adjuster", *NAMESPACE],
+            [sys.executable, "-m", "superglue_ros.ros.bundle_adjuster", *NAMESPACE, *more],
             stdout=log,
             stderr=log,
         )
@@ -81,41 +82,53 @@ def calibration() -> CameraInfo:
     return info
 
 
-def test_a_path_comes_out_in_metres(process):
-    context = rclpy.Context()
-    rclpy.init(context=context)
-    node = rclpy.create_node("consumer", namespace="/back_end", context=context)
-    executor = rclpy.executors.SingleThreadedExecutor(context=context)
-    executor.add_node(node)
-    received: dict[str, list] = {"path": [], "odometry": [], "landmarks": []}
-    for name, kind in (("path", Path), ("odometry", Odometry), ("landmarks", PointCloud2)):
-        node.create_subscription(
-            kind, f"bundle_adjuster/{name}", received[name].append, output_profile()
-        )
-    info = node.create_publisher(CameraInfo, "camera_info", qos_profile_sensor_data)
-    matches = node.create_publisher(Matches, "matches", output_profile())
-    poses = node.create_publisher(RelativePose, "relative_pose", output_profile())
-    try:
-        deadline = time.monotonic() + 90
-        while matches.get_subscription_count() == 0 or poses.get_subscription_count() == 0:
-            assert time.monotonic() < deadline, "the node did not come up"
-            executor.spin_once(0.1)
-        for _ in range(10):
-            info.publish(calibration())
-            executor.spin_once(0.05)
-        sent = 0
-        for one, other in messages():
-            # Either may come first.
-            for publisher, message in ((matches, one), (poses, other))[:: 1 - 2 * (sent % 2)]:
-                publisher.publish(message)
-            sent += 1
-        while len(received["landmarks"]) < sent - 1 and time.monotonic() < deadline:
-            executor.spin_once(0.1)
-    finally:
-        node.destroy_node()
-        rclpy.shutdown(context=context)
+class Consumer:
+    """Sends the pairs and collects what comes back."""
 
-    assert sent == FRAMES
+    def __init__(self, **topics):
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context)
+        self.node = rclpy.create_node("consumer", namespace="/back_end", context=self.context)
+        self.executor = rclpy.executors.SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.received = {topic: [] for topic in topics}
+        for topic, kind in topics.items():
+            name = topic if topic.startswith("/") else f"bundle_adjuster/{topic}"
+            self.node.create_subscription(kind, name, self.received[topic].append, output_profile())
+
+    def run(self, waits_for, before=lambda consumer: None):
+        """Send all pairs; returns their number once ``waits_for`` has one message of each."""
+        info = self.node.create_publisher(CameraInfo, "camera_info", qos_profile_sensor_data)
+        matches = self.node.create_publisher(Matches, "matches", output_profile())
+        poses = self.node.create_publisher(RelativePose, "relative_pose", output_profile())
+        try:
+            deadline = time.monotonic() + 90
+            while matches.get_subscription_count() == 0 or poses.get_subscription_count() == 0:
+                assert time.monotonic() < deadline, "the node did not come up"
+                self.executor.spin_once(0.1)
+            before(self)
+            for _ in range(10):
+                info.publish(calibration())
+                self.executor.spin_once(0.05)
+            sent = 0
+            for one, other in messages():
+                # Either may come first.
+                for publisher, message in ((matches, one), (poses, other))[:: 1 - 2 * (sent % 2)]:
+                    publisher.publish(message)
+                sent += 1
+            while len(self.received[waits_for]) < sent - 1 and time.monotonic() < deadline:
+                self.executor.spin_once(0.1)
+        finally:
+            self.node.destroy_node()
+            rclpy.shutdown(context=self.context)
+        return sent
+
+
+def test_a_path_comes_out_in_metres(process):
+    consumer = Consumer(path=Path, odometry=Odometry, landmarks=PointCloud2)
+    assert consumer.run("landmarks") == FRAMES
+    received = consumer.received
+
     path = received["path"][-1]
     assert path.header.frame_id == "map"
     assert len(path.poses) == FRAMES
@@ -128,9 +141,64 @@ def test_a_path_comes_out_in_metres(process):
     odometry = received["odometry"][-1]
     assert odometry.header.stamp == path.poses[-1].header.stamp
     assert odometry.child_frame_id == "camera"
+    covariance = odometry.pose.covariance.reshape(6, 6)
+    assert np.linalg.eigvalsh(covariance).min() > 0
+    assert np.sqrt(np.trace(covariance[:3, :3])) < 0.05
     cloud = received["landmarks"][-1]
     assert cloud.width > 50
     assert len(cloud.data) == cloud.width * cloud.point_step
+
+
+@pytest.mark.parametrize("process", [("-p", "publish_tf:=true")], indirect=True)
+def test_drifting_odometry_is_corrected_by_map_to_odom(process):
+    """The map begins where odom is at the first frame; what odom drifts from then on comes back."""
+    tf2_ros = pytest.importorskip("tf2_ros", reason="tf2_ros is not installed")
+    from geometry_msgs.msg import TransformStamped
+    from tf2_msgs.msg import TFMessage
+
+    drift = 0.02  # metres a frame, along x
+    world = LandmarkWorld(count=10)
+
+    def odometry(consumer):
+        broadcaster = tf2_ros.TransformBroadcaster(consumer.node)
+        turn = np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])
+        for number in range(FRAMES):
+            rotation = heading(6.0 * number)
+            frame, _ = world.frame(number, rotation, rotation @ [0, 0, 1.0])
+            position = turn @ (rotation @ [0, 0, 1.0]) + [drift * number, 0, 0]
+            message = TransformStamped()
+            message.header.frame_id, message.child_frame_id = "odom", frame.id.frame_id
+            message.header.stamp.sec, message.header.stamp.nanosec = divmod(
+                frame.id.stamp_ns, 10**9
+            )
+            pose = pose_of(turn @ rotation, position)
+            t = message.transform.translation
+            t.x, t.y, t.z = pose.position.x, pose.position.y, pose.position.z
+            message.transform.rotation = pose.orientation
+            broadcaster.sendTransform(message)
+
+    consumer = Consumer(odometry=Odometry, **{"/tf": TFMessage})
+    consumer.run("odometry", odometry)
+    found = [
+        one
+        for message in consumer.received["/tf"]
+        for one in message.transforms
+        if (one.header.frame_id, one.child_frame_id) == ("map", "odom")
+    ]
+    assert len(found) == FRAMES - 1
+    first, last = found[0].transform, found[-1].transform
+    assert (first.translation.x, first.rotation.w) == pytest.approx((0, 1), abs=1e-6)
+    moved = last.translation
+    expected = [-drift * (FRAMES - 2), 0, 0]
+    np.testing.assert_allclose([moved.x, moved.y, moved.z], expected, atol=0.03)
+    assert abs(last.rotation.w) == pytest.approx(1, abs=1e-3)
+    stamp = consumer.received["odometry"][-1].header.stamp
+    ahead = (
+        found[-1].header.stamp.sec
+        - stamp.sec
+        + 1e-9 * (found[-1].header.stamp.nanosec - stamp.nanosec)
+    )
+    assert ahead == pytest.approx(0.5)
 
 
 def test_the_matcher_does_not_depend_on_the_back_end():
