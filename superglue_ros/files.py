@@ -20,7 +20,10 @@ def open_regular(path: str | Path, max_bytes: int) -> BinaryIO:
     Raises OSError, also on a FIFO, a device, a folder, or a larger file.
     """
     # Without O_NONBLOCK a FIFO blocks in open itself; on regular files it has no effect.
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    except ValueError as error:
+        raise OSError(f"its name cannot be: {error}") from error
     try:
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode):

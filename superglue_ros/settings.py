@@ -171,7 +171,8 @@ def _check_range(item: dataclasses.Field[Any], value: Any, name: str) -> None:
         return
     low, high = item.metadata.get("low"), item.metadata.get("high")
     below = low is not None and value < low
-    if below or (high is not None and value > high) or not math.isfinite(value):
+    infinite = isinstance(value, float) and not math.isfinite(value)
+    if below or (high is not None and value > high) or infinite:
         raise ConfigError(f"{name} must be {_range_text(low, high)}, not {_shown(value)}")
 
 

@@ -8,6 +8,7 @@ ones, need only arrays, strings and None: nothing else is allowed here.
 from __future__ import annotations
 
 import pickle
+import sys
 import zipfile
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -69,6 +70,10 @@ def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, objects: bool) -> ND
                 raise ValueError("an object that is no array")
             return array.reshape(shape)
         values = np.frombuffer(bytearray(file.read()), dtype)
+        if dtype.kind == "U" and values.size:
+            codes = values.view(np.dtype(np.uint32).newbyteorder(dtype.byteorder))
+            if codes.max() > sys.maxunicode:  # of which Python can make no text
+                raise ValueError(f"{entry.filename} holds characters that there are not")
         return values.reshape(shape, order="F" if fortran else "C")
 
 

@@ -83,6 +83,8 @@ def read(path: Path, flags: int) -> Any:
         with open_regular(path, MAX_BYTES) as file:
             data = file.read()
         return decode(data, flags, MAX_PIXELS)
+    except FileNotFoundError:
+        raise ImageError(f"image {path} does not exist") from None
     except OSError as error:
         raise ImageError(f"image {path} cannot be read: {error.strerror or error}") from error
     except ImageError as error:

@@ -104,7 +104,7 @@ def load_superpoint(path: str | Path = "") -> LoadedSuperPoint:
     """
     file = superpoint_file(path)
     metadata, state = _read(file)
-    if _FORMAT_KEY in metadata:
+    if _is_own(file, metadata):
         network, kind = _load_own(file, metadata, state, SuperPoint, SuperPointConfig)
         return LoadedSuperPoint(network, kind, metadata.get("provenance", ""))
     with _naming(file):
@@ -147,7 +147,7 @@ def load_superglue(
     """
     file = superglue_file(weights, device)
     metadata, state = _read(file)
-    if _FORMAT_KEY in metadata:
+    if _is_own(file, metadata):
         network, kind = _load_own(file, metadata, state, SuperGlue, SuperGlueConfig)
         return LoadedSuperGlue(network, kind, metadata.get("provenance", ""))
     with _naming(file):
@@ -171,7 +171,7 @@ def load_refinement(path: str | Path = "") -> LoadedRefinement:
     """
     file = Path(path) if path else PACKAGED / "refinement.safetensors"
     metadata, state = _read(file)
-    if _FORMAT_KEY not in metadata:
+    if not _is_own(file, metadata):
         raise WeightsError(f"{file} has no description of its network: train it with this package")
     network, _ = _load_own(file, metadata, state, PatchRegistration, PatchRegistrationConfig)
     return LoadedRefinement(network, metadata.get("provenance", ""))
@@ -222,12 +222,11 @@ def digest(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
 
 
 _FORMAT_KEY = "superglue_ros_format"
+_OTHER_KEYS = {"network", "architecture", "descriptor_kind", "provenance", "sha256"}
 
 
 def _read(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     """Metadata (empty but for safetensors) and tensors of a file."""
-    if not file.exists():
-        raise WeightsError(f"weights file {file} does not exist: check the path")
     try:
         with open_regular(file, MAX_BYTES) as opened_file:
             _check_unpacked_size(opened_file)
@@ -243,6 +242,8 @@ def _read(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
             )
     except WeightsError:
         raise
+    except FileNotFoundError:
+        raise WeightsError(f"weights file {file} does not exist: check the path") from None
     except Exception as error:  # the unpickler raises any exception on other bytes
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(
@@ -257,6 +258,18 @@ def _read(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
             f"holds the network's state_dict and nothing else"
         )
     return {}, dict(content)
+
+
+def _is_own(file: Path, metadata: Mapping[str, str]) -> bool:
+    """Whether a file is in our format.
+
+    Raises :class:`WeightsError` on one that is but for the entry that says so: with a bit flipped
+    in that name it would pass for a file of other origin, which has no checksum.
+    """
+    own = _FORMAT_KEY in metadata
+    if not own and len(_OTHER_KEYS & metadata.keys()) > 1:
+        raise WeightsError(f"{file} is damaged: {_FORMAT_KEY} is missing. Fetch it again")
+    return own
 
 
 def _load_own(

@@ -245,8 +245,6 @@ def read_matrix(path: Path) -> NDArray[np.float64]:
 
 
 def _read(path: Path, flags: int) -> NDArray:
-    if not path.exists():
-        raise DataError(f"image {path} does not exist")
     try:
         return np.asarray(decoding.read(path, flags))
     except ImageError as error:

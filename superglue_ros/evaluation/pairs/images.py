@@ -20,8 +20,6 @@ def read_grey(path: Path) -> NDArray[np.uint8]:
     Pairs files and calibrations refer to the stored pixels. Raises :class:`DataError` naming the
     file if it is missing, no image, or too large (``data/decoding.py``).
     """
-    if not path.is_file():
-        raise DataError(f"image {path} does not exist")
     try:
         image = decoding.read(path, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
     except ImageError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -62,7 +63,7 @@ def read_keypoints(folder: Path, name: str) -> KeypointFile:
         for base in (stem, stem.with_suffix(""))
         for ending in (".npz", ".txt", ".csv")
     ]
-    file = next((path for path in candidates if path.is_file()), None)
+    file = next((path for path in candidates if os.path.isfile(path)), None)  # False: too long
     if file is None:
         raise DataError(f"no keypoints for image {name}: neither {candidates[0]} nor .txt, .csv")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -108,7 +109,7 @@ def data_fingerprint(cases: Sequence[PoseCase]) -> dict[str, Any]:
     for case in cases:
         for key, name in zip(case.keys, (case.pair.name0, case.pair.name1), strict=True):
             file = case.folder / name
-            parts.append(f"{key} {file.stat().st_size if file.is_file() else -1}")
+            parts.append(f"{key} {file.stat().st_size if os.path.isfile(file) else -1}")
     return {"pairs": len(cases), "digest": digest(parts)}
 
 

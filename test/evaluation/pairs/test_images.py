@@ -52,7 +52,7 @@ def test_a_bomb_a_fifo_and_a_damaged_image_are_named_and_take_no_memory(tmp_path
     for name, said in (
         ("bomb.bmp", "far too large"),
         ("cut.png", "cannot be decoded"),
-        ("fifo.png", "does not exist"),
+        ("fifo.png", "no regular file"),
     ):
         with pytest.raises(DataError, match=rf"{name}.*{said}"):
             read_grey(tmp_path / name)
