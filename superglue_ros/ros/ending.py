@@ -6,13 +6,16 @@ published. Here a signal only ends the spinning: the context lives until the nod
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.task import Future
+
+_LOOK_SECONDS = 0.2
 
 
 class Ending:
@@ -36,6 +39,13 @@ class Ending:
         """End the process with this exit code; from any thread."""
         self._wishes.put((code, reason))
 
+    def _next_wish(self) -> tuple[int, str] | BaseException:
+        # Python runs signal handlers between two steps of the main thread: a signal that comes on
+        # its way into a wait, or to another thread, does not end a wait without a limit.
+        while True:
+            with contextlib.suppress(Empty):
+                return self._wishes.get(timeout=_LOOK_SECONDS)
+
     def spin(self, node: Node) -> int:
         """Run the callbacks of ``node`` until the process is to end; returns the exit code.
 
@@ -54,7 +64,7 @@ class Ending:
         # Not in the main thread, where Python runs signal handlers: waiting in rcl holds them up.
         thread = threading.Thread(target=run, name="executor")
         thread.start()
-        wish = self._wishes.get()
+        wish = self._next_wish()
         if isinstance(wish, tuple):
             _report(node, *wish)
         end.set_result(None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,5 +83,9 @@ def _end(folder: Path, peer: Peer, number: int, rng: random.Random, ready: float
     for _ in range(times):
         if matcher.process.poll() is None:
             os.kill(matcher.process.pid, kind)
-    code = matcher.process.wait(PATIENCE)
+    try:
+        code = matcher.process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        matcher.process.kill()
+        code = matcher.process.wait()
     return Signalled(kind.name, times, moment, phase, code, matcher.log)

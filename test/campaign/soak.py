@@ -113,6 +113,12 @@ class Run:
         self.peer = self.matcher.peer
         self.begin_life()
 
+    def begin_again(self) -> None:
+        """After a violation: another process and another peer, to see the rest of the run."""
+        self.matcher.kill()
+        self.peer = self.pictures = None
+        self.start_node()
+
     def begin_life(self) -> None:
         """The node counts from zero: send until it answers, and count from there on."""
         self.base = None
@@ -287,9 +293,7 @@ def soak(run: Run, frames: int, hours: float, faults_every: int) -> None:
             run.violations.append(f"frame {run.number}, after {after}: {error}")
             if run.matcher.process.poll() is not None:
                 run.violations.append(f"the node ended: {run.matcher.process.returncode}")
-                run.start_node()
-            else:
-                run.begin_life()
+            run.begin_again()
 
 
 def judge_growth(run: Run) -> dict[str, float]:
