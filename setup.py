@@ -24,6 +24,7 @@ setup(
     version=PACKAGE.findtext("version"),
     description=PACKAGE.findtext("description"),
     maintainer=PACKAGE.findtext("maintainer"),
+    url=PACKAGE.findtext("url"),
     data_files=[
         (SHARE, ["package.xml"]),
         *(
