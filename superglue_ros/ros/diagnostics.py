@@ -80,8 +80,9 @@ class Health:
     ``seconds_per_frame`` networks and geometry of the last one; ``silent`` the topics of inputs
     without messages, ``missing`` messages missing between stamps; ``lossless`` the intake's mode,
     ``waiting_mib`` the memory of frames that wait; ``busy_seconds`` how long the frame in hand has
-    been worked on, ``hung_after`` when that is too long; ``failures`` frames in a row that failed
-    with an unforeseen error.
+    been worked on, ``hung_after`` when that is too long, ``configuring_seconds`` and
+    ``configure_within`` the same of configuring; ``failures`` frames in a row that failed with an
+    unforeseen error.
     """
 
     state: str
@@ -101,6 +102,8 @@ class Health:
     waiting_mib: float = 0.0
     busy_seconds: float = 0.0
     hung_after: float = 20.0
+    configuring_seconds: float = 0.0
+    configure_within: float = 300.0
     failures: int = 0
 
     @property
@@ -115,6 +118,8 @@ def failure(health: Health) -> str:
         return (
             f"the frame or request in hand takes {health.busy_seconds:.0f} s: does the device hang?"
         )
+    if health.configuring_seconds > health.configure_within:
+        return f"configuring takes {health.configuring_seconds:.0f} s: does the device hang?"
     if health.failures >= FAILURES:
         return f"{health.failures} frames in a row failed: {health.last_refusal}"
     return ""

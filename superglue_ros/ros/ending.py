@@ -7,8 +7,10 @@ published. Here a signal only ends the spinning: the context lives until the nod
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
+from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
 from rclpy.executors import SingleThreadedExecutor
@@ -16,6 +18,7 @@ from rclpy.node import Node
 from rclpy.task import Future
 
 _LOOK_SECONDS = 0.2
+_PATIENCE_SECONDS = 30.0  # with the callback in hand, which may load networks
 
 
 class Ending:
@@ -30,11 +33,6 @@ class Ending:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda number, _: self.wish(0, signal.Signals(number).name))
 
-    @property
-    def wished(self) -> bool:
-        """Whether the process is to end."""
-        return not self._wishes.empty()
-
     def wish(self, code: int, reason: str) -> None:
         """End the process with this exit code; from any thread."""
         self._wishes.put((code, reason))
@@ -46,10 +44,11 @@ class Ending:
             with contextlib.suppress(Empty):
                 return self._wishes.get(timeout=_LOOK_SECONDS)
 
-    def spin(self, node: Node) -> int:
-        """Run the callbacks of ``node`` until the process is to end; returns the exit code.
+    def spin(self, node: Node, first: Callable[[], None] | None = None) -> int:
+        """Run ``first`` and then the callbacks of ``node`` until the process is to end.
 
-        Raises what a callback raises.
+        Returns the exit code; raises what a callback raises. Where a callback does not return, this
+        ends the process itself.
         """
         executor = SingleThreadedExecutor()
         executor.add_node(node)
@@ -57,18 +56,22 @@ class Ending:
 
         def run() -> None:
             try:
+                if first is not None and self._wishes.empty():
+                    first()
                 executor.spin_until_future_complete(end)
             except BaseException as error:
                 self._wishes.put(error)
 
         # Not in the main thread, where Python runs signal handlers: waiting in rcl holds them up.
-        thread = threading.Thread(target=run, name="executor")
+        thread = threading.Thread(target=run, name="executor", daemon=True)
         thread.start()
         wish = self._next_wish()
         if isinstance(wish, tuple):
             _report(node, *wish)
         end.set_result(None)
-        thread.join()
+        thread.join(_PATIENCE_SECONDS if isinstance(wish, tuple) and not wish[0] else 1.0)
+        if thread.is_alive() and isinstance(wish, tuple):
+            os._exit(wish[0])  # the end of the interpreter and of CUDA would wait for what hangs
         executor.shutdown()
         if isinstance(wish, BaseException):
             raise wish

@@ -12,6 +12,7 @@ import gc
 import logging
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -62,6 +63,7 @@ class MatcherNode(LifecycleNode):
         parameters.declare_detector(self)
         self._report_start_values()
         self.stuck = False
+        self._configuring: tuple[float, parameters.Settings] | None = None
         self._problem = ""
         self._state = "unconfigured"
         self._settings: parameters.Settings | None = None
@@ -94,6 +96,8 @@ class MatcherNode(LifecycleNode):
             return self._refuse_to_configure(str(error))
         except Exception as error:
             return self._refuse_to_configure(f"{error!r}\n{traceback.format_exc()}")
+        finally:
+            self._configuring = None
         self._state = "inactive"
         return super().on_configure(state)
 
@@ -154,7 +158,8 @@ class MatcherNode(LifecycleNode):
         return super().on_error(state)
 
     def destroy_node(self) -> None:
-        """Stop the worker, then the node."""
+        """Stop the worker and the watch, then the node."""
+        self._watch.stop()
         self._stop_listening()
         self._release()
         logging.getLogger("superglue_ros").removeHandler(self._log_bridge)
@@ -168,6 +173,7 @@ class MatcherNode(LifecycleNode):
                 + ". Set them (ros2 param set) and configure again"
             )
         settings = parameters.read(self)
+        self._configuring = time.monotonic(), settings
         rig = Rig(settings.core)
         if settings.node.warm_up:
             warm_up(rig, images_together(settings.node))
@@ -299,10 +305,12 @@ class MatcherNode(LifecycleNode):
     # -- watching ------------------------------------------------------------------------------
 
     def _parts(self) -> Parts:
+        since, coming = self._configuring or (None, None)
         return Parts(
-            state=self._state,
+            state=self._state if since is None else "configuring",
             problem=self._problem,
-            settings=self._settings,
+            configuring_seconds=0.0 if since is None else time.monotonic() - since,
+            settings=self._settings or coming,
             processor=self._processor,
             worker=self._worker,
             inputs=self._inputs,
@@ -323,9 +331,7 @@ def main(args: list[str] | None = None) -> int:
     try:
         node = MatcherNode(lambda reason: ending.wish(os.EX_TEMPFAIL, reason))
         try:
-            if node.get_parameter("autostart").value and not ending.wished:
-                node.start()
-            code = ending.spin(node)
+            code = ending.spin(node, node.start if node.get_parameter("autostart").value else None)
         finally:
             node.destroy_node()
     finally:

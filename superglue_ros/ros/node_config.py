@@ -143,6 +143,12 @@ class WatchdogConfig:
         low=0.1,
         high=3600.0,
     )
+    configure_within: float = setting(
+        300.0,
+        "Configuring, which loads and compiles the networks, hangs if it takes longer [s].",
+        low=0.1,
+        high=86400.0,
+    )
     exit_on_failure: bool = setting(
         False,
         "Exit with code 75 where the node cannot recover by itself: something in work hangs, or "

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode
 from std_msgs.msg import Header
 
@@ -37,6 +37,7 @@ class Parts:
 
     state: str
     problem: str
+    configuring_seconds: float
     settings: Settings | None
     processor: FrameProcessor | None
     worker: Worker[Any] | None
@@ -44,7 +45,10 @@ class Parts:
 
 
 class Watch:
-    """A timer of ``node`` that publishes ``/diagnostics``, in every state of the life cycle.
+    """Publishes ``/diagnostics`` of ``node``, in every state of the life cycle.
+
+    A thread of its own, which looks on while the executor loads networks, and whatever the clock of
+    ROS does.
 
     ``parts`` gives what is to be looked at. ``on_failure`` is called with the reason where the node
     cannot go on by itself and ``watchdog.exit_on_failure`` asks for its end.
@@ -63,13 +67,26 @@ class Watch:
         self._on_failure = on_failure
         self.start()
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        # On the steady clock: under sim time a stalled /clock is one of the things to warn about.
-        node.create_timer(_WATCH_SECONDS, self._look, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._thread.start()
 
     def start(self) -> None:
         """The counts start from zero."""
         self._counts = Window(Counts(), time.monotonic())
         self._warned_of_queue = False
+
+    def stop(self) -> None:
+        """Look no more; to be called before the node is destroyed."""
+        self._stopped.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(_WATCH_SECONDS):
+            try:
+                self._look()
+            except Exception as error:  # or an operator would see nothing from then on
+                self._node.get_logger().error(f"the watch failed: {error!r}")
 
     def _look(self) -> None:
         parts = self._parts()
@@ -95,6 +112,8 @@ class Watch:
         return Health(
             state=parts.state,
             problem=parts.problem,
+            configuring_seconds=parts.configuring_seconds,
+            configure_within=settings.watchdog.configure_within,
             counts=counts,
             recent=counts.since(before),
             window=seconds,

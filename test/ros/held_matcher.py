@@ -1,7 +1,8 @@
 """The matcher node with a front-end that can be held while a frame is in work.
 
 ``python held_matcher.py FOLDER --ros-args ...``: as long as there is a file ``hold`` in the folder,
-the front-end does not go on; it says so by a file ``held``. A file ``break`` makes it raise.
+the front-end does not go on; it says so by a file ``held``. A file ``break`` makes it raise, a file
+``hold-start`` holds the making of the front-end.
 """
 
 from __future__ import annotations
@@ -23,15 +24,19 @@ class HeldSift(SiftFrontEnd):
     def __init__(self, config: Config, folder: Path) -> None:
         super().__init__(config.front_end)
         self._folder = folder
+        self._wait("hold-start")
 
     def extract(self, image):
         if (self._folder / "break").exists():
             raise RuntimeError("the device is lost")
-        while (self._folder / "hold").exists():
-            (self._folder / "held").touch()
-            time.sleep(0.01)
+        self._wait("hold")
         found: Features = super().extract(image)
         return found
+
+    def _wait(self, name: str) -> None:
+        while (self._folder / name).exists():
+            (self._folder / "held").touch()
+            time.sleep(0.01)
 
 
 if __name__ == "__main__":

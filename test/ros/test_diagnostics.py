@@ -56,6 +56,8 @@ OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.E
         (Health("active", silent=("/cam/image",)), WARN, "nothing comes from /cam/image"),
         (Health("active", recent=Counts(received=9, dropped=6, matched=3)), WARN, "6 of 9"),
         (Health("active", busy_seconds=60), ERROR, "takes 60 s"),
+        (Health("configuring", configuring_seconds=60), OK, "not active (configuring)"),
+        (Health("configuring", configuring_seconds=400), ERROR, "configuring takes 400 s"),
         (Health("inactive", busy_seconds=60), ERROR, "takes 60 s"),
         (Health("active", busy_seconds=60, hung_after=90), OK, "matching"),
         (Health("active", failures=10, last_refusal="lost"), ERROR, "10 frames in a row failed"),

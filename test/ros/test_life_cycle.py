@@ -115,15 +115,24 @@ def test_autostart_namespace_remapping_and_sim_time(start: Callable[..., Matcher
 def test_a_lost_device_is_an_error_and_a_hanging_one_ends_the_process(
     start: Callable[..., Matcher], tmp_path: Path
 ) -> None:
+    (tmp_path / "hold-start").touch()
     matcher = start(
-        {"autostart": True, "front_end.name": "held"},
+        {"autostart": True, "front_end.name": "held", "watchdog.configure_within": 1.5},
         program=(str(Path(__file__).parent / "held_matcher.py"), str(tmp_path)),
     )
-    matcher.prime()
 
     def said(text: str) -> list[DiagnosticStatus]:
         messages = matcher.peer.received["/diagnostics"]
         return [status for m in messages for status in m.status if text in status.message]
+
+    for text, level in (
+        ("not active (configuring)", DiagnosticStatus.OK),
+        ("configuring takes", DiagnosticStatus.ERROR),
+    ):
+        found = matcher.peer.wait(lambda text=text: said(text), text)
+        assert found[0].level == level
+    (tmp_path / "hold-start").unlink()
+    matcher.prime()
 
     (tmp_path / "break").touch()
     for _ in range(10):
