@@ -19,6 +19,7 @@ from superglue_ros.networks.clusters import hierarchical_assignment
 Solver = Callable[..., Tensor]
 """Optimal transport with the arguments of :func:`superglue_ros.networks.sinkhorn.log_sinkhorn`."""
 
+_MOST = 1 - 1e-6  # of a probability, so that its log odds are finite
 _START = 0.2
 """Part of the largest number of iterations that an untrained predictor asks for."""
 
@@ -48,21 +49,30 @@ class IterationPredictor(nn.Module):
 
 
 class UncertaintyHead(nn.Module):
-    """The probability that a match is wrong: sigmoid(h_i + h_j), h linear in the descriptors.
+    """Doubt about a match, and the probability that the match is right.
 
-    The report has a linear layer and a sigmoid on the features of image A; the sum treats both
-    images alike.
+    The doubt is h_i + h_j, h linear in the descriptors. The report multiplies P by one minus a
+    sigmoid, which can only lower it; here the doubt is taken from a multiple of the log odds of P,
+    so that the score can be calibrated both ways. At first it is P.
     """
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.linear = nn.Linear(width, 1)
+        self.log_scale = nn.Parameter(torch.zeros(()))
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
 
     def forward(self, f0: Tensor, f1: Tensor) -> Tensor:
-        """Log odds (P, M, N) that a match is wrong."""
+        """Doubt (P, M, N) as log odds."""
         h0, h1 = self.linear(f0.float()), self.linear(f1.float())
         both: Tensor = h0 + h1.transpose(1, 2)
         return both
+
+    def log_score(self, log_p: Tensor, doubt: Tensor) -> Tensor:
+        """Logarithm of the probability that a match of assignment probability P is right."""
+        log_odds = log_p - torch.log1p(-log_p.exp().clamp(max=_MOST))
+        return F.logsigmoid(self.log_scale.exp() * log_odds - doubt)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,9 +98,8 @@ class Matching:
     ) -> Tensor:
         """Log assignment (1, M+1, N+1) of one pair (1, M, D), (1, N, D) without padding.
 
-        ``scores``: those of the pair where the caller has them. A match's probability is multiplied
-        by the probability that it is right where there is a head for it: rows then sum to less
-        than one.
+        ``scores``: those of the pair where the caller has them. Where there is a head for it, the
+        probability that a match is right takes the place of its P: rows need not sum to one.
         """
         if self.stop is not None:
             iterations = int(self.stop(f0, f1, None, None, iterations))
@@ -102,7 +111,8 @@ class Matching:
             scores = f0 @ f1.transpose(1, 2) if scores is None else scores
             found = solve(scores, self.dustbin, iterations)
         if self.doubt is not None:
-            found[:, :-1, :-1] += F.logsigmoid(-self.doubt(f0, f1))
+            inner = found[:, :-1, :-1]
+            found[:, :-1, :-1] = self.doubt.log_score(inner, self.doubt(f0, f1))
         return found
 
     @property

@@ -45,7 +45,8 @@ class SuperGlueConfig:
       as many as the caller says;
     - ``hierarchy``: in inference, match clusters of about 2^hierarchy keypoints first, and
       keypoints within matched clusters; 0: all keypoints at once;
-    - ``uncertainty``: a learned probability that a match is wrong.
+    - ``uncertainty``: a learned doubt about a match, whose score is then the probability that it is
+      right.
 
     Raises :class:`ConfigError` on values out of range and on options that exclude each other.
     """
@@ -126,7 +127,7 @@ class SuperGlueConfig:
 
 _RANGES = (
     ("sinusoids", 0, 16),
-    ("edges", 0, 256),
+    ("edges", 0, 64),  # numbers for each pair of keypoints: 64 MB each for 4096 of both
     ("position_bias", 0.0, 10.0),
     ("neighbours", 0, 4096),
     ("neighbour_cosine", -1.0, 1.0),

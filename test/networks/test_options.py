@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from superglue_ros.engines.export import SuperGlueAssignment, export_superglue
 from superglue_ros.engines.plain import PlainSuperGlueEngine, torch_engine
 from superglue_ros.engines.superglue import SuperGlueEngine
 from superglue_ros.errors import ConfigError
@@ -182,6 +183,24 @@ def test_options_that_an_engine_lacks_are_refused_by_name():
 def test_impossible_options_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         SuperGlueConfig(**{**SMALL, **options})
+
+
+@pytest.mark.parametrize("option", ["sinusoids", "temperature", "dustbins"])
+def test_the_graph_for_export_has_the_options_that_it_takes(option):
+    network = network_of(**OPTIONS[option])
+    pairs = [(random_set(9, 1), random_set(12, 2)), (random_set(7, 3), random_set(5, 4))]
+    batch = together(pairs)
+    with torch.inference_mode():
+        found = SuperGlueAssignment(network, 100)(**batch)
+    for row, pair in zip(found, pairs, strict=True):
+        rows, columns = ([*range(len(side["scores"])), -1] for side in pair)
+        expected = alone(network, pair)
+        torch.testing.assert_close(row[rows][:, columns], expected, atol=1e-3, rtol=1e-3)
+
+
+def test_the_export_refuses_other_options_by_name(tmp_path):
+    with pytest.raises(ConfigError, match=r"does not have the network's edges, uncertainty"):
+        export_superglue(network_of(edges=2, uncertainty=True), "kind", tmp_path / "g.onnx")
 
 
 # -- formulas
@@ -488,9 +507,10 @@ def test_predicted_iterations():
     f0[..., 0] = torch.tensor([1.0, 3.0, 50.0])  # the last is padding
     mask0, mask1 = torch.tensor([[True, True, False]]), torch.tensor([[True, True]])
     exact = 1 + 99 / (1 + math.exp(-(2 + 0) / 2))
-    assert float(head.train()(f0, f1, mask0, mask1, 1000)) == pytest.approx(exact, rel=1e-5)
-    assert float(head.eval()(f0, f1, mask0, mask1, 1000)) == math.ceil(exact)
-    assert float(head(f0, f1, mask0, mask1, 7)) == 7
+    with torch.no_grad():
+        assert float(head.train()(f0, f1, mask0, mask1, 1000)) == pytest.approx(exact, rel=1e-5)
+        assert float(head.eval()(f0, f1, mask0, mask1, 1000)) == math.ceil(exact)
+        assert float(head(f0, f1, mask0, mask1, 7)) == 7
 
 
 # -- clusters
@@ -541,17 +561,27 @@ def test_few_keypoints_are_matched_at_once():
     assert torch.equal(hierarchical_assignment(f0, f1, dustbin, 50, 4, sinkhorn), flat)
 
 
-def test_doubt_takes_from_the_probability_of_a_match():
+def test_doubt_takes_from_the_log_odds_of_a_match():
     sure, doubting = network_of(), network_of(uncertainty=True)
     doubting.load_state_dict(sure.state_dict(), strict=False)
     with torch.no_grad():
         doubting.doubt.linear.weight.zero_()
-        doubting.doubt.linear.bias.fill_(0.4)  # log odds 0.8 of both images together
+        doubting.doubt.linear.bias.fill_(0.4)  # 0.8 of both images together
+        doubting.doubt.log_scale.fill_(math.log(1.5))
     pair = random_set(9, 1), random_set(8, 2)
     before, after = alone(sure, pair).exp(), alone(doubting, pair).exp()
-    right = 1 - 1 / (1 + math.exp(-0.8))
-    torch.testing.assert_close(after[:-1, :-1], right * before[:-1, :-1], atol=1e-5, rtol=1e-4)
+    p = before[:-1, :-1].double().numpy()
+    expected = 1 / (1 + np.exp(-(1.5 * np.log(p / (1 - p)) - 0.8)))
+    np.testing.assert_allclose(after[:-1, :-1], expected, atol=1e-5)
     torch.testing.assert_close(after[:, -1], before[:, -1])
+
+
+def test_without_training_there_is_no_doubt():
+    sure = network_of()
+    new = SuperGlue(SuperGlueConfig(**{**SMALL, "uncertainty": True})).eval()
+    new.load_state_dict(sure.state_dict(), strict=False)
+    pair = random_set(9, 1), random_set(8, 2)
+    torch.testing.assert_close(alone(new, pair), alone(sure, pair), atol=1e-4, rtol=1e-4)
 
 
 def test_options_without_parameters_are_switched_on():

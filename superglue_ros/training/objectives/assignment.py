@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from superglue_ros.networks.sinkhorn import training_sinkhorn
 from superglue_ros.networks.superglue import SuperGlue
 from superglue_ros.training.objectives.loss import LossConfig
 from superglue_ros.training.precision import autocast
+
+_MOST = 1 - 1e-6  # of a score, so that the logarithm of its complement is finite
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,13 +30,13 @@ class Side:
 class Assigned:
     """The log assignment (P, M+1, N+1), and what the heads of the network say.
 
-    ``iterations`` (P,): the learned number, in parts of the largest; ``doubt`` (P, M, N): log odds
-    that a match is wrong. None where the network has no such head.
+    ``iterations`` (P,): the learned number, in parts of the largest; ``log_scores`` (P, M, N):
+    logarithm of the probability that a match is right. None where the network has no such head.
     """
 
     log_assignment: Tensor
     iterations: Tensor | None = None
-    doubt: Tensor | None = None
+    log_scores: Tensor | None = None
 
 
 def assign(
@@ -62,44 +63,50 @@ def assign(
     scores = f0 @ f1.transpose(1, 2) / network.temperature
     count: int | Tensor = iterations
     part: Tensor | None = None
-    doubt: Tensor | None = None
+    log_scores: Tensor | None = None
     root = network.temperature**0.5
     if network.stop is not None:
         predicted: Tensor = network.stop(f0 / root, f1 / root, first.mask, second.mask, iterations)
         count, part = predicted, predicted / network.stop.maximum
+    found = training_sinkhorn(scores, network.dustbin, count, first.mask, second.mask)
     if network.doubt is not None:
         # The head learns beside the matcher, which it does not change.
         doubt = network.doubt((f0 / root).detach(), (f1 / root).detach())
-    found = training_sinkhorn(scores, network.dustbin, count, first.mask, second.mask)
-    return Assigned(found, part, doubt)
+        log_scores = network.doubt.log_score(found[:, :-1, :-1].detach(), doubt)
+    return Assigned(found, part, log_scores)
 
 
 def head_losses(config: LossConfig, assigned: Assigned, matches0: Tensor) -> Tensor | None:
     """The weighted losses (P,) of the network's heads; None where it has none.
 
     Of the number of iterations, in parts of the largest: without a cost there is no reason to stop.
-    Of the doubt: the cross-entropy of whether the most probable partner of each keypoint is wrong,
-    over those whose label (``matches0`` (P, M)) is known.
+    Of the doubt: the cross-entropy of the scores of the matches, over those whose label
+    (``matches0`` (P, M)) is known.
     """
     terms = []
     if assigned.iterations is not None:
         terms.append(config.iterations * assigned.iterations)
-    if assigned.doubt is not None:
+    if assigned.log_scores is not None:
         terms.append(config.uncertainty * doubt_loss(assigned, matches0))
     return torch.stack(terms).sum(dim=0) if terms else None
 
 
 def doubt_loss(assigned: Assigned, matches0: Tensor) -> Tensor:
-    """Mean cross-entropy (P,) of the doubt about the matches that the assignment makes."""
-    assert assigned.doubt is not None
+    """Mean cross-entropy (P,) of the scores of the matches that the assignment makes.
+
+    It makes a score the probability that its match is right; P itself has no gradient here.
+    """
+    assert assigned.log_scores is not None
     inner = assigned.log_assignment[:, :-1, :-1].detach()
     best, partner = inner.max(dim=2)
     rows = torch.arange(inner.shape[1], device=inner.device)
     made = (inner.argmax(dim=1).gather(1, partner) == rows) & (best > -torch.inf)
     counted = made & (matches0 != -2)
-    log_odds = assigned.doubt.gather(2, partner.unsqueeze(2)).squeeze(2)
-    wrong = (partner != matches0).to(log_odds.dtype)
-    losses = F.binary_cross_entropy_with_logits(log_odds, wrong, reduction="none")
+    log_score = assigned.log_scores.gather(2, partner.unsqueeze(2)).squeeze(2)
+    log_score = log_score.masked_fill(~counted, -1.0)
+    right = -log_score
+    wrong = -torch.log1p(-log_score.exp().clamp(max=_MOST))
+    losses = torch.where(partner == matches0, right, wrong)
     return (losses * counted).sum(dim=1) / counted.sum(dim=1).clamp(min=1)
 
 

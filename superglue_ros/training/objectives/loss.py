@@ -38,7 +38,7 @@ class LossConfig:
         1.0, "Cost of all Sinkhorn iterations, of which the network learns the number.", low=0.0
     )
     uncertainty: float = setting(
-        1.0, "Weight of the cross-entropy of the network's doubt about its matches.", low=0.0
+        1.0, "Weight of the cross-entropy of the scores that the network's doubt changes.", low=0.0
     )
 
 

@@ -125,9 +125,11 @@ def test_iterations_cost_and_fall(cache, tmp_path):
     assert load_superglue(tmp_path / "weights.safetensors").network.stop is not None
 
 
-def test_the_doubt_s_loss_is_the_cross_entropy_of_wrong_matches(cache):
+def test_the_doubt_s_loss_is_the_cross_entropy_of_the_scores(cache):
     torch.manual_seed(0)
     network = SuperGlue(replace(PLAIN, uncertainty=True)).eval()
+    torch.nn.init.normal_(network.doubt.linear.weight)
+    network.doubt.log_scale.data.fill_(0.3)
     shards, _ = read_cache(cache)
     batch = collate([read_pair(shards[0], 0)])
     assigned = assign(network, *sides(batch), 20, torch.float32)
@@ -136,9 +138,8 @@ def test_the_doubt_s_loss_is_the_cross_entropy_of_wrong_matches(cache):
     terms = []
     for i, j in enumerate(p.argmax(axis=1)):
         if p[:, j].argmax() == i and labels[i] != -2:
-            odds = float(assigned.doubt[0, i, j].detach())
-            wrong = 1 / (1 + np.exp(-odds))
-            terms.append(-np.log(wrong if labels[i] != j else 1 - wrong))
+            score = float(assigned.log_scores[0, i, j].detach().exp())
+            terms.append(-np.log(score if labels[i] == j else 1 - score))
     assert len(terms) > 2
     found = float(doubt_loss(assigned, batch.matches0).detach())
     assert found == pytest.approx(np.mean(terms), rel=1e-4)
