@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import platform
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -55,6 +56,11 @@ def add_subcommands(subparsers: argparse._SubParsersAction) -> None:
         "--options",
         action="store_true",
         help="only: the network with options that save time, beside the dense one (options.md)",
+    )
+    bench.add_argument(
+        "--cpu-time",
+        action="store_true",
+        help="with --options: one thread by the processor's clock, where others use the machine",
     )
     bench.add_argument(
         "--weights", type=Path, nargs="+", default=[], help="with --options: further networks"
@@ -117,11 +123,14 @@ def run_bench(args: argparse.Namespace) -> int:
 
 def _bench_options(args: argparse.Namespace, console: Console) -> int:
     rows: list[OptionRow] = []
+    clock = time.process_time if args.cpu_time else time.perf_counter
+    if args.cpu_time:
+        torch.set_num_threads(1)
     counts = OPTION_COUNTS if args.keypoints == list(KEYPOINTS) else args.keypoints
     for count in counts:
         with console.status(f"pairs of {count} keypoints"):
             rounds = max(1, args.rounds * 1024 // max(count, 1024))
-            rows += measure_count(count, rounds, args.weights)
+            rows += measure_count(count, rounds, args.weights, clock)
         write_options(rows, args.output)
     print((args.output / "options.md").read_text(encoding="utf-8"), end="")
     return 0

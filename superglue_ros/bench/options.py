@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -74,7 +75,12 @@ class _Pair:
         return np.asarray(errors < HOMOGRAPHY.match)
 
 
-def measure_count(count: int, rounds: int, weights: Sequence[Path] = ()) -> list[OptionRow]:
+def measure_count(
+    count: int,
+    rounds: int,
+    weights: Sequence[Path] = (),
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[OptionRow]:
     """All of :data:`CHANGES`, and networks of further files, on pairs of ``count`` keypoints."""
     packaged = load_superglue().network
     networks = {name: with_options(packaged, **changes) for name, changes in CHANGES.items()}
@@ -86,14 +92,16 @@ def measure_count(count: int, rounds: int, weights: Sequence[Path] = ()) -> list
         for name, engine in engines.items()
     }
     times = paired(
-        {name: partial(_match, engine, own[name][0]) for name, engine in engines.items()}, rounds
+        {name: partial(_match, engine, own[name][0]) for name, engine in engines.items()},
+        rounds,
+        clock,
     )
     rows = []
     right_dense = np.ones(len(pairs))
     for name, engine in engines.items():
         reference, query = own[name][0]
         ((_, a, b),) = engine.descriptors([reference], [query])
-        assignment = paired({"assign": partial(_assign, engine, a, b)}, rounds).median("assign")
+        alone = paired({"assign": partial(_assign, engine, a, b)}, rounds, clock)
         quality = [
             _judge(pair, _match(engine, sets)) for pair, sets in zip(pairs, own[name], strict=True)
         ]
@@ -106,7 +114,7 @@ def measure_count(count: int, rounds: int, weights: Sequence[Path] = ()) -> list
                 name=name,
                 seconds=times.median(name),
                 over_dense=times.ratio(name, "dense"),
-                assignment_seconds=assignment,
+                assignment_seconds=alone.median("assign"),
                 matches=int(np.mean([one[0] for one in quality])),
                 precision=float(np.mean([one[1] / max(one[0], 1) for one in quality])),
                 right_over_dense=float((right / right_dense).mean()),
