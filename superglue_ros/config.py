@@ -253,7 +253,8 @@ class Config:
     )
     precision: str = setting(
         "float32",
-        "Precision of the networks; a lower one is refused where it changes the matches.",
+        "Precision of the networks: auto takes a lower one where that is faster. One that loses "
+        "matches of photographs is refused.",
         choices=("auto", "float32", "bfloat16", "float16"),
         fixed=True,
     )

@@ -36,7 +36,11 @@ from superglue_ros.matchers.base import make_matcher, match_pair
 from superglue_ros.matchers.superglue import SuperGlueMatcher, mutual_assignment
 from superglue_ros.networks.sinkhorn import log_sinkhorn, transport
 from superglue_ros.networks.superglue import SuperGlue
-from superglue_ros.networks.weights import load_superglue, load_superpoint
+from superglue_ros.networks.weights import (
+    PACKAGED_SUPERGLUE,
+    load_superglue,
+    load_superpoint,
+)
 from superglue_ros.types import Correspondences, Features
 
 CPU = torch.device("cpu")
@@ -292,11 +296,16 @@ def onnx_seconds(
 
 def precision_outcomes() -> dict[str, str]:
     """Results of the parity check of networks in bfloat16, and its speed-up."""
-    glue, point, full = load_superglue().network, load_superpoint().network, full_superglue()
+    point, full = load_superpoint(), full_superglue()
     taken = {
-        "SuperGlue in bfloat16": superglue_dtype(glue, "bfloat16", CPU),
+        **{
+            f"SuperGlue, {name}, in bfloat16": superglue_dtype(
+                load_superglue(name).network, "bfloat16", CPU, point.kind
+            )
+            for name in PACKAGED_SUPERGLUE
+        },
         "the full SuperGlue in bfloat16": superglue_dtype(full, "bfloat16", CPU),
-        "SuperPoint in bfloat16": superpoint_dtype(point, "bfloat16", CPU),
+        "SuperPoint in bfloat16": superpoint_dtype(point.network, "bfloat16", CPU),
     }
     outcomes = {
         title: "refused" if dtype == torch.float32 else "accepted" for title, dtype in taken.items()

@@ -23,8 +23,8 @@ from superglue_ros.matchers.superglue import mutual_assignment
 from superglue_ros.networks.sinkhorn import sinkhorn
 from superglue_ros.networks.superglue import with_options
 from superglue_ros.networks.weights import load_superglue
-from superglue_ros.synthetic.demo_room import photographs
 from superglue_ros.synthetic.homographies import HomographyRecipe, sample_pair
+from superglue_ros.synthetic.photographs import photograph
 from superglue_ros.types import Features
 
 CPU = torch.device("cpu")
@@ -148,7 +148,7 @@ def write(rows: Sequence[OptionRow], output: Path) -> None:
 
 def _pair(name: str, count: int) -> _Pair:
     """Two views of a photograph, drawn from its name, with exactly ``count`` keypoints each."""
-    image = to_grey(photographs()[name])
+    image = to_grey(photograph(name))
     size = next((size for most, size in _SIZES.items() if count <= most), _LARGEST)
     seed = _PHOTOGRAPHS.index(name)
     factor = 2.2 * size[0] / image.shape[1]

@@ -50,7 +50,7 @@ def superglue_engine(loaded: LoadedSuperGlue, config: Config, device: torch.devi
         if config.backend == "onnx":
             names = ", ".join(f"matcher.{name}" for name in options)
             raise ConfigError(f"the exported graph does not have {names}: set backend to torch")
-    dtype = superglue_dtype(network, config.precision, device)
+    dtype = superglue_dtype(network, config.precision, device, loaded.descriptor_kind)
     if config.backend == "compiled":
         return CompiledSuperGlueEngine(network, device, dtype, config.front_end.max_keypoints)
     own = torch_engine(network, device, dtype)

@@ -1,8 +1,8 @@
-"""Lower precisions behind a parity check: one that changes the result is refused.
+"""Lower precisions behind a check by the task: one that loses matches is refused.
 
-bfloat16 and float16 are several times as fast as float32 where the processor has matrix units for
-them, and slower elsewhere, so ``auto`` measures. A network in low precision may silently lose
-matches, so it is first compared with float32.
+bfloat16 and float16 are several times as fast as float32 where the processor has units for them,
+and slower elsewhere, so ``auto`` measures. A network in low precision may silently lose matches, so
+it is first compared with float32 on photographs with known truth (``trial.py``).
 """
 
 from __future__ import annotations
@@ -18,6 +18,14 @@ from torch import Tensor
 
 from superglue_ros.engines.plain import torch_engine
 from superglue_ros.engines.superpoint import SuperPointEngine
+from superglue_ros.engines.trial import (
+    Trial,
+    packaged_kind,
+    superglue_trial,
+    superpoint_trial,
+    verdict,
+)
+from superglue_ros.errors import DataError
 from superglue_ros.networks.superglue import SuperGlue
 from superglue_ros.networks.superpoint import SuperPoint, detect_keypoints
 
@@ -30,7 +38,10 @@ CANDIDATES = {
     "auto": (torch.bfloat16, torch.float16),
 }
 MAX_SCORE_DIFFERENCE = 0.01
-"""Largest change of a match's probability; index sets must be equal."""
+"""Largest change of a match's probability that counts as none."""
+
+GAIN = 0.9
+"""``auto`` takes a lower precision if it needs less than this part of the time."""
 
 Outcome = dict[Hashable, float]
 
@@ -66,24 +77,32 @@ class MapsImages(Protocol):
         ...
 
 
-def superglue_dtype(network: SuperGlue, precision: str, device: torch.device) -> torch.dtype:
-    """The arithmetic for ``network`` that ``precision`` asks for, or float32 where refused."""
+def superglue_dtype(
+    network: SuperGlue, precision: str, device: torch.device, kind: str = ""
+) -> torch.dtype:
+    """The arithmetic for ``network`` that ``precision`` asks for, or float32 where refused.
 
-    def run(dtype: torch.dtype) -> Outcome:
+    ``kind``: that of its descriptors. A network for other features than the package's is compared
+    on made-up sets, where nothing may change.
+    """
+    by_task = kind == packaged_kind()
+
+    def run(dtype: torch.dtype) -> Any:
         engine = torch_engine(network, device, dtype)
+        if by_task:
+            return superglue_trial(engine)
         return matching_outcome(engine, network.config.descriptor_dim)
 
-    return _choose("SuperGlue", precision, device, run)
+    return _choose("SuperGlue", precision, device, run, verdict if by_task else difference)
 
 
 def superpoint_dtype(network: SuperPoint, precision: str, device: torch.device) -> torch.dtype:
     """The arithmetic for ``network`` that ``precision`` asks for, or float32 where refused."""
-    return _choose(
-        "SuperPoint",
-        precision,
-        device,
-        lambda dtype: detection_outcome(SuperPointEngine(network, device, dtype)),
-    )
+
+    def run(dtype: torch.dtype) -> Trial:
+        return superpoint_trial(SuperPointEngine(network, device, dtype))
+
+    return _choose("SuperPoint", precision, device, run, verdict)
 
 
 def matching_outcome(engine: MatchesSets, descriptor_dim: int, iterations: int = 100) -> Outcome:
@@ -117,14 +136,23 @@ def detection_outcome(engine: MapsImages) -> Outcome:
 
 
 def _choose(
-    name: str, precision: str, device: torch.device, run: Callable[[torch.dtype], Outcome]
+    name: str,
+    precision: str,
+    device: torch.device,
+    run: Callable[[torch.dtype], Any],
+    compare: Callable[[Any, Any], str],
 ) -> torch.dtype:
     candidates = CANDIDATES[precision]
     if precision == "auto" and device.type == "cpu":
-        candidates = (torch.bfloat16,)  # float16 is emulated: even trying it takes minutes
+        # Elsewhere it is emulated: even trying it takes long. So is float16, on any CPU.
+        candidates = (torch.bfloat16,) if _has_bfloat16() else ()
     if not candidates:
         return torch.float32
-    expected, shortest = _timed(run, torch.float32)
+    try:
+        expected, shortest = _timed(run, torch.float32)
+    except DataError as error:  # no photographs to judge by
+        log.warning("%s stays in float32: %s", name, error)
+        return torch.float32
     chosen = torch.float32
     for dtype in candidates:
         try:
@@ -133,13 +161,19 @@ def _choose(
             reason = str(error).splitlines()[0]
             log.warning("%s in %s cannot run here (%s)", name, short_name(dtype), reason)
             continue
-        verdict = difference(expected, found)
-        if verdict:
-            log.warning("%s in %s is refused: %s; float32 stays", name, short_name(dtype), verdict)
-        elif precision != "auto" or seconds < shortest:
+        refused = compare(expected, found)
+        if refused:
+            log.warning("%s in %s is refused: %s; float32 stays", name, short_name(dtype), refused)
+        elif precision != "auto" or seconds < GAIN * shortest:
             chosen, shortest = dtype, seconds
     log.info("%s runs in %s", name, short_name(chosen))
     return chosen
+
+
+def _has_bfloat16() -> bool:
+    """Whether the processor multiplies in bfloat16: by AMX, or by AVX-512's extension."""
+    units = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")  # not in every torch
+    return any(getattr(torch.cpu, unit, bool)() for unit in units)
 
 
 def difference(expected: Outcome, found: Outcome) -> str:
@@ -151,7 +185,7 @@ def difference(expected: Outcome, found: Outcome) -> str:
     return f"probabilities change by {most:.3f}" if most > MAX_SCORE_DIFFERENCE else ""
 
 
-def _timed(run: Callable[[torch.dtype], Outcome], dtype: torch.dtype) -> tuple[Outcome, float]:
+def _timed(run: Callable[[torch.dtype], Any], dtype: torch.dtype) -> tuple[Any, float]:
     """Result, and the time of a second run: the first fills buffers and caches."""
     run(dtype)
     started = time.perf_counter()

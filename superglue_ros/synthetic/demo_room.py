@@ -1,23 +1,18 @@
 """The built-in sequence: a walk through a room of photographs, with exact depth and pose.
 
-The photographs come inside scikit-image's wheel and are in the public domain, CC0 or without known
-copyright restrictions (brick, gravel, grass, astronaut, chelsea, coffee, rocket, camera, coins,
-hubble, retina, moon, page). Frames are the same on every machine.
+The photographs are scikit-image's (``photographs.py``). Frames are the same on every machine.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from superglue_ros.data.sequences.base import SequenceItem
-from superglue_ros.errors import DataError
 from superglue_ros.geometry.camera import Camera
+from superglue_ros.synthetic.photographs import FILES, photograph
 from superglue_ros.synthetic.rendering import Plane, Scene, Texture, render
 from superglue_ros.synthetic.rooms import box, look_at, panel, walls
 
@@ -72,7 +67,7 @@ class RoomSequence:
 
 def demo_room() -> Scene:
     """Walls of brick, a gravel floor, pictures on the walls and boxes in between."""
-    images = photographs()
+    images = {name: photograph(name) for name in FILES}
     photo = {name: Texture(image) for name, image in images.items()}
     brick, gravel, grass = (_variants(images[name]) for name in ("brick", "gravel", "grass"))
     planes = list(
@@ -156,36 +151,3 @@ def _variants(image: NDArray[np.uint8]) -> list[Texture]:
     """The eight turned and mirrored copies: neighbouring wall panels must not repeat."""
     turned = [np.rot90(image, k) for k in range(4)]
     return [Texture(np.ascontiguousarray(t)) for view in turned for t in (view, view[:, ::-1])]
-
-
-def photographs() -> dict[str, NDArray[np.uint8]]:
-    """All pictures, BGR uint8, from the folder that scikit-image installs."""
-    files = {
-        "brick": "brick.png",
-        "gravel": "gravel.png",
-        "grass": "grass.png",
-        "astronaut": "astronaut.png",
-        "chelsea": "chelsea.png",
-        "coffee": "coffee.png",
-        "rocket": "rocket.jpg",
-        "camera": "camera.png",
-        "coins": "coins.png",
-        "hubble": "hubble_deep_field.jpg",
-        "retina": "retina.jpg",
-        "moon": "moon.png",
-        "page": "page.png",
-    }
-    package = find_spec("skimage")
-    if package is None or package.origin is None:
-        raise DataError(
-            "the built-in sequence takes its photographs from scikit-image, which is not "
-            "installed: run `pip install scikit-image`, or give a sequence or bag of your own"
-        )
-    folder = Path(package.origin).parent / "data"
-    images = {}
-    for name, file in files.items():
-        if not (folder / file).is_file():
-            raise DataError(f"{folder / file} is missing: reinstall scikit-image")
-        with Image.open(folder / file) as picture:
-            images[name] = np.ascontiguousarray(np.asarray(picture.convert("RGB"))[:, :, ::-1])
-    return images

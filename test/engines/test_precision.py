@@ -1,13 +1,18 @@
-"""A lower precision is taken only where it changes nothing that matters."""
+"""A lower precision is taken only where users do not feel it."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
 from superglue_ros.config import Config, MatcherConfig
+from superglue_ros.engines import precision
 from superglue_ros.engines.precision import difference, superglue_dtype, superpoint_dtype
 from superglue_ros.engines.superglue import SuperGlueEngine
+from superglue_ros.engines.trial import Trial, superglue_trial, verdict
 from superglue_ros.matchers.superglue import SuperGlueMatcher
 from superglue_ros.networks.superglue import (
     SuperGlue,
@@ -15,6 +20,7 @@ from superglue_ros.networks.superglue import (
     initialise_as_optimal_matching,
 )
 from superglue_ros.networks.superpoint import SuperPoint, SuperPointConfig
+from superglue_ros.networks.weights import load_superglue, load_superpoint
 from superglue_ros.rig import Rig
 from superglue_ros.settings import from_flat
 
@@ -75,8 +81,57 @@ def test_what_is_reported_is_the_precision_in_effect():
         assert both == {"bfloat16": "float32, bfloat16", "float32": "float32"}[used]
 
 
+def test_the_packaged_networks_lose_nothing_in_bfloat16():
+    point = load_superpoint()
+    assert superpoint_dtype(point.network, "bfloat16", CPU) == torch.bfloat16
+    for name in ("small", "wide"):
+        network = load_superglue(name).network
+        assert superglue_dtype(network, "bfloat16", CPU, point.kind) == torch.bfloat16
+
+
+def test_without_units_for_bfloat16_auto_does_not_even_try_it(monkeypatch, caplog):
+    monkeypatch.setattr(precision, "_has_bfloat16", lambda: False)
+    assert superglue_dtype(doubtful_network(), "auto", CPU) == torch.float32
+    assert not caplog.records
+
+
+TRIAL = Trial((np.arange(400.0).reshape(100, 4) * 5,), 90, 1.0)
+
+
 @pytest.mark.parametrize(
-    ("found", "verdict"),
+    ("found", "said"),
+    [
+        (TRIAL, ""),
+        (replace(TRIAL, points=(TRIAL.points[0][:92] + 1,)), ""),
+        (replace(TRIAL, points=(TRIAL.points[0][:80],)), "only 80 % of the matches stay the same"),
+        (replace(TRIAL, points=(TRIAL.points[0] + 4,)), "only 0 % of the matches stay the same"),
+        (replace(TRIAL, right=80), "80 matches are right, not 90"),
+        (replace(TRIAL, corner_px=1.7), "off by 1.70 px, not 1.00"),
+        (Trial((np.zeros((0, 4)),), 0, np.inf), "only 0 % of the matches stay the same"),
+        (replace(TRIAL, corner_px=float("nan")), "off by nan px"),
+    ],
+)
+def test_what_counts_is_the_task(found, said):
+    assert (said in verdict(TRIAL, found)) if said else not verdict(TRIAL, found)
+
+
+def test_a_network_that_matches_nothing_is_refused():
+    """As some do in float16, without an error."""
+
+    class Silent(SuperGlueEngine):
+        def match_pairs(self, references, queries, iterations=100):
+            for k, assignment in super().match_pairs(references, queries, iterations):
+                yield k, torch.full_like(assignment, float("nan"))
+
+    network = load_superglue().network
+    expected = superglue_trial(SuperGlueEngine(network, CPU))
+    assert len(expected.points) == 3
+    assert expected.right > 300
+    assert verdict(expected, superglue_trial(Silent(network, CPU)))
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
     [
         ({1: 0.5, 2: 0.9}, ""),
         ({1: 0.505, 2: 0.9}, ""),
@@ -85,5 +140,5 @@ def test_what_is_reported_is_the_precision_in_effect():
         ({1: 0.6, 2: 0.9}, "probabilities change by 0.100"),
     ],
 )
-def test_verdicts(found, verdict):
-    assert difference({1: 0.5, 2: 0.9}, found) == verdict
+def test_differences_on_made_up_sets(found, said):
+    assert difference({1: 0.5, 2: 0.9}, found) == said
