@@ -57,8 +57,9 @@ class TestSwitches(unittest.TestCase):
             before = len([1 for one in proc_output[name] if ready.encode() in one.text])
             os.kill(self.node_pid(), signal.SIGKILL)
             peer.wait(
-                lambda: len([1 for one in proc_output[name] if ready.encode() in one.text])
-                > before,
+                lambda: (
+                    len([1 for one in proc_output[name] if ready.encode() in one.text]) > before
+                ),
                 "the node again",
                 60.0,
             )

@@ -153,7 +153,7 @@ def test_mask_files_that_do_not_fit(
     assert matcher.cleanup()
     for path, said in (
         (empty, "empty.png is zero everywhere: nonzero pixels are used"),
-        (str(tmp_path / "absent.png"), "absent.png cannot be read: No such file"),
+        (str(tmp_path / "absent.png"), "absent.png does not exist"),
     ):
         assert shared.set_parameters({"inputs.mask_file": path})[0].successful
         before = len(shared.log)
