@@ -64,6 +64,7 @@ def campaign(
 ) -> dict[str, Tally]:
     """Attack every target in turn, with a progress bar; what each one's inputs did, by name."""
     numbers = budgets(targets, counts)
+    targets = [target for target in targets if numbers[target.name]]
     tallies: dict[str, Tally] = {}
     end = time.monotonic() + seconds
     with Progress(*_COLUMNS, console=Console(stderr=True)) as progress:
