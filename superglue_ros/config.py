@@ -252,7 +252,7 @@ class Config:
         fixed=True,
     )
     precision: str = setting(
-        "float32",
+        "auto",
         "Precision of the networks: auto takes a lower one where that is faster. One that loses "
         "matches of photographs is refused.",
         choices=("auto", "float32", "bfloat16", "float16"),

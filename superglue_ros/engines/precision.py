@@ -7,6 +7,7 @@ it is first compared with float32 on photographs with known truth (``trial.py``)
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -14,7 +15,7 @@ from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from superglue_ros.engines.plain import torch_engine
 from superglue_ros.engines.superpoint import SuperPointEngine
@@ -93,7 +94,10 @@ def superglue_dtype(
             return superglue_trial(engine)
         return matching_outcome(engine, network.config.descriptor_dim)
 
-    return _choose("SuperGlue", precision, device, run, verdict if by_task else difference)
+    compare = verdict if by_task else difference
+    return _chosen(
+        network, precision, device, lambda: _choose("SuperGlue", precision, device, run, compare)
+    )
 
 
 def superpoint_dtype(network: SuperPoint, precision: str, device: torch.device) -> torch.dtype:
@@ -102,7 +106,9 @@ def superpoint_dtype(network: SuperPoint, precision: str, device: torch.device) 
     def run(dtype: torch.dtype) -> Trial:
         return superpoint_trial(SuperPointEngine(network, device, dtype))
 
-    return _choose("SuperPoint", precision, device, run, verdict)
+    return _chosen(
+        network, precision, device, lambda: _choose("SuperPoint", precision, device, run, verdict)
+    )
 
 
 def matching_outcome(engine: MatchesSets, descriptor_dim: int, iterations: int = 100) -> Outcome:
@@ -133,6 +139,25 @@ def detection_outcome(engine: MapsImages) -> Outcome:
     probability, _ = engine.maps(image)
     ((keypoints, values),) = detect_keypoints(probability, 10_000, 0.005, 4, 4)
     return {tuple(xy): value for xy, value in zip(keypoints.tolist(), values.tolist(), strict=True)}
+
+
+_verdicts: dict[tuple[str, str, str], torch.dtype] = {}
+"""Of this process: a check takes a second, and every rig loads the networks anew."""
+
+
+def _chosen(
+    network: nn.Module, precision: str, device: torch.device, choose: Callable[[], torch.dtype]
+) -> torch.dtype:
+    """What ``choose`` says, asked once for the same weights."""
+    if precision == "float32":
+        return torch.float32
+    content = hashlib.sha256(repr(network.config).encode())
+    for value in network.state_dict().values():
+        content.update(value.detach().cpu().contiguous().numpy().tobytes())
+    key = (content.hexdigest(), precision, str(device))
+    if key not in _verdicts:
+        _verdicts[key] = choose()
+    return _verdicts[key]
 
 
 def _choose(

@@ -95,6 +95,25 @@ def test_without_units_for_bfloat16_auto_does_not_even_try_it(monkeypatch, caplo
     assert not caplog.records
 
 
+def test_the_same_weights_are_checked_once(monkeypatch):
+    asked = []
+
+    def choose(*_):
+        asked.append(1)
+        return torch.bfloat16
+
+    monkeypatch.setattr(precision, "_choose", choose)
+    monkeypatch.setattr(precision, "_verdicts", {})
+    network = certain_network()
+    for _ in range(2):
+        assert superglue_dtype(network, "bfloat16", CPU) == torch.bfloat16
+    assert len(asked) == 1
+    network.dustbin.data.fill_(199.0)
+    superglue_dtype(network, "bfloat16", CPU)
+    superglue_dtype(network, "auto", CPU)
+    assert len(asked) == 3
+
+
 TRIAL = Trial((np.arange(400.0).reshape(100, 4) * 5,), 90, 1.0)
 
 
