@@ -60,6 +60,7 @@ def superglue_engine(loaded: LoadedSuperGlue, config: Config, device: torch.devi
         config,
         "superglue.onnx",
         own,
+        lambda: torch_engine(network, device),
         OnnxSuperGlueEngine,
         loaded.descriptor_kind,
         lambda engine: matching_outcome(engine, network.config.descriptor_dim, iterations),
@@ -75,7 +76,13 @@ def superpoint_engine(
         return CompiledSuperPointEngine(loaded.network, device, dtype)
     own = SuperPointEngine(loaded.network, device, dtype)
     return _choose(
-        config, "superpoint.onnx", own, OnnxSuperPointEngine, loaded.kind, detection_outcome
+        config,
+        "superpoint.onnx",
+        own,
+        lambda: SuperPointEngine(loaded.network, device),
+        OnnxSuperPointEngine,
+        loaded.kind,
+        detection_outcome,
     )
 
 
@@ -83,11 +90,15 @@ def _choose(
     config: Config,
     name: str,
     own: Torch,
+    exact: Callable[[], Torch],
     open_onnx: Callable[[Path], Onnx],
     kind: str,
     run: Callable[[Torch | Onnx], Outcome],
 ) -> Torch | Onnx:
-    """``own`` for torch; the exported graph for onnx; for auto the faster of equal ones."""
+    """``own`` for torch; the exported graph for onnx; for auto the faster of equal ones.
+
+    Graphs are float32: they are compared with ``exact``, whatever the precision of ``own``.
+    """
     if config.backend == "torch":
         return own
     path = Path(config.onnx_folder) / name
@@ -98,9 +109,9 @@ def _choose(
                 f"{path} is for descriptors {other.descriptor_kind!r}, the weights are for "
                 f"{kind!r}: export it again"
             )
-        expected, own_seconds = _timed(run, own)
+        _, own_seconds = _timed(run, own)
         found, other_seconds = _timed(run, other)
-        changed = difference(expected, found)
+        changed = difference(run(exact()), found)
         if changed:
             raise WeightsError(f"{path} is not of these weights ({changed}): export it again")
     except (ConfigError, WeightsError) as error:

@@ -13,10 +13,13 @@ pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
 from superglue_ros.config import Config, MatcherConfig
+from superglue_ros.engines import backends
 from superglue_ros.engines.backends import superglue_engine, superpoint_engine
 from superglue_ros.engines.export import export_superglue, export_superpoint
 from superglue_ros.engines.onnx_runtime import OnnxSuperGlueEngine, OnnxSuperPointEngine
+from superglue_ros.engines.precision import detection_outcome, difference
 from superglue_ros.engines.superglue import SuperGlueEngine
+from superglue_ros.engines.superpoint import SuperPointEngine
 from superglue_ros.errors import ConfigError, WeightsError
 from superglue_ros.networks.superglue import (
     SuperGlue,
@@ -66,6 +69,17 @@ def test_torch_needs_no_files():
 def test_onnx_of_the_same_weights(config, point):
     assert isinstance(superglue_engine(glue_of(20.0), config, CPU), OnnxSuperGlueEngine)
     assert isinstance(superpoint_engine(point, config, CPU), OnnxSuperPointEngine)
+
+
+def test_onnx_is_compared_in_its_own_precision(config, point, monkeypatch):
+    low = dict.fromkeys(("superpoint_dtype", "superglue_dtype"), lambda *_: torch.bfloat16)
+    for name, chosen in low.items():
+        monkeypatch.setattr(backends, name, chosen)
+    expected = detection_outcome(SuperPointEngine(point.network, CPU))
+    rounded = detection_outcome(SuperPointEngine(point.network, CPU, torch.bfloat16))
+    assert difference(expected, rounded)
+    assert isinstance(superpoint_engine(point, config, CPU), OnnxSuperPointEngine)
+    assert isinstance(superglue_engine(glue_of(20.0), config, CPU), OnnxSuperGlueEngine)
 
 
 def test_onnx_of_other_weights_is_refused(config):
