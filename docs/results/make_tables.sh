@@ -14,7 +14,7 @@ PEER=${PEER:-}
 
 evaluate() { # NAME, then the options
     python -m superglue_ros.cli evaluate "$2" --feature-cache "$WORK/cache" --refinement none \
-        --output "$WORK/$1" "${@:3}"
+        --precision float32 --output "$WORK/$1" "${@:3}"
 }
 
 python -m superglue_ros.cli evaluate make-pairs "$WALK" --gap 5 --first -40 --output "$WORK/gap5.txt"

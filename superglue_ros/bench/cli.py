@@ -18,14 +18,14 @@ from rich.console import Console
 
 from superglue_ros.bench import measure
 from superglue_ros.bench.floor import Rates, measure_rates
-from superglue_ros.bench.inputs import full_superglue, room_features, room_images
+from superglue_ros.bench.inputs import FLOAT32, full_superglue, room_features, room_images
 from superglue_ros.bench.node import measure_node
 from superglue_ros.bench.options import COUNTS as OPTION_COUNTS
 from superglue_ros.bench.options import OptionRow, measure_count
 from superglue_ros.bench.options import write as write_options
 from superglue_ros.bench.peers import available
 from superglue_ros.bench.report import MemoryRow, Results, tables, write
-from superglue_ros.config import Config, MatcherConfig
+from superglue_ros.config import MatcherConfig
 from superglue_ros.engines.backends import superglue_engine, superpoint_engine
 from superglue_ros.engines.export import export_superglue, export_superpoint
 from superglue_ros.errors import ConfigError
@@ -87,7 +87,7 @@ def run_export(args: argparse.Namespace) -> int:
     with console.status("exporting SuperGlue; the unrolled iterations take a minute"):
         export_superglue(glue.network, glue.descriptor_kind, paths[1], args.iterations)
     matcher = replace(MatcherConfig(), sinkhorn_iterations=args.iterations)
-    config = Config(backend="onnx", onnx_folder=str(args.output), matcher=matcher)
+    config = replace(FLOAT32, backend="onnx", onnx_folder=str(args.output), matcher=matcher)
     with console.status("comparing with torch"):
         superpoint_engine(point, config, torch.device("cpu"))
         superglue_engine(glue, config, torch.device("cpu"))

@@ -17,6 +17,9 @@ from superglue_ros.networks.superglue import SuperGlue, SuperGlueConfig
 from superglue_ros.synthetic.demo_room import RoomSequence
 from superglue_ros.types import Features
 
+FLOAT32 = Config(precision="float32")
+"""As the implementations that this package is compared with, on every processor."""
+
 
 def full_superglue(width: int = 256) -> SuperGlue:
     """The paper's architecture, 9 times self and cross, with weights that give clear matches.
@@ -50,7 +53,7 @@ def room_images(count: int = 2, step: int = 1) -> list[NDArray[np.uint8]]:
 def room_features(images: list[NDArray[np.uint8]], count: int) -> list[Features]:
     """Exactly ``count`` SuperPoint features of every image, with the package's weights."""
     options = FrontEndConfig(max_keypoints=count, threshold=0.0, nms_radius=2)
-    front_end = make_front_end(replace(Config(), front_end=options), torch.device("cpu"))
+    front_end = make_front_end(replace(FLOAT32, front_end=options), torch.device("cpu"))
     features = [front_end.extract(image) for image in images]
     assert all(len(found) == count for found in features), "the image has too few maxima"
     return features

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from superglue_ros.bench.floor import Rates, floor_seconds
-from superglue_ros.bench.inputs import full_superglue, room_features
+from superglue_ros.bench.inputs import FLOAT32, full_superglue, room_features
 from superglue_ros.bench.memory import random_features
 from superglue_ros.bench.peers import (
     LightGluePeer,
@@ -25,7 +25,7 @@ from superglue_ros.bench.peers import (
     plain_superpoint,
 )
 from superglue_ros.bench.timing import paired
-from superglue_ros.config import Config, FrontEndConfig, MatcherConfig
+from superglue_ros.config import FrontEndConfig, MatcherConfig
 from superglue_ros.data.image import to_tensor
 from superglue_ros.engines.precision import superglue_dtype, superpoint_dtype
 from superglue_ros.engines.superglue import SuperGlueEngine
@@ -174,7 +174,7 @@ def window_rows(
     matcher = _matcher(full_superglue(query.descriptor_dim), query.detector)
     keyframes = [matcher.prepare(f) for f in features[1:]]
     keyframes = [keyframes[i % len(keyframes)] for i in range(max(sizes))]
-    front_end = make_front_end(Config(front_end=FrontEndConfig(max_keypoints=count)), CPU)
+    front_end = make_front_end(replace(FLOAT32, front_end=FrontEndConfig(max_keypoints=count)), CPU)
 
     def match(window: int) -> Callable[[], object]:
         return lambda: matcher.match_pairs(keyframes[:window], [matcher.prepare(query)] * window)
@@ -201,7 +201,7 @@ def extract_rows(image: NDArray[np.uint8], count: int, rounds: int) -> list[Extr
     """The package's SuperPoint, and the original architecture compared with ``transformers``."""
     height, width = image.shape
     options = FrontEndConfig(max_keypoints=count)
-    own = make_front_end(Config(front_end=options), CPU)
+    own = make_front_end(replace(FLOAT32, front_end=options), CPU)
     network = plain_superpoint()
     plain = SuperPointFrontEnd(
         SuperPointEngine(network, CPU), "plain", network.config, options, CPU
@@ -276,8 +276,11 @@ def onnx_seconds(
 ) -> dict[str, float]:
     """The package's networks in both runtimes, interleaved: median seconds."""
     configs = {
-        backend: Config(
-            front_end=FrontEndConfig(max_keypoints=count), backend=backend, onnx_folder=str(folder)
+        backend: replace(
+            FLOAT32,
+            front_end=FrontEndConfig(max_keypoints=count),
+            backend=backend,
+            onnx_folder=str(folder),
         )
         for backend in ("torch", "onnx")
     }

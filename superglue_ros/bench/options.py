@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 import torch
 
+from superglue_ros.bench.inputs import FLOAT32
 from superglue_ros.bench.timing import paired
-from superglue_ros.config import Config, FrontEndConfig
+from superglue_ros.config import FrontEndConfig
 from superglue_ros.data.image import to_grey
 from superglue_ros.engines.superglue import SuperGlueEngine
 from superglue_ros.frontends.base import make_front_end
@@ -156,7 +157,7 @@ def _pair(name: str, count: int) -> _Pair:
     recipe = HomographyRecipe(width=size[0], height=size[1])
     made = sample_pair(image, np.random.default_rng(seed), recipe)
     options = FrontEndConfig(max_keypoints=count, threshold=0.0, nms_radius=2, max_size=0)
-    front_end = make_front_end(replace(Config(), front_end=options), CPU)
+    front_end = make_front_end(replace(FLOAT32, front_end=options), CPU)
     first, second = front_end.extract(made.image0), front_end.extract(made.image1)
     return _Pair(first, second, np.asarray(made.homography))
 
