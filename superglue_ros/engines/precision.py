@@ -21,6 +21,7 @@ from superglue_ros.engines.plain import torch_engine
 from superglue_ros.engines.superpoint import SuperPointEngine
 from superglue_ros.engines.trial import (
     Trial,
+    mutual_matches,
     packaged_kind,
     superglue_trial,
     superpoint_trial,
@@ -121,11 +122,8 @@ def matching_outcome(engine: MatchesSets, descriptor_dim: int, iterations: int =
     for seed in range(3):
         a, b = (engine.prepare(*made, (640, 480)) for made in _pair(descriptor_dim, seed))
         ((_, assignment),) = engine.match_pairs([a], [b], iterations)
-        inner = assignment[0, :-1, :-1].exp()
-        best, query = inner.max(dim=1)
-        mutual = inner.argmax(dim=0)[query] == torch.arange(len(query), device=query.device)
-        for i in torch.nonzero(mutual & (best > 0.2)).flatten().tolist():
-            found[seed, i, int(query[i])] = float(best[i])
+        for row, column, probability in zip(*mutual_matches(assignment), strict=True):
+            found[seed, int(row), int(column)] = float(probability)
     return found
 
 

@@ -74,12 +74,18 @@ def superglue_trial(engine: Any) -> Trial:
     for side0, side1 in _packaged_features():
         a, b = (engine.prepare(*side, SIZE) for side in (side0, side1))
         ((_, assignment),) = engine.match_pairs([a], [b], 100)
-        inner = assignment[0, :-1, :-1].float().exp().cpu()
-        best, to1 = inner.max(dim=1)
-        mutual = inner.argmax(dim=0)[to1] == torch.arange(len(to1))
-        rows = torch.nonzero(mutual & (best > THRESHOLD)).flatten()
-        found.append(torch.cat([side0[0][rows], side1[0][to1[rows]]], dim=1))
+        rows, columns, _ = mutual_matches(assignment)
+        found.append(torch.cat([side0[0][rows], side1[0][columns]], dim=1))
     return _judged(found)
+
+
+def mutual_matches(log_assignment: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows, columns and probabilities (K,), on the CPU, of the matches of (1, M + 1, N + 1)."""
+    inner = log_assignment[0, :-1, :-1].float().exp().cpu()
+    best, column = inner.max(dim=1)
+    mutual = inner.argmax(dim=0)[column] == torch.arange(len(column))
+    rows = torch.nonzero(mutual & (best > THRESHOLD)).flatten()
+    return rows, column[rows], best[rows]
 
 
 def verdict(expected: Trial, found: Trial) -> str:
