@@ -34,7 +34,6 @@ from superglue_ros.networks.superpoint import SuperPoint, detect_keypoints
 log = logging.getLogger(__name__)
 
 CANDIDATES = {
-    "float32": (),
     "bfloat16": (torch.bfloat16,),
     "float16": (torch.float16,),
     "auto": (torch.bfloat16, torch.float16),
@@ -87,18 +86,20 @@ def superglue_dtype(
     ``kind``: that of its descriptors. A network for other features than the package's is compared
     on made-up sets, where nothing may change.
     """
-    by_task = kind == packaged_kind()
 
-    def run(dtype: torch.dtype) -> Any:
+    def made_up(dtype: torch.dtype) -> Outcome:
         engine = torch_engine(network, device, dtype)
-        if by_task:
-            return superglue_trial(engine)
         return matching_outcome(engine, network.config.descriptor_dim)
 
-    compare = verdict if by_task else difference
-    return _chosen(
-        network, precision, device, lambda: _choose("SuperGlue", precision, device, run, compare)
-    )
+    def photographs(dtype: torch.dtype) -> Trial:
+        return superglue_trial(torch_engine(network, device, dtype))
+
+    def choose() -> torch.dtype:
+        if kind == packaged_kind():
+            return _choose("SuperGlue", precision, device, photographs, verdict)
+        return _choose("SuperGlue", precision, device, made_up, difference)
+
+    return _chosen(network, precision, device, choose)
 
 
 def superpoint_dtype(network: SuperPoint, precision: str, device: torch.device) -> torch.dtype:
