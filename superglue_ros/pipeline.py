@@ -19,7 +19,7 @@ import numpy as np
 from superglue_ros.config import Config
 from superglue_ros.errors import ImageError, SuperglueError
 from superglue_ros.mapping import map_io
-from superglue_ros.mapping.encoding import Encoded, prepare
+from superglue_ros.mapping.encoding import Extracted, prepare
 from superglue_ros.mapping.keyframes import Candidate, Keyframe, KeyframeStore, Overlap
 from superglue_ros.mapping.relocalisation import relocalise
 from superglue_ros.mapping.stereo_pair import right_tracks, verify_stereo
@@ -52,6 +52,17 @@ class FrameResult:
     stereo: FramePair | None = None
     right_features: Features | None = None
     masked: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Extraction:
+    """The first stage of frames that go together: features of each, or the error that refuses it.
+
+    ``seconds``: the share of each frame.
+    """
+
+    outcomes: tuple[Extracted | SuperglueError, ...]
+    seconds: StageSeconds
 
 
 class Pipeline:
@@ -89,7 +100,7 @@ class Pipeline:
             raise outcome
         return outcome
 
-    def plan(self, encoded: Encoded) -> Plan:
+    def plan(self, encoded: Extracted) -> Plan:
         """What to match the frame against: the keyframes with it, its right image with its left."""
         query = encoded.frame
         self._check_time(query.id)
@@ -210,7 +221,7 @@ class Pipeline:
     def match_pair(self, reference: Frame, query: Frame) -> FramePair:
         """Match two frames with each other, independently of the map."""
         frames = []
-        for one in self.rig.encode([reference, query]):
+        for one in self.rig.encode(self.rig.extract([reference, query])):
             if isinstance(one, SuperglueError):
                 raise one
             frames.append(one.frame)
@@ -329,13 +340,31 @@ def process_together(
     The pipelines must be distinct and share their rig. Results equal those of separate calls up to
     rounding; the time of shared calls is divided evenly.
     """
-    rig, clock = pipelines[0].rig, StageClock()
+    return match_together(pipelines, extract_together(pipelines[0].rig, frames))
+
+
+def extract_together(rig: Rig, frames: Sequence[Frame]) -> Extraction:
+    """The first stage of :func:`process_together`, which knows no map.
+
+    It may run in a thread of its own while an earlier extraction is matched in another.
+    """
+    clock = StageClock()
     with clock.stage("extract"):
-        encoded = rig.encode(frames)
+        outcomes = rig.extract(frames)
+    return Extraction(tuple(outcomes), clock.seconds(len(frames)))
+
+
+def match_together(
+    pipelines: Sequence[Pipeline], extraction: Extraction
+) -> list[FrameResult | SuperglueError]:
+    """The second stage of :func:`process_together`: matches, geometry and the map."""
+    rig, clock = pipelines[0].rig, StageClock()
+    with clock.stage("match"):
+        encoded = rig.encode(extraction.outcomes)
     plans = [attempt(one.plan, frame) for one, frame in zip(pipelines, encoded, strict=True)]
     with clock.stage("match"):
         matched = rig.match(plans)
-    shared = clock.seconds(len(frames))
+    shared = replace(clock.seconds(len(plans)), extract=extraction.seconds.extract)
     return [
         attempt(partial(one.finish, clock=StageClock(shared)), found)
         for one, found in zip(pipelines, matched, strict=True)

@@ -2,21 +2,24 @@
 
 Frames that were taken together go through each network in one batch:
 
-    rig.encode(frames) -> pipeline.plan, one a camera -> rig.match(plans) -> pipeline.finish
+    rig.extract(frames) -> rig.encode -> pipeline.plan, one a camera -> rig.match(plans)
+    -> pipeline.finish
 
 A refused frame is passed on as its error and does not affect the others.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from superglue_ros.config import Config
 from superglue_ros.errors import ConfigError, SuperglueError
 from superglue_ros.frontends.base import FrontEnd, make_front_end
-from superglue_ros.mapping.encoding import Encoded, encode
+from superglue_ros.mapping.encoding import Extracted, encode, extract
 from superglue_ros.mapping.keyframes import Candidate, Keyframe
 from superglue_ros.mapping.rotation import best_turn, is_poor, turned_encodings
 from superglue_ros.mapping.tracks import Tracks
@@ -42,7 +45,7 @@ class Pairing:
 class Plan:
     """An encoded frame and the references to match it against."""
 
-    encoded: Encoded
+    encoded: Extracted
     pairings: tuple[Pairing, ...]
 
 
@@ -55,7 +58,10 @@ class Matched:
 
 
 class Rig:
-    """Networks and landmark ids of one robot's cameras. Not thread-safe.
+    """Networks and landmark ids of one robot's cameras.
+
+    Not thread-safe, but for one thing: :meth:`extract` may run in one thread while another one does
+    all the rest. Front-end and matcher keep their working memory apart.
 
     ``front_end`` and ``matcher`` default to those that ``config`` names. Raises
     :class:`ConfigError` and :class:`WeightsError`.
@@ -77,6 +83,7 @@ class Rig:
         self.front_end = front_end or make_front_end(self.config, device)
         self.matcher = matcher or make_matcher(self.config, device)
         self.tracks = Tracks()
+        self._extracting = threading.Lock()  # a front-end serves one thread at a time
 
     def configure(self, config: Config) -> None:
         """Apply new settings from the next frame on; fixed settings must not change."""
@@ -104,9 +111,16 @@ class Rig:
             weights[1] = superglue_name(self.config.matcher.weights, self._device)
         return ", ".join(n + (w and f" ({w})") for n, w in zip(names, weights, strict=True))
 
-    def encode(self, frames: Sequence[Frame]) -> list[Encoded | SuperglueError]:
-        """Features of every frame and the matcher's encoding of them, images in one batch."""
-        return encode(frames, self.front_end, self.matcher, self.config)
+    def extract(self, frames: Sequence[Frame]) -> list[Extracted | SuperglueError]:
+        """Features of every frame, images in one batch."""
+        with self._extracting:
+            return extract(frames, self.front_end, self.config)
+
+    def encode(
+        self, extracted: Sequence[Extracted | SuperglueError]
+    ) -> list[Extracted | SuperglueError]:
+        """The same frames with the matcher's encoding of their features."""
+        return [attempt(partial(encode, matcher=self.matcher), one) for one in extracted]
 
     def match(self, plans: Sequence[Plan | SuperglueError]) -> list[Matched | SuperglueError]:
         """The correspondences of every plan, all in one batch.
@@ -150,9 +164,10 @@ class Rig:
             if query.resized is None or not is_poor(found[index], keypoints):
                 continue
             if id(query) not in encodings:
-                encodings[id(query)] = turned_encodings(
-                    query.features, query.resized, self.front_end, self.matcher
-                )
+                with self._extracting:
+                    encodings[id(query)] = turned_encodings(
+                        query.features, query.resized, self.front_end, self.matcher
+                    )
             found[index] = best_turn(
                 found[index], reference.prepared, encodings[id(query)], self.matcher
             )

@@ -23,7 +23,7 @@ from superglue_ros.config import Config
 from superglue_ros.data.image import to_grey
 from superglue_ros.errors import ImageError, SuperglueError
 from superglue_ros.geometry.camera import Camera
-from superglue_ros.mapping.encoding import Encoded
+from superglue_ros.mapping.encoding import Extracted
 from superglue_ros.mapping.keyframes import Candidate, Keyframe
 from superglue_ros.mapping.verification import FramePair, verify
 from superglue_ros.rig import Pairing, Rig
@@ -135,10 +135,11 @@ class ImageMatcher:
     def _encode(self, images: Sequence[Image], cameras: Sequence[Camera | None]) -> list[Keyframe]:
         if len(cameras) != len(images):
             raise ImageError(f"{len(cameras)} cameras for {len(images)} images: give one each")
-        outcomes: list[Encoded | SuperglueError] = []
+        outcomes: list[Extracted | SuperglueError] = []
         for start in range(0, len(images), BATCH):
             places = range(start, min(start + BATCH, len(images)))
-            outcomes += self._rig.encode([_frame(i, images[i], cameras[i]) for i in places])
+            frames = [_frame(i, images[i], cameras[i]) for i in places]
+            outcomes += self._rig.encode(self._rig.extract(frames))
         keyframes = []
         for number, outcome in enumerate(outcomes):
             if isinstance(outcome, SuperglueError):

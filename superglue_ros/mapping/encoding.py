@@ -1,7 +1,7 @@
 """Everything computed from one frame alone: features, their depth, the matcher's encoding.
 
-Frames of the same instant, of the cameras of a rig or the two images of a stereo pair, go
-through the network in one batch.
+:func:`extract` needs the front-end only, :func:`encode` the matcher only. Frames of the same
+instant, of the cameras of a rig or the two images of a stereo pair, are extracted in one batch.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from superglue_ros.types import Features, FloatArray, Frame, known_depth
 
 
 @dataclass(frozen=True, eq=False)
-class Encoded:
-    """A frame ready to be matched; ``right`` the right image of its stereo pair, if it is one,
+class Extracted:
+    """A frame with its features; ``right`` the right image of its stereo pair, if it is one,
     and ``baseline`` their distance in metres; ``masked`` keypoints lay on pixels not to be used.
     """
 
@@ -34,16 +34,16 @@ class Encoded:
     masked: int = 0
 
 
-def encode(
-    frames: Sequence[Frame], front_end: FrontEnd, matcher: Matcher, config: Config
-) -> list[Encoded | SuperglueError]:
-    """Every encoded frame, or the error that refuses it; images in one network batch."""
+def extract(
+    frames: Sequence[Frame], front_end: FrontEnd, config: Config
+) -> list[Extracted | SuperglueError]:
+    """The features of every frame, or the error that refuses it; images in one network batch."""
     images = [frame.image for frame in frames if frame.keypoints is None]
     images += [frame.right.image for frame in frames if frame.right is not None]
     extracted = iter(front_end.extract_all(images))
     detected = [next(extracted) if frame.keypoints is None else frame.keypoints for frame in frames]
     right = [None if frame.right is None else next(extracted) for frame in frames]
-    encoded: list[Encoded | SuperglueError] = []
+    outcomes: list[Extracted | SuperglueError] = []
     for frame, found, right_features in zip(frames, detected, right, strict=True):
         try:
             features, outside = _unmasked(frame, found), frame.keypoints is not None
@@ -53,11 +53,20 @@ def encode(
             # Features of an external front-end are neither refined nor described anew.
             used = config.refinement != "none" or config.front_end.rotation != "none"
             keep = used and not outside and not front_end.exact
-            ready = _encoded(frame, features, right_features, matcher, config, keep)
-            encoded.append(replace(ready, masked=masked))
+            ready = _extracted(frame, features, right_features, config, keep)
+            outcomes.append(replace(ready, masked=masked))
         except SuperglueError as error:
-            encoded.append(error)
-    return encoded
+            outcomes.append(error)
+    return outcomes
+
+
+def encode(extracted: Extracted, matcher: Matcher) -> Extracted:
+    """The frame ready to be matched. Raises :class:`DescriptorKindError`."""
+    right = extracted.right
+    if right is not None:
+        # A right image is only matched with its left one: no global descriptor.
+        right = replace(right, prepared=matcher.prepare(right.features))
+    return replace(extracted, frame=prepare(extracted.frame, matcher), right=right)
 
 
 def prepare(raw: Keyframe, matcher: Matcher) -> Keyframe:
@@ -66,16 +75,15 @@ def prepare(raw: Keyframe, matcher: Matcher) -> Keyframe:
     return replace(raw, prepared=prepared, global_descriptor=pool(raw.features))
 
 
-def _encoded(
+def _extracted(
     frame: Frame,
     features: Features,
     right_features: Features | None,
-    matcher: Matcher,
     config: Config,
     keep_image: bool,
-) -> Encoded:
+) -> Extracted:
     depth = depth_at(frame, features)
-    raw = Keyframe(
+    query = Keyframe(
         id=frame.id,
         features=features,
         prepared=None,
@@ -84,18 +92,16 @@ def _encoded(
         rectified=frame.rectified,
         resized=resize(frame.image, config.front_end.max_size) if keep_image else None,
     )
-    query = prepare(raw, matcher)
     if frame.right is None or right_features is None:
-        return Encoded(query)
-    # A right image is only matched with its left one: no global descriptor.
+        return Extracted(query)
     right = Keyframe(
         id=frame.right.id,
         features=right_features,
-        prepared=matcher.prepare(right_features),
+        prepared=None,
         camera=frame.right.camera,
         rectified=True,
     )
-    return Encoded(query, right, frame.right.baseline)
+    return Extracted(query, right, frame.right.baseline)
 
 
 def _unmasked(frame: Frame, features: Features) -> Features:

@@ -1,9 +1,10 @@
-"""Hands frames from the receiving thread to the computing thread; no ROS.
+"""Hands frames from the receiving thread to the computing threads; no ROS.
 
-The synchroniser's callback only stores (:meth:`Intake.put`); one worker thread takes frames out and
-runs the networks. Jobs go to the same thread: new settings ahead of the frames, requests in turn
-with them, so that only one thread uses the pipeline and neither kind starves the other. Everything
-that waits is bounded: frames by their bytes, sources and requests by their number.
+The synchroniser's callback only stores (:meth:`Intake.put`); a worker takes frames out and runs the
+networks, in one thread, or in two of which one is a frame ahead. Jobs run between frames, while
+none is in work: new settings ahead of the frames, requests in turn with them, so that neither kind
+starves the other. Everything that waits is bounded: frames by their bytes, sources and requests by
+their number, frames between the two threads by one.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from superglue_ros.errors import BusyError
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+S = TypeVar("S")
 
 
 MAX_SOURCES = 64
@@ -104,31 +106,47 @@ class Intake(Generic[T]):
         return waiting
 
 
-class Worker(Generic[T]):
-    """One thread that hands frames to ``on_frames`` and runs jobs between them.
+class Worker(Generic[T, S]):
+    """Takes frames through two stages, and runs jobs between them.
 
-    ``on_frames`` receives the frames that are taken together, see :class:`Intake`. If it raises,
-    which is a defect of the caller, the error is logged and the thread continues.
+    ``first`` receives the frames that are taken together, see :class:`Intake`, and ``then`` what
+    ``first`` returned. With ``overlap`` each stage has a thread: ``first`` works on the next frames
+    while ``then`` works on these. It is never further ahead, since no frames are taken while some
+    wait between the stages, and the order is kept. Otherwise one thread does both in turn. Jobs run
+    on the first thread while no frames are in work.
+
+    If a stage raises, which is a defect of the caller, the error is logged and the thread goes on.
     """
 
     def __init__(
         self,
-        on_frames: Callable[[list[T]], None],
+        first: Callable[[list[T]], S],
+        then: Callable[[S], None],
         *,
+        overlap: bool,
         lossless: bool,
         together: Callable[[T], bool] = lambda frame: True,
         size: Callable[[T], int] = lambda frame: 0,
         max_bytes: int = 1 << 30,
     ) -> None:
-        self._on_frames = on_frames
+        self._first, self._then = first, then
+        self._overlap = overlap
         self._intake: Intake[T] = Intake(lossless, together, size, max_bytes)
         self._jobs: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._requests: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
+        self._requested = False  # whether the turn is the frames'
+        self._between: list[S] = []  # at most one
         self._wake = threading.Condition()
-        self._busy_since: float | None = None
+        self._busy_since: dict[str, float | None] = {"first": None, "then": None}
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="matcher-worker", daemon=True)
-        self._thread.start()
+        self._first_ended = False
+        runs = {"first": self._run_first, **({"then": self._run_then} if overlap else {})}
+        self._threads = [
+            threading.Thread(target=run, name=f"matcher-{name}", daemon=True)
+            for name, run in runs.items()
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def waiting(self) -> int:
@@ -144,9 +162,9 @@ class Worker(Generic[T]):
 
     @property
     def busy_seconds(self) -> float:
-        """For how long the frames or the job in hand have been worked on; 0 if there are none."""
-        since = self._busy_since
-        return 0.0 if since is None else time.monotonic() - since
+        """For how long a stage or a job has been at work, the longest; 0 if none is."""
+        now = time.monotonic()
+        return max(0.0 if since is None else now - since for since in self._busy_since.values())
 
     def bound(self, max_bytes: int) -> None:
         """Change the bound of the intake."""
@@ -161,7 +179,7 @@ class Worker(Generic[T]):
         return dropped
 
     def submit(self, job: Callable[[], Any], *, request: bool = False) -> Future[Any]:
-        """Run ``job`` on the worker thread before the next frame.
+        """Run ``job`` before the next frames are taken, while none are in work.
 
         A ``request`` comes from outside and takes turns with the frames: where ``MAX_REQUESTS``
         wait the future raises :class:`BusyError`.
@@ -181,7 +199,7 @@ class Worker(Generic[T]):
         return future
 
     def drop_waiting(self) -> int:
-        """Drop the waiting frames, not the one in progress; returns their number."""
+        """Drop the waiting frames, not those in work; returns their number."""
         with self._wake:
             return self._intake.clear()
 
@@ -191,7 +209,7 @@ class Worker(Generic[T]):
             return self._wake.wait_for(self._is_idle, timeout)
 
     def stop(self, timeout: float | None = None) -> bool:
-        """Drop waiting frames, finish the current one, end the thread; False after the timeout."""
+        """Drop waiting frames, finish those in work, end the threads; False after the timeout."""
         with self._wake:
             self._stopping = True
             self._intake.clear()
@@ -199,37 +217,84 @@ class Worker(Generic[T]):
                 while waiting:
                     waiting.popleft()[1].cancel()
             self._wake.notify_all()
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for thread in self._threads:
+            thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
 
     def _is_idle(self) -> bool:
         waiting = self._jobs or self._requests or len(self._intake)
-        return self._busy_since is None and not waiting
+        return not waiting and self._busy_since["first"] is None and self._is_through()
 
-    def _run(self) -> None:
-        requested = False  # whether the turn is the frames'
+    def _is_through(self) -> bool:
+        """Whether nothing is left that ``first`` has handed over."""
+        return not self._between and self._busy_since["then"] is None
+
+    def _job_due(self) -> deque[tuple[Callable[[], Any], Future[Any]]] | None:
+        """Where the job comes from whose turn it is, before any frames."""
+        if self._jobs:
+            return self._jobs
+        return self._requests if self._requests and not self._frames_turn() else None
+
+    def _frames_turn(self) -> bool:
+        return self._requested and len(self._intake) > 0
+
+    def _may_begin(self) -> bool:
+        if self._job_due() is not None:
+            return self._is_through()
+        return len(self._intake) > 0 and not self._between
+
+    def _run_first(self) -> None:
         while True:
             with self._wake:
-                self._busy_since = None
+                self._busy_since["first"] = None
                 self._wake.notify_all()
-                self._wake.wait_for(lambda: self._stopping or not self._is_idle())
+                self._wake.wait_for(lambda: self._stopping or self._may_begin())
                 if self._stopping:
+                    self._first_ended = True
+                    self._wake.notify_all()
                     return
-                self._busy_since = time.monotonic()
-                job = None
-                if self._jobs:
-                    job = self._jobs.popleft()
-                elif self._requests and not (requested and len(self._intake)):
-                    job, requested = self._requests.popleft(), True
+                self._busy_since["first"] = time.monotonic()
+                due = self._job_due()
+                job = None if due is None else due.popleft()
                 frames = [] if job else self._intake.take()
-                requested = requested and not frames
+                self._requested = due is self._requests or (self._requested and not frames)
             if job is not None:
                 _execute(*job)
-            elif frames:
-                try:
-                    self._on_frames(frames)
-                except Exception:
-                    log.exception("%d frames were lost to an unforeseen error", len(frames))
+            else:
+                self._begin(frames)
+
+    def _begin(self, frames: list[T]) -> None:
+        try:
+            begun = self._first(frames)
+        except Exception:
+            log.exception("%d frames were lost to an unforeseen error", len(frames))
+            return
+        if not self._overlap:
+            self._end(begun)
+            return
+        with self._wake:
+            self._between.append(begun)
+            self._wake.notify_all()
+
+    def _run_then(self) -> None:
+        while True:
+            with self._wake:
+                self._busy_since["then"] = None
+                self._wake.notify_all()
+                self._wake.wait_for(lambda: self._between or self._first_ended)
+                if not self._between:
+                    return
+                self._busy_since["then"] = time.monotonic()
+                begun = self._between.pop()
+                self._wake.notify_all()
+            self._end(begun)
+
+    def _end(self, begun: S) -> None:
+        try:
+            self._then(begun)
+        except Exception:
+            log.exception("frames were lost to an unforeseen error")
 
 
 def _execute(job: Callable[[], Any], future: Future[Any]) -> None:

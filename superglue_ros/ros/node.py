@@ -2,8 +2,8 @@
 
 Life cycle: *configure* loads the weights and makes the publishers, *activate* subscribes,
 *deactivate* finishes the current frame and unsubscribes, *cleanup* frees the memory.
-Threads: the executor's thread stores bundles (:mod:`superglue_ros.ros.inputs`), the worker thread
-runs the networks and publishes (:mod:`superglue_ros.ros.intake`).
+Threads: the executor's thread stores bundles (:mod:`superglue_ros.ros.inputs`), the worker's one or
+two threads run the networks and publish (:mod:`superglue_ros.ros.intake`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from superglue_ros.ros.inputs import Bundle, CameraInputs, PeerFeatures, PeerInp
 from superglue_ros.ros.intake import Worker
 from superglue_ros.ros.masks import read_static_masks
 from superglue_ros.ros.outputs import Outputs
-from superglue_ros.ros.processing import FrameProcessor, images_together, warm_up
+from superglue_ros.ros.processing import Begun, FrameProcessor, images_together, overlaps, warm_up
 from superglue_ros.ros.services import Services
 from superglue_ros.ros.signals import ignore_further_signals
 from superglue_ros.ros.watch import Parts, Watch
@@ -68,7 +68,7 @@ class MatcherNode(LifecycleNode):
         self._state = "unconfigured"
         self._settings: parameters.Settings | None = None
         self._processor: FrameProcessor | None = None
-        self._worker: Worker[Bundle | PeerFeatures] | None = None
+        self._worker: Worker[Bundle | PeerFeatures, Begun] | None = None
         self._outputs: Outputs | None = None
         self._inputs: list[CameraInputs] = []
         self._peers: PeerInput | None = None
@@ -191,7 +191,9 @@ class MatcherNode(LifecycleNode):
             read_static_masks(settings.node),
         )
         self._worker = Worker(
-            self._processor.process,
+            self._processor.extract,
+            self._processor.match,
+            overlap=overlaps(settings),
             lossless=settings.node.intake.mode == "lossless",
             together=lambda arrived: isinstance(arrived, Bundle),
             size=lambda arrived: arrived.size,
@@ -261,7 +263,7 @@ class MatcherNode(LifecycleNode):
         return self._worker.submit(lambda: job(processor), request=True)
 
     def _submit(self, job: Any) -> Future[Any] | None:
-        """Run ``job`` on the worker thread; its failure is logged."""
+        """Run ``job`` between frames; its failure is logged."""
         if self._worker is None:
             return None
         future = self._worker.submit(job)

@@ -191,6 +191,14 @@ class NodeConfig:
         "Run the networks once while configuring: the first frame is as fast as the rest.",
         fixed=True,
     )
+    overlap: str = setting(
+        "auto",
+        "Extract the next image while this one is matched, for more frames per second: always, "
+        "never, or auto, on a GPU or where torch's threads leave half of the processors idle. "
+        "Under load each result comes later.",
+        choices=("auto", "always", "never"),
+        fixed=True,
+    )
     image_transport: str = setting(
         "raw",
         "Images come as sensor_msgs/Image on image (raw) or as sensor_msgs/CompressedImage on "

@@ -1,10 +1,15 @@
-"""One bundle of messages at a time, on the worker thread: convert, one core call, publish."""
+"""One bundle of messages at a time, on the worker: convert, one core call, publish.
+
+In two stages: conversion and extraction, which know no map and publish nothing, then the rest.
+"""
 
 from __future__ import annotations
 
+import os
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +22,11 @@ from superglue_ros.mapping.verification import FramePair
 from superglue_ros.msg import MatcherStatus
 from superglue_ros.networks.device import resolve_device
 from superglue_ros.pipeline import (
+    Extraction,
     FrameResult,
     Pipeline,
-    process_together,
+    extract_together,
+    match_together,
 )
 from superglue_ros.rig import Rig
 from superglue_ros.ros import convert
@@ -40,8 +47,35 @@ _LONGEST_REFUSAL = 1000  # characters; a text may quote what the sender wrote
 _NO_SECONDS = StageSeconds(0.0, 0.0, 0.0)
 
 
+@dataclass(frozen=True, eq=False)
+class _Begun:
+    """An image after the first stage: a frame, or the error of its conversion.
+
+    ``queue_seconds`` it waited for the worker.
+    """
+
+    id: FrameId
+    frame: Frame | Exception
+    queue_seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Begun:
+    """What arrived together after the first stage; ``extraction`` is that of all frames, or failed.
+
+    ``at``: when the stage ended, ``time.monotonic()``.
+    """
+
+    peers: tuple[PeerFeatures, ...]
+    images: tuple[_Begun, ...]
+    extraction: Extraction | Exception
+    at: float
+
+
 class FrameProcessor:
-    """Processes bundles of messages. Only the worker thread may call its methods.
+    """Processes bundles of messages. Only the worker may call its methods.
+
+    :meth:`extract` may run while another thread is in :meth:`match`, nothing else at once.
 
     ``pipelines`` and ``masks``: one for each camera. ``inputs``: whose counts the status tells.
     ``failures``: images in a row that failed with an unforeseen error.
@@ -94,15 +128,44 @@ class FrameProcessor:
         self._outputs.forget_images()
         self._counter.add(resets=1)
 
-    def process(self, arrived: Sequence[Bundle | PeerFeatures]) -> None:
-        """Match synchronised frames and publish the results; a bad frame is refused.
+    def extract(self, arrived: Sequence[Bundle | PeerFeatures]) -> Begun:
+        """The first stage: convert images to frames and extract their features; no map, no output.
 
-        At most one bundle of each camera; the networks run once for all bundles.
+        At most one bundle of each camera; the network runs once for all bundles.
         """
-        for one in arrived:
-            if isinstance(one, PeerFeatures):
-                self._process_peer(one)
-        self._process_images([one for one in arrived if isinstance(one, Bundle)])
+        images = tuple(self._begun(one) for one in arrived if isinstance(one, Bundle))
+        frames = [one.frame for one in images if isinstance(one.frame, Frame)]
+        extraction: Extraction | Exception = Extraction((), _NO_SECONDS)
+        try:
+            if frames:
+                extraction = extract_together(self.pipelines[0].rig, frames)
+        except Exception as error:  # reported in its turn
+            extraction = error
+        peers = tuple(one for one in arrived if isinstance(one, PeerFeatures))
+        return Begun(peers, images, extraction, time.monotonic())
+
+    def _begun(self, bundle: Bundle) -> _Begun:
+        queue_seconds = time.monotonic() - bundle.arrived
+        frame_id = self._frames.name(bundle.image.header, bundle.camera_index)
+        try:
+            return _Begun(frame_id, self._frames.frame(bundle, frame_id), queue_seconds)
+        except Exception as error:  # reported in its turn
+            return _Begun(frame_id, error, queue_seconds)
+
+    def match(self, begun: Begun) -> None:
+        """The second stage: match, keep keyframes, publish; a bad frame is refused."""
+        for peer in begun.peers:
+            self._process_peer(peer)
+        waited = time.monotonic() - begun.at
+        frames: list[tuple[Frame, Pipeline, float]] = []
+        for one in begun.images:
+            queue_seconds = one.queue_seconds + waited
+            if isinstance(one.frame, Exception):
+                self._refuse_for(one.frame, one.id, queue_seconds)
+            else:
+                frames.append((one.frame, self.pipelines[one.id.camera_index], queue_seconds))
+        if frames:
+            self._match_frames(frames, begun.extraction)
 
     def _process_peer(self, peer: PeerFeatures) -> None:
         """Match another robot's features against the keyframes of every camera."""
@@ -125,24 +188,14 @@ class FrameProcessor:
         else:
             self._counter.add(matched=1)
 
-    def _process_images(self, bundles: Sequence[Bundle]) -> None:
-        frames: list[tuple[Frame, Pipeline, float]] = []
-        for bundle in bundles:
-            queue_seconds = time.monotonic() - bundle.arrived
-            frame_id = self._frames.name(bundle.image.header, bundle.camera_index)
-            try:
-                frame = self._frames.frame(bundle, frame_id)
-            except Exception as error:
-                self._refuse_for(error, frame_id, queue_seconds)
-            else:
-                frames.append((frame, self.pipelines[bundle.camera_index], queue_seconds))
-        if not frames:
-            return
+    def _match_frames(
+        self, frames: Sequence[tuple[Frame, Pipeline, float]], extraction: Extraction | Exception
+    ) -> None:
         outcomes: Sequence[FrameResult | Exception]
         try:
-            outcomes = process_together(
-                [pipeline for _, pipeline, _ in frames], [frame for frame, _, _ in frames]
-            )
+            if isinstance(extraction, Exception):
+                raise extraction
+            outcomes = match_together([pipeline for _, pipeline, _ in frames], extraction)
         except Exception as error:
             outcomes = [error] * len(frames)
         for (frame, pipeline, queue_seconds), outcome in zip(frames, outcomes, strict=True):
@@ -330,6 +383,18 @@ def origin(error: BaseException) -> str:
         trace = trace.tb_next
     where = "" if trace is None else f" {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
     return type(error).__name__ + where
+
+
+def overlaps(settings: Settings) -> bool:
+    """Whether the next images are extracted while these are matched.
+
+    By itself where a stage leaves something idle: the GPU in geometry, or as many processors as
+    torch takes. Otherwise the two only delay each other.
+    """
+    if settings.node.overlap != "auto":
+        return settings.node.overlap == "always"
+    on_gpu = resolve_device(settings.core.device).type != "cpu"
+    return on_gpu or len(os.sched_getaffinity(0)) >= 2 * torch.get_num_threads()
 
 
 def images_together(config: NodeConfig) -> int:

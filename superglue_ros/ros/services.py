@@ -1,4 +1,4 @@
-"""The node's services. Each runs on the worker thread, in turn with the frames."""
+"""The node's services. Each runs on the worker, in turn with the frames."""
 
 from __future__ import annotations
 

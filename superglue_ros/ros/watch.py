@@ -40,7 +40,7 @@ class Parts:
     configuring_seconds: float
     settings: Settings | None
     processor: FrameProcessor | None
-    worker: Worker[Any] | None
+    worker: Worker[Any, Any] | None
     inputs: Sequence[CameraInputs]
 
 

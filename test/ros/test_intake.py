@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,6 +14,13 @@ from superglue_ros.errors import BusyError
 from superglue_ros.ros.intake import MAX_REQUESTS, MAX_SOURCES, Intake, Worker
 
 LIMIT = 20.0  # seconds, for anything that should come
+
+
+def make_worker(
+    on_frames: Callable[[list[Any]], None], *, overlap: bool = False, lossless: bool = True
+) -> Worker[Any, list[Any]]:
+    """A worker whose first stage does nothing."""
+    return Worker(lambda frames: frames, on_frames, overlap=overlap, lossless=lossless)
 
 
 @given(st.lists(st.sampled_from(["put", "take"]), max_size=60))
@@ -94,7 +103,7 @@ def test_jobs_go_before_frames_and_on_the_same_thread() -> None:
         order.append("job")
         return "answer"
 
-    worker = Worker(on_frames, lossless=True)
+    worker = make_worker(on_frames)
     worker.put("first")
     assert started.wait(LIMIT)
     worker.put("second")
@@ -107,8 +116,9 @@ def test_jobs_go_before_frames_and_on_the_same_thread() -> None:
     assert worker.stop(LIMIT)
 
 
+@pytest.mark.parametrize("overlap", [False, True])
 def test_an_unforeseen_error_of_a_frame_does_not_end_the_worker(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, overlap: bool
 ) -> None:
     done: list[int] = []
 
@@ -117,7 +127,7 @@ def test_an_unforeseen_error_of_a_frame_does_not_end_the_worker(
             raise ZeroDivisionError("boom")
         done.extend(frames)
 
-    worker = Worker(on_frames, lossless=True)
+    worker = make_worker(on_frames, overlap=overlap)
     worker.put(0)
     worker.put(1)
     assert worker.wait_idle(LIMIT)
@@ -137,7 +147,7 @@ def test_stop_finishes_the_frame_in_hand_and_cancels_the_rest() -> None:
         assert released.wait(LIMIT)
         done.extend(frames)
 
-    worker = Worker(on_frames, lossless=True)
+    worker = make_worker(on_frames)
     for frame in range(3):
         worker.put(frame)
     assert started.wait(LIMIT)
@@ -154,9 +164,10 @@ def test_stop_finishes_the_frame_in_hand_and_cancels_the_rest() -> None:
         worker.submit(lambda: None).result(LIMIT)
 
 
-def test_many_threads_put_at_once() -> None:
+@pytest.mark.parametrize("overlap", [False, True])
+def test_many_threads_put_at_once(overlap: bool) -> None:
     seen: list[int] = []
-    worker = Worker(seen.extend, lossless=True)
+    worker = make_worker(seen.extend, overlap=overlap)
     threads = [
         threading.Thread(target=lambda k=k: [worker.put(k * 1000 + i) for i in range(200)])
         for k in range(4)
@@ -180,7 +191,7 @@ def test_requests_and_frames_take_turns() -> None:
         assert released.wait(LIMIT)
         order.extend(frames)
 
-    worker = Worker(on_frames, lossless=True)
+    worker = make_worker(on_frames)
     worker.put(0)
     assert started.wait(LIMIT)
     for number in (1, 2, 3):
@@ -201,7 +212,7 @@ def test_waiting_requests_are_bounded_and_settings_are_not() -> None:
         started.set()
         assert released.wait(LIMIT)
 
-    worker = Worker(on_frames, lossless=True)
+    worker = make_worker(on_frames)
     worker.put(0)
     assert started.wait(LIMIT)
     assert worker.busy_seconds > 0
@@ -250,7 +261,7 @@ def test_twenty_thousand_names_of_robots_leave_nothing_behind() -> None:
 def test_settings_go_ahead_of_frames_even_after_one_another():
     done: list[object] = []
     gate = threading.Event()
-    worker = Worker(lambda frames: done.extend(frames), lossless=False)
+    worker = make_worker(done.extend, lossless=False)
     worker.submit(gate.wait)
     worker.submit(lambda: done.append("first"))
     worker.submit(lambda: done.append("second"))
@@ -259,3 +270,89 @@ def test_settings_go_ahead_of_frames_even_after_one_another():
     assert worker.wait_idle(10)
     worker.stop(10)
     assert done == ["first", "second", "frame"]
+
+
+class Stages:
+    """Two stages that wait for leave, and what they have done."""
+
+    def __init__(self) -> None:
+        self.extracted: list[int] = []
+        self.matched: list[int] = []
+        self.may_extract, self.may_match = threading.Semaphore(0), threading.Semaphore(0)
+        self._changed = threading.Condition()
+        self.worker: Worker[int, list[int]] = Worker(
+            self._extract, self._match, overlap=True, lossless=True
+        )
+
+    def _extract(self, frames: list[int]) -> list[int]:
+        assert self.may_extract.acquire(timeout=LIMIT)
+        self._note(self.extracted, frames)
+        return frames
+
+    def _match(self, frames: list[int]) -> None:
+        assert self.may_match.acquire(timeout=LIMIT)
+        self._note(self.matched, frames)
+
+    def _note(self, done: list[int], frames: list[int]) -> None:
+        with self._changed:
+            done += frames
+            self._changed.notify_all()
+
+    def wait(self, extracted: int, matched: int) -> None:
+        with self._changed:
+            assert self._changed.wait_for(
+                lambda: (len(self.extracted), len(self.matched)) == (extracted, matched), LIMIT
+            )
+
+
+def test_extraction_is_one_frame_ahead_and_no_further() -> None:
+    stages = Stages()
+    for frame in range(4):
+        stages.worker.put(frame)
+    stages.may_extract.release(4)
+    stages.wait(extracted=2, matched=0)  # 0 is being matched, 1 waits for it
+    assert stages.worker.waiting == 2
+    assert stages.worker.busy_seconds > 0
+    assert not stages.worker.wait_idle(0.01)
+    assert stages.extracted == [0, 1]
+    for matched in range(1, 5):
+        stages.may_match.release()
+        stages.wait(extracted=min(matched + 2, 4), matched=matched)
+    assert stages.worker.wait_idle(LIMIT)
+    assert stages.worker.busy_seconds == 0
+    assert stages.matched == [0, 1, 2, 3]
+    assert stages.worker.stop(LIMIT)
+
+
+def test_a_job_has_both_stages_to_itself() -> None:
+    stages = Stages()
+    for frame in range(3):
+        stages.worker.put(frame)
+    stages.may_extract.release(2)
+    stages.wait(extracted=2, matched=0)
+    done = stages.worker.submit(lambda: (list(stages.extracted), list(stages.matched)))
+    stages.may_extract.release()  # frame 2 could go, but for the job
+    stages.may_match.release()
+    stages.wait(extracted=2, matched=1)
+    assert not done.done()
+    stages.may_match.release()
+    assert done.result(LIMIT) == ([0, 1], [0, 1])
+    stages.may_match.release()
+    assert stages.worker.wait_idle(LIMIT)
+    assert stages.matched == [0, 1, 2]
+    assert stages.worker.stop(LIMIT)
+
+
+def test_stop_finishes_the_frames_in_both_stages() -> None:
+    stages = Stages()
+    for frame in range(3):
+        stages.worker.put(frame)
+    stages.may_extract.release()
+    stages.wait(extracted=1, matched=0)
+    while stages.worker.waiting > 1:  # until the second is being extracted
+        pass
+    assert not stages.worker.stop(0.01)
+    stages.may_extract.release()
+    stages.may_match.release(2)
+    assert stages.worker.stop(LIMIT)
+    assert stages.matched == [0, 1]

@@ -117,7 +117,12 @@ def test_a_lost_device_is_an_error_and_a_hanging_one_ends_the_process(
 ) -> None:
     (tmp_path / "hold-start").touch()
     matcher = start(
-        {"autostart": True, "front_end.name": "held", "watchdog.configure_within": 1.5},
+        {
+            "autostart": True,
+            "front_end.name": "held",
+            "overlap": "always",
+            "watchdog.configure_within": 1.5,
+        },
         program=(str(Path(__file__).parent / "held_matcher.py"), str(tmp_path)),
     )
 
@@ -193,7 +198,7 @@ def test_bad_weights_are_named_and_can_be_corrected(
 
 def test_deactivation_in_the_middle_of_matches(configure: Callable[..., Matcher]) -> None:
     """Frames pour in while the node goes down and up: nothing hangs, what is in hand is counted."""
-    matcher = configure({"intake.mode": "lossless"})
+    matcher = configure({"intake.mode": "lossless", "overlap": "always"})
     matcher.prime()
     for _ in range(3):
         for _ in range(10):
@@ -207,13 +212,20 @@ def test_deactivation_in_the_middle_of_matches(configure: Callable[..., Matcher]
         assert matcher.peer.output("matches", at).status == Matches.OK
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("number", "overlap"), [(signal.SIGINT, "never"), (signal.SIGTERM, "always")]
+)
 def test_a_frame_in_work_is_published_before_the_end(
-    start: Callable[..., Matcher], tmp_path: Path, number: int
+    start: Callable[..., Matcher], tmp_path: Path, number: int, overlap: str
 ) -> None:
     """The context was shut down under the worker: the frame was lost, in part with a traceback."""
     matcher = start(
-        {"autostart": True, "intake.mode": "lossless", "front_end.name": "held"},
+        {
+            "autostart": True,
+            "intake.mode": "lossless",
+            "front_end.name": "held",
+            "overlap": overlap,
+        },
         program=(str(Path(__file__).parent / "held_matcher.py"), str(tmp_path)),
     )
     matcher.prime()
