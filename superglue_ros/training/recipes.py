@@ -27,7 +27,8 @@ from superglue_ros.training.trainer import LoopConfig
 class SequenceSource:
     """A sequence with depth and poses; frames without either are left out.
 
-    ``folder``: the sequence (MegaDepth: the scene file, with ``root`` for its images).
+    ``folder``: the sequence (MegaDepth: the scene file, with ``root`` for its images); a pattern
+    such as ``scannet/scene*_00`` stands for all that it matches.
     """
 
     folder: str
@@ -60,7 +61,9 @@ class ViewRecipe:
         low=0.0, high=1.0,
     )  # fmt: skip
     labels: LabelRule = field(default_factory=LabelRule)
-    overlap: tuple[float, float] = (0.1, 1.0)  # sequences: of neighbouring views, low and high
+    # Sequences: how much neighbouring views share, low and high: the part of the area, or of the
+    # reconstructed points where the sequence has such scores (MegaDepth).
+    overlap: tuple[float, float] = (0.1, 1.0)
     homography: HomographyRecipe = field(
         default_factory=lambda: HomographyRecipe(min_overlap=0.25, rotation_deg=45.0, min_crop=0.3)
     )

@@ -63,7 +63,9 @@ class FolderSequence:
     """A folder of images; files are read when a frame is asked for.
 
     ``outdoor``: its ground truth is a reconstruction from photographs, without metric scale, and
-    matches are labelled by the paper's outdoor thresholds.
+    matches are labelled by the paper's outdoor thresholds. ``covisibility`` (N, N) float32: the
+    part of a frame's (row's) reconstructed points that another (column) sees; None where the
+    layout has no such scores.
     """
 
     def __init__(
@@ -73,11 +75,13 @@ class FolderSequence:
         trajectory: Trajectory | None,
         depth_unit_m: float,
         outdoor: bool = False,
+        covisibility: NDArray[np.float32] | None = None,
     ) -> None:
         self.name = name
         self.trajectory = trajectory
         self.depth_unit_m = depth_unit_m
         self.outdoor = outdoor
+        self.covisibility = covisibility
         self._rows = list(rows)
 
     @property
@@ -112,7 +116,15 @@ class FolderSequence:
     def select(self, indices: Sequence[int]) -> FolderSequence:
         """The frames ``indices`` in their order."""
         rows = [self._rows[i] for i in indices]
-        return FolderSequence(self.name, rows, self.trajectory, self.depth_unit_m, self.outdoor)
+        scores = self.covisibility
+        return FolderSequence(
+            self.name,
+            rows,
+            self.trajectory,
+            self.depth_unit_m,
+            self.outdoor,
+            None if scores is None else scores[np.ix_(indices, indices)],
+        )
 
     def pose(self, index: int) -> NDArray[np.float64] | None:
         """``T_world_camera`` (4, 4) of a frame, None where there is no ground truth."""

@@ -22,7 +22,7 @@ from superglue_ros.data.sequences.base import open_sequence
 from superglue_ros.errors import DataError, ImageError
 from superglue_ros.geometry.ground_truth import OUTDOOR, LabelThresholds, Projection, inside
 from superglue_ros.registry import SEQUENCES
-from superglue_ros.training.data.sequence_views import centre_crop, draw_frames
+from superglue_ros.training.data.sequence_views import centre_crop, draw_frames, every_sequence
 from superglue_ros.training.recipes import SequenceSource, ViewRecipe
 
 GreyImage = NDArray[np.uint8]
@@ -98,10 +98,8 @@ class FlowDrawer:
     """
 
     def __init__(self, recipe: ViewRecipe) -> None:
-        if not recipe.sequences:
-            raise DataError("the recipe names no sequences: give at least one")
         self._recipe = recipe
-        self._sources = [(_image_files(source), source) for source in recipe.sequences]
+        self._sources = [(_image_files(s), s) for s in every_sequence(recipe.sequences)]
 
     def __call__(self, rng: np.random.Generator) -> FlowViews:
         recipe = self._recipe

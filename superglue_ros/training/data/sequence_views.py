@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from glob import glob
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -66,6 +69,7 @@ class PosedFrames:
             Rectification.of(camera) if camera is not None and camera.distorted else None
         )
         self.thresholds = OUTDOOR if sequence.outdoor else INDOOR
+        self.covisibility = sequence.covisibility
 
     def __len__(self) -> int:
         return len(self._sequence)
@@ -116,26 +120,33 @@ class PosedFrames:
 class SequenceDrawer:
     """Draws view sets whose neighbouring views overlap.
 
-    Every sequence is drawn equally often, as the paper samples equally many pairs per scene. Raises
-    :class:`DataError` if none fits the recipe.
+    Every sequence is drawn equally often, as the paper samples equally many pairs per scene, and
+    opened when it is first drawn. Where a sequence has covisibility scores the frames are chosen by
+    these (appendix E), else by the overlap of their depth. Raises :class:`DataError` if none fits
+    the recipe.
     """
 
     def __init__(self, recipe: ViewRecipe) -> None:
-        if not recipe.sequences:
-            raise DataError("the recipe names no sequences: give at least one")
         self._recipe = recipe
-        self._sources = [(_frames_of(source), source) for source in recipe.sequences]
+        self._sources = every_sequence(recipe.sequences)
+        self._opened: dict[SequenceSource, tuple[PosedFrames, Covisible | None]] = {}
 
     def __call__(self, rng: np.random.Generator) -> PosedViews:
         recipe = self._recipe
         low, high = recipe.overlap
         size = (recipe.width, recipe.height)
         for _ in range(_TRIES):
-            frames, source = self._sources[int(rng.integers(len(self._sources)))]
-            indices = draw_frames(rng, len(frames), recipe.views, source.gap)
+            source = self._sources[int(rng.integers(len(self._sources)))]
+            frames, covisible = self._open(source)
+            if covisible is not None:
+                indices = covisible.draw(rng, recipe.views)
+            else:
+                indices = draw_frames(rng, len(frames), recipe.views, source.gap)
             views = None if indices is None else frames.views(indices, size)
             if views is None:
                 continue
+            if covisible is not None:
+                return views
             shared = [views.overlap(i - 1, i) for i in range(1, recipe.views)]
             if low <= min(shared) and max(shared) <= high:
                 return views
@@ -143,6 +154,57 @@ class SequenceDrawer:
             f"no {recipe.views} frames of the sequences share {low} to {high} of their area: widen "
             f"overlap or the gaps"
         )
+
+    def _open(self, source: SequenceSource) -> tuple[PosedFrames, Covisible | None]:
+        if source not in self._opened:
+            frames = _frames_of(source)
+            scores = frames.covisibility
+            covisible = None if scores is None else Covisible(scores, self._recipe.overlap)
+            self._opened[source] = frames, covisible
+        return self._opened[source]
+
+
+class Covisible:
+    """Frames that share as many reconstructed points as wanted, by their scores (N, N).
+
+    A pair's score is the lower one of its two directions, as the paper's outdoor pairs have it.
+    """
+
+    def __init__(self, scores: NDArray[np.float32], overlap: tuple[float, float]) -> None:
+        both = np.minimum(scores, scores.T)
+        fits = (overlap[0] <= both) & (both <= overlap[1])
+        np.fill_diagonal(fits, False)
+        self._partners = [np.flatnonzero(row) for row in fits]
+        self._pairs = np.argwhere(np.triu(fits))
+
+    def draw(self, rng: np.random.Generator, views: int) -> list[int] | None:
+        """Frames of a set, each sharing enough with the one before; None if there are no more."""
+        if not len(self._pairs):
+            return None
+        pair = self._pairs[int(rng.integers(len(self._pairs)))]
+        chosen = [int(index) for index in rng.permutation(pair)]
+        while len(chosen) < views:
+            further = np.setdiff1d(self._partners[chosen[-1]], chosen)
+            if not len(further):
+                return None
+            chosen.append(int(rng.choice(further)))
+        return chosen
+
+
+def every_sequence(sources: Sequence[SequenceSource]) -> list[SequenceSource]:
+    """One source for each sequence: patterns replaced by what they match, by name.
+
+    Raises :class:`DataError` where there is none or a folder does not exist.
+    """
+    found: list[SequenceSource] = []
+    for source in sources:
+        matched = sorted(glob(source.folder)) or ([source.folder] * Path(source.folder).exists())
+        if not matched:
+            raise DataError(f"no sequence is at {source.folder}: check sequences of the recipe")
+        found += [replace(source, folder=folder) for folder in matched]
+    if not found:
+        raise DataError("the recipe names no sequences: give at least one")
+    return found
 
 
 def _frames_of(source: SequenceSource) -> PosedFrames:

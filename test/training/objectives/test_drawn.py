@@ -23,6 +23,8 @@ from superglue_ros.training.optimisation import OptimiserConfig
 from superglue_ros.training.recipes import EndToEndRecipe, Stage, SuperGlueRecipe, ViewRecipe
 from superglue_ros.training.trainer import LoopConfig, Trainer
 
+from ...recorded_room import Recorded, write_megadepth, write_scannet
+
 RECIPES = Path(__file__).parents[3] / "config" / "train"
 TINY = SuperPointConfig(channels=(8, 8, 8, 8), head_channels=16, descriptor_dim=16)
 NETWORK = SuperGlueConfig(descriptor_dim=16, width=16, layers=1, heads=2, keypoint_encoder=(8,))
@@ -106,30 +108,59 @@ def test_batches_have_the_keypoints_and_pairs_that_the_stage_names(recipe):
     assert batch.size0.tolist() == [[128.0, 96.0]] * 3
 
 
-@pytest.mark.parametrize("name", ["paper_homography", "report"])
-def test_shipped_recipes_with_drawn_pairs_train_when_they_are_made_small(name, corpus, tmp_path):
-    """Every stage draws, with the packaged SuperPoint; network, views and steps are shrunk."""
+def made_small(name: str, output: Path, **views) -> SuperGlueRecipe:
+    """A shipped recipe with its packaged SuperPoint; network, views and steps are shrunk."""
     shipped = load(RECIPES / f"{name}.yaml", SuperGlueRecipe)
-    small = replace(
+    return replace(
         shipped,
-        output=str(tmp_path / "run"),
+        output=str(output),
         network=replace(NETWORK, descriptor_dim=256),
+        start="random",
         validation="",
         stages=tuple(
             replace(
                 stage,
                 steps=1,
-                views=replace(stage.views, corpus=str(corpus), width=128, height=96, keypoints=60),
+                views=replace(stage.views, width=128, height=96, keypoints=60, **views),
                 sampling=replace(stage.sampling, keypoints=60, pairs=2),
             )
             for stage in shipped.stages
         ),
         loop=LOOP,
     )
-    trainer_for(small).run()
-    found = [float(loss) for loss in losses(small)]
-    assert len(found) == len(shipped.stages)
+
+
+def assert_trains(recipe: SuperGlueRecipe) -> None:
+    trainer_for(recipe).run()
+    found = [float(loss) for loss in losses(recipe)]
+    assert len(found) == len(recipe.stages)
     assert all(10 < loss < 10_000 for loss in found)  # equation 10 is a sum over 120 keypoints
+
+
+@pytest.mark.parametrize("name", ["paper_homography", "report"])
+def test_shipped_recipes_with_drawn_pairs_train_when_they_are_made_small(name, corpus, tmp_path):
+    assert_trains(made_small(name, tmp_path / "run", corpus=str(corpus)))
+
+
+@pytest.mark.parametrize(
+    ("name", "layout"), [("paper_indoor", "scannet"), ("paper_outdoor", "megadepth")]
+)
+def test_the_paper_s_recipes_train_on_their_layouts(name, layout, tmp_path, monkeypatch):
+    """With the folders that the shipped recipes name, from where the data set lies."""
+    recorded = Recorded(np.zeros(0), count=4, step=10)
+    if layout == "scannet":
+        write_scannet(tmp_path / "scannet" / "scene0000_00", recorded)
+    else:
+        scores = np.full((4, 4), 0.5, np.float32)
+        write_megadepth(tmp_path / "megadepth", recorded, scores)
+    monkeypatch.chdir(tmp_path)
+    recipe = made_small(name, tmp_path / "run")
+    if layout == "scannet":  # the room's frames lie closer together than the recipe's gaps
+        (stage,) = recipe.stages
+        near = tuple(replace(source, gap=(1, 2)) for source in stage.views.sequences)
+        views = replace(stage.views, sequences=near)
+        recipe = replace(recipe, stages=(replace(stage, views=views),))
+    assert_trains(recipe)
 
 
 def test_caches_of_another_detector_than_that_of_drawn_pairs_are_refused(recipe, cache):
