@@ -16,6 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from superglue_ros.data.colmap import (
+    create,
+    insert_camera,
+    pair_id,
+    to_colmap,
+    write_keypoints,
+    write_matches,
+)
 from superglue_ros.data.trajectories import quaternion_of
 from superglue_ros.errors import DataError
 from superglue_ros.geometry.camera import Camera
@@ -25,29 +33,8 @@ from superglue_ros.types import Features, PoseStatus
 Named = tuple[str, str, ImagePair]
 """Names of both images and their pair."""
 
-# COLMAP's numbers of its camera models, and of what explains a pair.
-_SIMPLE_RADIAL, _OPENCV, _OPENCV_FISHEYE, _FULL_OPENCV = 2, 4, 5, 6
+# COLMAP's numbers of what explains a pair.
 _EXPLAINED_BY = {PoseStatus.VALID: 2, PoseStatus.PLANAR: 4, PoseStatus.ROTATION_ONLY: 5}
-_MAX_IMAGES = 2147483647
-_SCHEMA = """
-CREATE TABLE cameras (camera_id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, model INTEGER NOT NULL,
-  width INTEGER NOT NULL, height INTEGER NOT NULL, params BLOB,
-  prior_focal_length INTEGER NOT NULL);
-CREATE TABLE images (image_id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, name TEXT NOT NULL UNIQUE,
-  camera_id INTEGER NOT NULL, FOREIGN KEY(camera_id) REFERENCES cameras(camera_id));
-CREATE UNIQUE INDEX index_name ON images(name);
-CREATE TABLE keypoints (image_id INTEGER PRIMARY KEY NOT NULL, rows INTEGER NOT NULL,
-  cols INTEGER NOT NULL, data BLOB,
-  FOREIGN KEY(image_id) REFERENCES images(image_id) ON DELETE CASCADE);
-CREATE TABLE descriptors (image_id INTEGER PRIMARY KEY NOT NULL, rows INTEGER NOT NULL,
-  cols INTEGER NOT NULL, data BLOB,
-  FOREIGN KEY(image_id) REFERENCES images(image_id) ON DELETE CASCADE);
-CREATE TABLE matches (pair_id INTEGER PRIMARY KEY NOT NULL, rows INTEGER NOT NULL,
-  cols INTEGER NOT NULL, data BLOB);
-CREATE TABLE two_view_geometries (pair_id INTEGER PRIMARY KEY NOT NULL, rows INTEGER NOT NULL,
-  cols INTEGER NOT NULL, data BLOB, config INTEGER NOT NULL, F BLOB, E BLOB, H BLOB, qvec BLOB,
-  tvec BLOB);
-"""
 
 
 def pair_arrays(name0: str, name1: str, pair: ImagePair) -> dict[str, NDArray[Any]]:
@@ -144,8 +131,7 @@ def write_colmap(
     """
     path.unlink(missing_ok=True)
     with closing(sqlite3.connect(path)) as database, database:
-        database.executescript(_SCHEMA)
-        database.execute("PRAGMA user_version = 3900")
+        create(database)
         ids = _write_images(database, _images(pairs), cameras or {})
         for name0, name1, pair in pairs:
             _write_pair(database, ids[name0], ids[name1], pair)
@@ -173,36 +159,12 @@ def _write_images(
         camera = cameras.get(name)
         key = (id(camera), features.width, features.height) if camera else (name,)
         if key not in camera_ids:
-            model, parameters = _colmap_camera(camera, features.width, features.height)
-            row = (model, features.width, features.height, parameters.tobytes(), camera is not None)
-            camera_ids[key] = database.execute(
-                "INSERT INTO cameras VALUES (NULL, ?, ?, ?, ?, ?)", row
-            ).lastrowid
+            made = to_colmap(camera, features.width, features.height)
+            camera_ids[key] = insert_camera(database, made, camera is not None)
         ids[name] = number
         database.execute("INSERT INTO images VALUES (?, ?, ?)", (number, name, camera_ids[key]))
-        points = (features.keypoints + np.float32(0.5)).astype(np.float32)
-        row = (number, *points.shape, points.tobytes())
-        database.execute("INSERT INTO keypoints VALUES (?, ?, ?, ?)", row)
+        write_keypoints(database, number, features.keypoints)
     return ids
-
-
-def _colmap_camera(
-    camera: Camera | None, width: int, height: int
-) -> tuple[int, NDArray[np.float64]]:
-    if camera is None:
-        return _SIMPLE_RADIAL, np.array([1.2 * max(width, height), width / 2, height / 2, 0.0])
-    k = camera.matrix
-    pinhole = [k[0, 0], k[1, 1], k[0, 2] + 0.5, k[1, 2] + 0.5]
-    if camera.model == "equidistant":
-        return _OPENCV_FISHEYE, np.array([*pinhole, *_padded(camera.distortion, 4)])
-    distortion = _padded(camera.distortion, 8)
-    if not distortion[4:].any():
-        return _OPENCV, np.array([*pinhole, *distortion[:4]])
-    return _FULL_OPENCV, np.array([*pinhole, *distortion])
-
-
-def _padded(values: NDArray[np.float64], size: int) -> NDArray[np.float64]:
-    return np.pad(values[:size], (0, max(0, size - len(values))))
 
 
 def _write_pair(database: sqlite3.Connection, id0: int, id1: int, pair: ImagePair) -> None:
@@ -210,9 +172,7 @@ def _write_pair(database: sqlite3.Connection, id0: int, id1: int, pair: ImagePai
     swapped = id0 > id1
     if swapped:
         index, id0, id1 = index[:, ::-1], id1, id0
-    pair_id = id0 * _MAX_IMAGES + id1
-    row = (pair_id, *index.shape, np.ascontiguousarray(index).tobytes())
-    database.execute("INSERT INTO matches VALUES (?, ?, ?, ?)", row)
+    write_matches(database, id0, id1, index)
     pose = pair.pose
     if pose is None or pose.status not in _EXPLAINED_BY:
         return
@@ -226,7 +186,7 @@ def _write_pair(database: sqlite3.Connection, id0: int, id1: int, pair: ImagePai
     database.execute(
         "INSERT INTO two_view_geometries VALUES (?, ?, ?, ?, ?, NULL, ?, NULL, ?, ?)",
         (
-            *(pair_id, *inliers.shape, inliers.tobytes()),
+            *(pair_id(id0, id1), *inliers.shape, inliers.tobytes()),
             *(_EXPLAINED_BY[pose.status], essential.tobytes()),
             *(_quaternion_wxyz(rotation).tobytes(), translation.tobytes()),
         ),
