@@ -195,3 +195,15 @@ SEQUENCES.register(
     "megadepth", f"{_room}.megadepth:MegaDepthLayout", "MegaDepth",
     "a scene file, scene_info/NNNN.npz",
 )  # fmt: skip
+SEQUENCES.register(
+    "7scenes", f"{_room}.seven_scenes:SevenScenesLayout", "7-Scenes",
+    "TrainSplit.txt or TestSplit.txt of a scene, or one of its folders seq-NN",
+)  # fmt: skip
+SEQUENCES.register(
+    "cambridge", f"{_room}.cambridge:CambridgeLayout", "Cambridge Landmarks",
+    "dataset_train.txt or dataset_test.txt of a scene",
+)  # fmt: skip
+SEQUENCES.register(
+    "aachen", f"{_room}.aachen:AachenLayout", "Aachen Day-Night",
+    "a list of queries, *_with_intrinsics.txt",
+)  # fmt: skip

@@ -113,6 +113,10 @@ class FolderSequence:
             raise DataError(f"sequence {self.name} has no calibration")
         return camera.matrix if isinstance(camera, Camera) else camera
 
+    def own_camera(self, index: int) -> Camera | NDArray[np.float64] | None:
+        """The calibration of a frame, or only its intrinsics (3, 3); None if there is none."""
+        return self._rows[index].camera
+
     def select(self, indices: Sequence[int]) -> FolderSequence:
         """The frames ``indices`` in their order."""
         rows = [self._rows[i] for i in indices]
