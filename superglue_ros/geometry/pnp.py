@@ -46,6 +46,28 @@ class MetricMotion:
         return MetricMotion(exp(step[:3]) @ self.rotation, self.translation + step[3:])
 
 
+def projection(motion: MetricMotion, points: Array) -> tuple[Array, Array, Array]:
+    """Where the query camera sees ``points`` (K, 3) of the reference frame, with derivatives.
+
+    Normalised coordinates (K, 2); their derivative by the points (K, 2, 3); and that by the local
+    parameters of ``motion`` (K, 2, 6).
+    """
+    arm = points - motion.translation
+    seen = arm @ motion.rotation
+    z = np.where(seen[:, 2] > 1e-6, seen[:, 2], 1e-6)
+    predicted = seen[:, :2] / z[:, None]
+    down = np.zeros((len(points), 2, 3))
+    down[:, 0, 0] = down[:, 1, 1] = 1 / z
+    down[:, :, 2] = -predicted / z[:, None]
+    back = down @ motion.rotation.T
+    # x_query = R^T (x_ref - t): a turn by delta moves it by R^T [arm]x delta.
+    cross = np.zeros((len(points), 3, 3))
+    cross[:, 0, 1], cross[:, 0, 2] = -arm[:, 2], arm[:, 1]
+    cross[:, 1, 0], cross[:, 1, 2] = arm[:, 2], -arm[:, 0]
+    cross[:, 2, 0], cross[:, 2, 1] = -arm[:, 1], arm[:, 0]
+    return predicted, back, np.concatenate((back @ cross, -back), axis=2)
+
+
 def reprojection(
     motion: MetricMotion, pairs: RayPairs, depth: Array, depth_sigma: Array, pixel: Array
 ) -> Linearisation:
@@ -57,21 +79,7 @@ def reprojection(
     the projection. The third column of ``shift`` is the effect of a relative depth error of 1.
     """
     rays = homogeneous(pairs.ref)
-    arm = depth[:, None] * rays - motion.translation
-    inverse = motion.rotation.T
-    points = arm @ motion.rotation
-    z = np.where(points[:, 2] > 1e-6, points[:, 2], 1e-6)
-    predicted = points[:, :2] / z[:, None]
-    down = np.zeros((len(pairs), 2, 3))
-    down[:, 0, 0] = down[:, 1, 1] = 1 / z
-    down[:, :, 2] = -predicted / z[:, None]
-    back = down @ inverse
-    # x_query = R^T (x_ref - t): a turn by delta moves it by R^T [arm]x delta.
-    cross = np.zeros((len(pairs), 3, 3))
-    cross[:, 0, 1], cross[:, 0, 2] = -arm[:, 2], arm[:, 1]
-    cross[:, 1, 0], cross[:, 1, 2] = arm[:, 2], -arm[:, 0]
-    cross[:, 2, 0], cross[:, 2, 1] = -arm[:, 1], arm[:, 0]
-    jacobian = np.concatenate((back @ cross, -back), axis=2)
+    predicted, back, jacobian = projection(motion, depth[:, None] * rays)
     along = np.einsum("kij,kj->ki", back, rays)
     across = back[:, :, :2] * depth[:, None, None]
     covariance = (pairs.sigma_query**2)[:, None, None] * np.eye(2)
