@@ -81,7 +81,7 @@ def add_subcommands(subparsers: argparse._SubParsersAction) -> None:
 
 def run_match(args: argparse.Namespace) -> int:
     """Match, draw, write; a line for each pair on the terminal."""
-    matcher = ImageMatcher(_config(args))
+    matcher = ImageMatcher(config_of(args))
     folder, names, pairs = _inputs(args)
     cameras = _cameras(args.calibration or [], len(names))
     colour = ImageFiles([folder / name for name in names])
@@ -108,8 +108,8 @@ def run_match(args: argparse.Namespace) -> int:
     return 0
 
 
-def _config(args: argparse.Namespace) -> Config:
-    """--set overrides single options, which override the preset or the YAML file."""
+def config_of(args: argparse.Namespace) -> Config:
+    """The settings of a command line: --set overrides options, these the preset or the file."""
     values = {}
     if args.config:
         if args.preset:

@@ -94,7 +94,8 @@ ORDER = [
     *("mapping", "stage_clock", "rig", "pipeline"),
     *("drawing", "back_end", "live", "ros"),
     *("training", "evaluation"),
-    *("image_pairs", "demo", "bench", "cli"),
+    *("image_pairs", "reconstruction", "localization"),
+    *("demo", "bench", "cli"),
 ]
 
 
