@@ -5,7 +5,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint bench fuzz soak clean
+.PHONY: help setup build demo test lint bench fuzz soak pairs clean
 
 RUN := scripts/run
 
@@ -39,5 +39,8 @@ fuzz: build ## Hostile messages, files and frames, counted: ARGS="--minutes 10"
 soak: build ## A matcher for hours, with faults: ARGS="--frames 10000", ARGS="--hours 8"
 	@PYTHONPATH=test/ros $(RUN) python test/campaign/soak.py $(ARGS)
 
+pairs: build ## Very many pairs on Ray, with workers and the driver killed: ARGS="--pairs 1000000"
+	@$(RUN) python test/campaign/many_pairs.py $(ARGS)
+
 clean: ## Remove everything that the other targets made
-	rm -rf .venv .venv-* build build-* install install-* log log-* demo_output bench_output fuzz_output soak_output .cache
+	rm -rf .venv .venv-* build build-* install install-* log log-* demo_output bench_output fuzz_output soak_output pairs_output .cache

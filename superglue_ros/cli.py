@@ -20,6 +20,7 @@ AREAS = {
     "match": ("superglue_ros.image_pairs.cli", "match two images, a folder or a list of pairs"),
     "reconstruct": ("superglue_ros.reconstruction.cli", "a map from images, a sequence or a bag"),
     "localize": ("superglue_ros.localization.cli", "poses of images in such a map"),
+    "match-many": ("superglue_ros.many_pairs.cli", "millions of pairs on Ray, every pair once"),
     "demo": ("superglue_ros.demo.cli", "matches of a sequence, end to end over real ROS 2"),
     "to-bag": ("superglue_ros.demo.cli", "convert an image folder to a rosbag2 directory"),
     "train": ("superglue_ros.training.cli", "collect a corpus, train the networks, export weights"),

@@ -117,10 +117,10 @@ def quaternion_of(rotation: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(quaternion if quaternion[3] >= 0 else -quaternion)
 
 
-def text_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+def text_rows(path: Path, max_bytes: int = _MAX_BYTES) -> Iterator[tuple[int, list[str]]]:
     """Line numbers (from 1) and words of a text file, without comments (#) and empty lines."""
     try:
-        with open_regular(path, _MAX_BYTES) as file:
+        with open_regular(path, max_bytes) as file:
             text = file.read().decode()
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None

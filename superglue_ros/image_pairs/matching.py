@@ -11,8 +11,8 @@ of pairs; it takes the settings of :class:`~superglue_ros.config.Config`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from superglue_ros.geometry.camera import Camera
 from superglue_ros.mapping.encoding import Extracted
 from superglue_ros.mapping.keyframes import Candidate, Keyframe
 from superglue_ros.mapping.verification import FramePair, verify
-from superglue_ros.rig import Pairing, Rig
+from superglue_ros.rig import Pairing, Rig, attempt
 from superglue_ros.types import (
     BoolArray,
     Features,
@@ -125,27 +125,48 @@ class ImageMatcher:
         Every image is asked for and encoded once. Raises :class:`ImageError` and
         :class:`CalibrationError` that name the image's place.
         """
-        encoded = self._encode(images, cameras or [None] * len(images))
-        for start in range(0, len(pairs), BATCH):
-            part = [(encoded[i], encoded[j]) for i, j in pairs[start : start + BATCH]]
-            pairings = [Pairing(Candidate(a, MatchKind.KEYFRAME), b) for a, b in part]
-            for one, found in zip(pairings, self._rig.match_pairings(pairings), strict=True):
-                yield _pair(one, verify(one.candidate, one.query, found, self.config))
-
-    def _encode(self, images: Sequence[Image], cameras: Sequence[Camera | None]) -> list[Keyframe]:
-        if len(cameras) != len(images):
+        if cameras is not None and len(cameras) != len(images):
             raise ImageError(f"{len(cameras)} cameras for {len(images)} images: give one each")
-        outcomes: list[Extracted | SuperglueError] = []
-        for start in range(0, len(images), BATCH):
-            places = range(start, min(start + BATCH, len(images)))
-            frames = [_frame(i, images[i], cameras[i]) for i in places]
-            outcomes += self._rig.encode(self._rig.extract(frames))
-        keyframes = []
-        for number, outcome in enumerate(outcomes):
+        encoded = []
+        for number, outcome in enumerate(self.encode(images, cameras or [None] * len(images))):
             if isinstance(outcome, SuperglueError):
                 raise ImageError(f"image {number}: {outcome}") from outcome
-            keyframes.append(outcome.frame)
-        return keyframes
+            encoded.append(outcome)
+        for start in range(0, len(pairs), BATCH):
+            part = [(encoded[i], encoded[j]) for i, j in pairs[start : start + BATCH]]
+            yield from self.match_encoded(part)
+
+    def encode(
+        self, images: Sequence[Image], cameras: Sequence[Camera | None]
+    ) -> Iterator[Keyframe | SuperglueError]:
+        """Every image ready to be matched, or the error that refuses it, ``BATCH`` at a time.
+
+        Where the matcher's settings refine or turn, the image is kept with its features.
+        """
+        for start in range(0, len(images), BATCH):
+            places = range(start, min(start + BATCH, len(images)))
+            frames = [attempt(partial(_frame, i, camera=cameras[i]), images[i]) for i in places]
+            good = [one for one in frames if isinstance(one, Frame)]
+            encoded = iter(self._rig.encode(self._rig.extract(good)))
+            for frame in frames:
+                outcome = next(encoded) if isinstance(frame, Frame) else frame
+                yield outcome.frame if isinstance(outcome, Extracted) else outcome
+
+    def ready(self, keyframe: Keyframe) -> Keyframe:
+        """An image whose features come from elsewhere, ready to be matched.
+
+        Raises :class:`DescriptorKindError`.
+        """
+        return replace(keyframe, prepared=self._rig.matcher.prepare(keyframe.features))
+
+    def match_encoded(self, pairs: Sequence[tuple[Keyframe, Keyframe]]) -> Iterator[ImagePair]:
+        """Match images of :meth:`encode` or :meth:`ready`, all pairs in one batch, in their order.
+
+        With calibrated cameras there are poses.
+        """
+        pairings = [Pairing(Candidate(a, MatchKind.KEYFRAME), b) for a, b in pairs]
+        for one, found in zip(pairings, self._rig.match_pairings(pairings), strict=True):
+            yield _pair(one, verify(one.candidate, one.query, found, self.config))
 
 
 def match(image0: Image, image1: Image, config: Config | None = None) -> Any:
@@ -175,15 +196,12 @@ def _is_sequence(image: Any) -> bool:
 
 
 def _frame(number: int, image: Image, camera: Camera | None) -> Frame:
-    try:
-        grey = as_grey(image)
-        if camera is not None and (camera.height, camera.width) != grey.shape:
-            raise ImageError(
-                f"it is {grey.shape[1]}x{grey.shape[0]} pixels, but its calibration is for "
-                f"{camera.width}x{camera.height}"
-            )
-    except ImageError as error:
-        raise ImageError(f"image {number}: {error}") from error
+    grey = as_grey(image)
+    if camera is not None and (camera.height, camera.width) != grey.shape:
+        raise ImageError(
+            f"it is {grey.shape[1]}x{grey.shape[0]} pixels, but its calibration is for "
+            f"{camera.width}x{camera.height}"
+        )
     rectified = camera is not None and not camera.distorted
     name = FrameId(id=number, stamp_ns=number)
     return Frame(id=name, image=grey, camera=camera, rectified=rectified)

@@ -10,11 +10,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from superglue_ros.config import PRESETS
 from superglue_ros.data.calibration import read_calibration
 from superglue_ros.errors import ConfigError, DataError
 from superglue_ros.evaluation.pairs.make_pairs import FrameRange
-from superglue_ros.image_pairs.cli import config_of
+from superglue_ros.image_pairs.selection import add_settings_options, config_of
 from superglue_ros.reconstruction import mapper
 from superglue_ros.reconstruction.pairs import parse_rule
 from superglue_ros.reconstruction.pictures import Pictures, open_pictures, without_copies
@@ -26,7 +25,6 @@ from superglue_ros.reconstruction.run import (
     Reconstruction,
     reconstruct,
 )
-from superglue_ros.settings import add_set_option
 
 
 def add_subcommands(subparsers: argparse._SubParsersAction) -> None:
@@ -97,13 +95,7 @@ def add_input_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--first", type=int, default=0, metavar="N", help="begin with image N")
     parser.add_argument("--last", type=int, default=0, metavar="N", help="end before image N")
     parser.add_argument("--stride", type=int, default=1, metavar="N", help="every Nth image only")
-    settings = parser.add_argument_group("settings")
-    settings.add_argument("--preset", choices=PRESETS)
-    settings.add_argument("--config", type=Path, help="YAML of the settings (see config/)")
-    settings.add_argument("--max-keypoints", type=int)
-    settings.add_argument("--max-size", type=int, help="longer side [px], 0 = as they come")
-    settings.add_argument("--device", help="auto, cpu, cuda:0")
-    add_set_option(settings, "matcher.name=mutual")
+    add_settings_options(parser)
 
 
 def chosen_pictures(args: argparse.Namespace) -> Pictures:

@@ -94,7 +94,7 @@ ORDER = [
     *("mapping", "stage_clock", "rig", "pipeline"),
     *("drawing", "back_end", "live", "ros"),
     *("training", "evaluation"),
-    *("image_pairs", "reconstruction", "localization"),
+    *("image_pairs", "many_pairs", "reconstruction", "localization"),
     *("demo", "bench", "cli"),
 ]
 
