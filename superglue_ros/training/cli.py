@@ -42,8 +42,12 @@ def add_subcommands(subparsers: Any) -> None:
         ("views", _views, "render view sets that training keeps on its device", "sets=100"),
         ("consensus", _consensus, "train SuperPoint without labels", "loop.minutes=5"),
         ("refinement", _refinement, "train the network that refines matches", "steps=500"),
-        ("ablation", _ablation, "train variants of a recipe with several seeds and compare them",
-         "seeds=1"),
+        (
+            "ablation",
+            _ablation,
+            "train variants of a recipe with several seeds and compare them",
+            "seeds=1",
+        ),
         ("end-to-end", _end_to_end, "train SuperGlue and the descriptors together", "steps=500"),
     ):
         action = actions.add_parser(name, help=text)
@@ -61,7 +65,14 @@ def add_subcommands(subparsers: Any) -> None:
 
 
 def _corpus(args: argparse.Namespace) -> int:
-    from superglue_ros.training.data.corpus import WORLDS, Source, collect, debian_sources
+    from superglue_ros.training.data.corpus import (
+        WITHOUT_IMAGES,
+        WORLDS,
+        Source,
+        collect,
+        debian_sources,
+    )
+    from superglue_ros.training.data.furniture_corpus import collect_furniture
     from superglue_ros.training.data.world_corpus import collect_worlds
 
     for folder in [*args.folder, *args.games]:
@@ -79,7 +90,10 @@ def _corpus(args: argparse.Namespace) -> int:
             f"{args.output}: {len(worlds)} worlds, {test} of them for testing only; {missing} "
             f"textures are missing, and grey"
         )
-    if sources and all(source.kind == WORLDS for source in sources):
+    furniture = collect_furniture(sources, args.output)
+    if furniture:
+        print(f"{args.output}: {len(furniture)} pieces of furniture")
+    if sources and all(source.kind in WITHOUT_IMAGES for source in sources):
         return 0
     images = collect(sources, args.output)
     test = sum(image.split == "test" for image in images)

@@ -109,6 +109,25 @@ class FreeSpace:
                 return position
         raise DataError("the map has no free space for a camera: leave it out")
 
+    def floor_below(self, position: Array, most_m: float = 4.0) -> Array | None:
+        """The point of the floor (3,) under a free ``position``; None if none is within ``most_m``.
+
+        To a millimetre; what is thinner than 10 cm may be passed over.
+        """
+        free, step = np.array(position, np.float64), 0.1
+        for _ in range(int(most_m / step)):
+            below = free - [0, 0, step]
+            if not self._is_free(below):
+                break
+            free = below
+        else:
+            return None
+        while step > 0.001:
+            step /= 2
+            below = free - [0, 0, step]
+            free = below if self._is_free(below) else free
+        return free
+
     @cached_property
     def _lists(self) -> tuple[list[list[float]], list[list[int]]]:
         """Planes and nodes as lists, which a walk down the tree reads far faster than arrays."""

@@ -32,11 +32,14 @@ TEST_SHARE = 6
 """One photograph in this many belongs to the test split, chosen by its hash."""
 
 WORLDS = "worlds"
-KINDS = ("photographs", "training-photographs", "textures", WORLDS)
+FURNITURE = "furniture"
+KINDS = ("photographs", "training-photographs", "textures", WORLDS, FURNITURE)
 """Kinds of sources: photographs, some of them for testing; photographs for training only, so that a
-new source does not change the test split; textures, for training only; and games, of which the
-maps are taken (:mod:`superglue_ros.training.data.world_corpus`) and no images.
+new source does not change the test split; textures, for training only; games, of which the maps are
+taken (:mod:`superglue_ros.training.data.world_corpus`), and libraries of furniture, of which the
+models are taken (:mod:`superglue_ros.training.data.furniture_corpus`), and no images.
 """
+WITHOUT_IMAGES = (WORLDS, FURNITURE)
 
 _ENDINGS = {".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".webp", ".bmp", ".tif", ".tiff"}
 _DUPLICATE_BITS = 40  # of 256: near-duplicates differ in fewer bits of their difference hash
@@ -105,7 +108,7 @@ def collect(sources: Iterable[Source], folder: Path) -> list[CorpusImage]:
     candidates = [
         (KINDS.index(source.kind), *candidate)
         for source in sources
-        if source.kind != WORLDS
+        if source.kind not in WITHOUT_IMAGES
         for path in sorted(source.folder.rglob("*"))
         if (candidate := _inspect(path, source)) is not None
     ]

@@ -10,10 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from superglue_ros.errors import DataError
+from superglue_ros.synthetic.worlds.furniture import furnish
 from superglue_ros.synthetic.worlds.renderer import renderer_of
-from superglue_ros.synthetic.worlds.storage import load_texture, load_world, opaque_textures
+from superglue_ros.synthetic.worlds.storage import (
+    load_piece,
+    load_texture,
+    load_world,
+    opaque_textures,
+)
 from superglue_ros.synthetic.worlds.world import World
 from superglue_ros.training.data.corpus import MANIFEST, CorpusImage, read_grey, read_manifest
+from superglue_ros.training.data.furniture_corpus import read_furniture
 from superglue_ros.training.data.views import PosedViews
 from superglue_ros.training.data.world_corpus import CorpusWorld, read_worlds
 from superglue_ros.training.data.world_views import exchange_textures, world_views
@@ -26,6 +33,7 @@ Pixels = NDArray[np.uint8]
 _RENEWAL = 0.15  # chance of another world before each set: loading one takes as long as a view
 _WORLDS = 8  # that may fail to show anything before a draw is given up
 _MIN_CROP = 0.4
+_KINDS, _PIECES = 16, 120  # of furniture in a world
 
 
 class WorldSource:
@@ -46,6 +54,7 @@ class WorldSource:
                 for image in read_manifest(recipe.corpus)
                 if image.photograph and split in ("", image.split)
             ]
+        self.furniture = read_furniture(recipe.corpus, split)
 
     def texture(self, rng: np.random.Generator) -> Pixels:
         """A grey picture (S, S): part of a photograph, or a texture of any game."""
@@ -56,8 +65,12 @@ class WorldSource:
         return np.ascontiguousarray(load_texture(path)[..., 0])
 
     def world(self, rng: np.random.Generator) -> World:
-        """A world, in part of the cases with its textures exchanged."""
+        """A world, in part of the cases with its textures exchanged, or with furniture."""
         world = load_world(self.worlds[int(rng.integers(len(self.worlds)))].path)
+        if self.furniture and rng.random() < self.recipe.worlds.furnished:
+            kinds = rng.choice(len(self.furniture), min(_KINDS, len(self.furniture)), replace=False)
+            pieces = [load_piece(self.furniture[int(kind)].path) for kind in kinds]
+            world = furnish(world, pieces, _PIECES, rng)
         if self.textures and rng.random() < self.recipe.worlds.exchanged:
             world = exchange_textures(world, rng, self.texture)
         return world

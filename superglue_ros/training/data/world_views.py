@@ -48,6 +48,9 @@ class WorldConfig:
     photographs: float = setting(
         0.5, "Part of the exchanged textures that are images of the corpus.", low=0.0, high=1.0
     )
+    furnished: float = setting(
+        0.5, "Part of the worlds that get furniture, where the corpus has any.", low=0.0, high=1.0
+    )
     relit: float = setting(
         0.5, "Part of the sets in which the light's direction changes between views.",
         low=0.0, high=1.0,
