@@ -63,7 +63,7 @@ class MatcherConfig:
     weights: str = setting(
         "auto",
         "SuperGlue weights: small or wide, the package's own, or a file; auto takes wide on a GPU "
-        "and small on a CPU.",
+        "and small on a CPU. Of pointcn and oanet: a file, or auto for the package's own.",
         fixed=True,
     )
     threshold: float = setting(
@@ -92,6 +92,9 @@ class MatcherConfig:
         low=0.0,
         high=0.99,
         fixed=True,
+    )
+    filter_threshold: float = setting(
+        0.5, "pointcn, oanet: minimum probability that a match is right.", low=0.0, high=1.0
     )
     ratio: float = setting(
         0.8,

@@ -25,7 +25,8 @@ class Choice:
     ``factory`` makes it: a callable, or ``module:callable``, imported when it is first needed.
     ``label`` is its name in tables and legends, ``description`` one line of documentation,
     ``settings`` the leaves of its section of the configuration that it reads. ``one_to_one``: a
-    matcher gives no keypoint two partners, which the node needs.
+    matcher gives no keypoint two partners, which the node needs. ``confidence``: the setting of a
+    matcher below which it drops matches, if it has one.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Choice:
     description: str
     settings: tuple[str, ...] = ()
     one_to_one: bool = True
+    confidence: str = ""
 
     def load(self) -> Callable[..., Any]:
         """The factory itself."""
@@ -59,6 +61,7 @@ class Registry(Mapping[str, Choice]):
         description: str,
         settings: tuple[str, ...] = (),
         one_to_one: bool = True,
+        confidence: str = "",
     ) -> None:
         """Add a choice; see :class:`Choice`. Raises ValueError where the name is taken."""
         if name in self._choices:
@@ -70,6 +73,7 @@ class Registry(Mapping[str, Choice]):
             description=description,
             settings=settings,
             one_to_one=one_to_one,
+            confidence=confidence,
         )
 
     def unregister(self, name: str) -> None:
@@ -118,7 +122,7 @@ MATCHERS = Registry("matcher")
 _room = "superglue_ros.matchers"
 MATCHERS.register(
     "superglue", f"{_room}.superglue:make", "SuperGlue", "SuperGlue (Sarlin et al., 2020).",
-    ("weights", "threshold", "sinkhorn_iterations"),
+    ("weights", "threshold", "sinkhorn_iterations"), confidence="threshold",
 )  # fmt: skip
 MATCHERS.register(
     "nn", f"{_room}.nearest:make", "NN",
@@ -149,6 +153,14 @@ MATCHERS.register(
     "gms", f"{_room}.gms:make", "NN + GMS",
     "Nearest neighbours filtered by grid-based motion statistics (OpenCV contrib).",
 )  # fmt: skip
+for _name, _label, _text in (
+    ("pointcn", "NN + PointCN", "Nearest neighbours filtered by PointCN (Yi et al., 2018)."),
+    ("oanet", "NN + OANet", "Nearest neighbours filtered by OANet (Zhang et al., 2019)."),
+):
+    MATCHERS.register(
+        _name, f"{_room}.learned_filters:make", _label, _text,
+        ("weights", "filter_threshold"), confidence="filter_threshold",
+    )  # fmt: skip
 MATCHERS.register(
     "lightglue", f"{_room}.lightglue:make", "LightGlue",
     "LightGlue (Lindenberger et al., 2023) on ALIKED or DISK, from the LightGlue package.",
@@ -158,6 +170,10 @@ MATCHERS.register(
 ESTIMATORS = Registry("estimator")
 _room = "superglue_ros.geometry.estimators"
 ESTIMATORS.register("poselib", f"{_room}:PoseLib", "PoseLib", "PoseLib's LO-RANSAC.")
+ESTIMATORS.register(
+    "guided", f"{_room}:GuidedPoseLib", "guided",
+    "PoseLib's LO-RANSAC that samples confident matches first (PROSAC).",
+)  # fmt: skip
 ESTIMATORS.register(
     "usac-magsac", f"{_room}:UsacMagsac", "MAGSAC++", "OpenCV's USAC with MAGSAC++ scores."
 )

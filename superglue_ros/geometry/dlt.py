@@ -10,10 +10,13 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 
-def dlt_homography(points0: NDArray, points1: NDArray) -> Floats | None:
+def dlt_homography(
+    points0: NDArray, points1: NDArray, weights: NDArray | None = None
+) -> Floats | None:
     """Direct linear transform with normalised points (Hartley and Zisserman, algorithm 4.2).
 
-    Least squares over all matches without any robustness; None below four matches.
+    Least squares over all matches without any robustness, each counting ``weights`` (K,) times;
+    None below four matches.
     """
     if len(points0) < 4:
         return None
@@ -25,7 +28,8 @@ def dlt_homography(points0: NDArray, points1: NDArray) -> Floats | None:
     rows_y = np.hstack([zero, x0, -x1[:, 1:2] * x0])
     # The null vector of A is that of the small matrix AᵀA; the points are conditioned.
     system = np.vstack([rows_x, rows_y])
-    _, vectors = np.linalg.eigh(system.T @ system)
+    weighted = system if weights is None else np.tile(weights, 2)[:, None] * system
+    _, vectors = np.linalg.eigh(weighted.T @ system)
     estimate = np.linalg.inv(similarity1) @ vectors[:, 0].reshape(3, 3) @ similarity0
     return estimate if np.isfinite(estimate).all() else None
 

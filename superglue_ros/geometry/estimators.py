@@ -8,7 +8,7 @@ OpenCV's classical RANSAC ignores the seed and always starts from the same state
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import cv2
@@ -57,8 +57,12 @@ class Estimator(Protocol):
         intrinsics0: NDArray,
         intrinsics1: NDArray,
         options: RansacOptions,
+        weights: NDArray | None = None,
     ) -> EstimatedPose | None:
-        """From matched pixels of two views; at least five."""
+        """From matched pixels of two views; at least five.
+
+        ``weights`` (K,): how likely each match is right. Only ``guided`` samples by them.
+        """
         ...
 
     def homography(
@@ -99,16 +103,33 @@ class PoseLib:
         intrinsics0: NDArray,
         intrinsics1: NDArray,
         options: RansacOptions,
+        weights: NDArray | None = None,
     ) -> EstimatedPose | None:
         """See :class:`Estimator`."""
+        return self._relative_pose(points0, points1, intrinsics0, intrinsics1, options)
+
+    def _relative_pose(
+        self,
+        points0: NDArray,
+        points1: NDArray,
+        intrinsics0: NDArray,
+        intrinsics1: NDArray,
+        options: RansacOptions,
+        progressive: bool = False,
+    ) -> EstimatedPose | None:
+        """``progressive``: the matches come best first, and samples grow to all of them."""
         if len(points0) < 5:
             return None
+        given = self._options(options)
+        if progressive:
+            # All matches are in by the end, not after PoseLib's 100,000 samples.
+            given |= {"progressive_sampling": True, "max_prosac_iterations": options.max_iterations}
         cameras = [self._camera(k) for k in (intrinsics0, intrinsics1)]
         pose, info = self._poselib.estimate_relative_pose(
             np.asarray(points0, np.float64),
             np.asarray(points1, np.float64),
             *cameras,
-            self._options(options),
+            given,
             {},
         )
         inliers = np.asarray(info["inliers"], bool)
@@ -160,6 +181,36 @@ class PoseLib:
         return given
 
 
+class GuidedPoseLib(PoseLib):
+    """PoseLib whose samples of the relative pose start from the most confident matches.
+
+    The samples of NG-RANSAC (Brachmann and Rother, ICCV 2019) are drawn with a filter's weights as
+    probabilities. PoseLib takes an order instead, PROSAC's (Chum and Matas, CVPR 2005): samples
+    grow from the best matches on, and end as those of plain RANSAC.
+    """
+
+    def relative_pose(
+        self,
+        points0: NDArray,
+        points1: NDArray,
+        intrinsics0: NDArray,
+        intrinsics1: NDArray,
+        options: RansacOptions,
+        weights: NDArray | None = None,
+    ) -> EstimatedPose | None:
+        """See :class:`Estimator`; without weights as PoseLib."""
+        views = (intrinsics0, intrinsics1, options)
+        if weights is None:
+            return super().relative_pose(points0, points1, *views)
+        order = np.argsort(-np.asarray(weights), kind="stable")
+        found = self._relative_pose(points0[order], points1[order], *views, progressive=True)
+        if found is None:
+            return None
+        inliers = np.zeros(len(order), bool)
+        inliers[order] = found.inliers
+        return replace(found, inliers=inliers)
+
+
 class OpenCvRansac:
     """OpenCV's classical RANSAC, the paper's estimator (appendix E)."""
 
@@ -170,6 +221,7 @@ class OpenCvRansac:
         intrinsics0: NDArray,
         intrinsics1: NDArray,
         options: RansacOptions,
+        weights: NDArray | None = None,
     ) -> EstimatedPose | None:
         """See :class:`Estimator`; on rays, the threshold over the mean focal length."""
         if len(points0) < 5:
@@ -230,6 +282,7 @@ class UsacMagsac(OpenCvRansac):
         intrinsics0: NDArray,
         intrinsics1: NDArray,
         options: RansacOptions,
+        weights: NDArray | None = None,
     ) -> EstimatedPose | None:
         """See :class:`Estimator`."""
         if len(points0) < 5:

@@ -36,7 +36,7 @@ _MOST_LEVERAGE = 0.4
 def monocular_pose(views: Views, config: GeometryConfig) -> TwoViewGeometry:
     """The pose of whichever model explains the matches best, with its status and covariance."""
     pairs = views.pairs
-    pose = robust.robust_relative_pose(pairs.ref, pairs.query, *views.focals, config)
+    pose = robust.robust_relative_pose(pairs.ref, pairs.query, *views.focals, config, views.prior)
     # Without parallax there may be no essential matrix, but still a rotation.
     start = Motion(*pose) if pose else Motion(np.eye(3), np.array([0.0, 0.0, 1.0]))
     model = partial(epipolar, pairs=views.weighted())

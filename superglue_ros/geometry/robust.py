@@ -15,15 +15,24 @@ Array = NDArray[np.float64]
 
 
 def robust_relative_pose(
-    rays_ref: Array, rays_query: Array, focal_ref: float, focal_query: float, config: GeometryConfig
+    rays_ref: Array,
+    rays_query: Array,
+    focal_ref: float,
+    focal_query: float,
+    config: GeometryConfig,
+    weights: Array | None = None,
 ) -> Pose | None:
-    """``(R, t)``, ``x_ref = R x_query + t``, |t| = 1, or None where the estimator finds none."""
+    """``(R, t)``, ``x_ref = R x_query + t``, |t| = 1, or None where the estimator finds none.
+
+    ``weights`` (K,) of the matches, for an estimator that samples by them.
+    """
     found = make_estimator(config.estimator).relative_pose(
         focal_query * rays_query,
         focal_ref * rays_ref,
         _intrinsics(focal_query),
         _intrinsics(focal_ref),
         _options(config),
+        weights,
     )
     return None if found is None else (found.rotation, found.translation)
 

@@ -72,7 +72,7 @@ class NearestNeighbourMatcher:
         elif name == "paper-ratio":
             keep = self._passes_ratio(distances)
         elif name == "nn":
-            keep = self._closest_claim(nearest, to_query, len(back))
+            keep = _closest_claim(nearest, to_query, len(back))
         else:
             keep = to_reference[to_query] == rows
         if name == "ratio":
@@ -91,13 +91,20 @@ class NearestNeighbourMatcher:
         two = distances.topk(2, dim=1, largest=False).values
         return two[:, 0] < self._config.ratio * two[:, 1]
 
-    @staticmethod
-    def _closest_claim(nearest: Tensor, to_query: Tensor, size: int) -> Tensor:
-        """For every query keypoint the one closest of the references that chose it."""
-        order = nearest.argsort(descending=True, stable=True)
-        owner = torch.full((size,), -1, dtype=torch.long, device=nearest.device)
-        owner_np = owner.cpu().numpy()
-        order_np, chosen = order.cpu().numpy(), to_query.cpu().numpy()
-        owner_np[chosen[order_np]] = order_np  # the last write, the closest, stays
-        rows = np.arange(len(chosen))
-        return torch.from_numpy(owner_np[chosen] == rows).to(nearest.device)
+
+def nearest_claims(descriptors0: Tensor, descriptors1: Tensor) -> tuple[Tensor, Tensor]:
+    """Matches of ``nn``: indices (K,), (K,) of descriptors (M, D), (N, D), neither set empty."""
+    nearest, to_query = torch.cdist(descriptors0, descriptors1).min(dim=1)
+    rows = _closest_claim(nearest, to_query, len(descriptors1)).nonzero()[:, 0]
+    return rows, to_query[rows]
+
+
+def _closest_claim(nearest: Tensor, to_query: Tensor, size: int) -> Tensor:
+    """For every query keypoint the one closest of the references that chose it."""
+    order = nearest.argsort(descending=True, stable=True)
+    owner = torch.full((size,), -1, dtype=torch.long, device=nearest.device)
+    owner_np = owner.cpu().numpy()
+    order_np, chosen = order.cpu().numpy(), to_query.cpu().numpy()
+    owner_np[chosen[order_np]] = order_np  # the last write, the closest, stays
+    rows = np.arange(len(chosen))
+    return torch.from_numpy(owner_np[chosen] == rows).to(nearest.device)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from superglue_ros.errors import WeightsError
+from superglue_ros.networks.match_filter import MatchFilter
 from superglue_ros.networks.refinement import PatchRegistration
 from superglue_ros.networks.superglue import SuperGlue
 from superglue_ros.networks.superpoint import CELL, SuperPoint
@@ -21,7 +22,7 @@ _SMALLEST_SHARE = 1e-6
 """Of the largest output: what rounding alone may change."""
 
 
-def check_response(network: SuperPoint | SuperGlue | PatchRegistration) -> None:
+def check_response(network: SuperPoint | SuperGlue | PatchRegistration | MatchFilter) -> None:
     """Run a network (on the CPU, in evaluation mode) on two fixed inputs of noise.
 
     Raises :class:`WeightsError` where an output is NaN or infinite, or is the same for both.
@@ -37,7 +38,7 @@ def check_response(network: SuperPoint | SuperGlue | PatchRegistration) -> None:
 
 
 def _outputs(
-    network: SuperPoint | SuperGlue | PatchRegistration, noise: torch.Generator
+    network: SuperPoint | SuperGlue | PatchRegistration | MatchFilter, noise: torch.Generator
 ) -> dict[str, Tensor]:
     """By name, each with the answers to the two inputs along the first axis."""
     if isinstance(network, SuperPoint):
@@ -45,6 +46,8 @@ def _outputs(
         return {"detector's logits": logits, "descriptors": descriptors}
     if isinstance(network, SuperGlue):
         return {"assignments": _assignments(network, noise)}
+    if isinstance(network, MatchFilter):
+        return {"log odds": network(2 * torch.rand(2, _KEYPOINTS, 4, generator=noise) - 1)}
     side = network.config.side
     first, second = 255 * torch.rand(2, 2, side, side, generator=noise)
     offset, factor = network(first, second)

@@ -33,6 +33,7 @@ from torch import Tensor
 
 from superglue_ros.errors import WeightsError
 from superglue_ros.files import open_regular, replace_atomically
+from superglue_ros.networks.match_filter import MatchFilter, MatchFilterConfig
 from superglue_ros.networks.refinement import PatchRegistration, PatchRegistrationConfig
 from superglue_ros.networks.response import check_response
 from superglue_ros.networks.superglue import (
@@ -63,7 +64,7 @@ PACKAGED_SUPERGLUE = ("small", "wide")
 
 log = logging.getLogger(__name__)
 
-Network = TypeVar("Network", SuperPoint, SuperGlue, PatchRegistration)
+Network = TypeVar("Network", SuperPoint, SuperGlue, PatchRegistration, MatchFilter)
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,14 @@ class LoadedRefinement:
     """A network that refines matches, in evaluation mode."""
 
     network: PatchRegistration
+    provenance: str
+
+
+@dataclass(frozen=True)
+class LoadedMatchFilter:
+    """A filter of matches in evaluation mode."""
+
+    network: MatchFilter
     provenance: str
 
 
@@ -177,8 +186,26 @@ def load_refinement(path: str | Path = "") -> LoadedRefinement:
     return LoadedRefinement(network, metadata.get("provenance", ""))
 
 
+def match_filter_file(name: str, weights: str | Path = "auto") -> Path:
+    """``weights``; where it is ``auto`` or empty, the package's own file of filter ``name``."""
+    return Path(weights) if str(weights) not in ("", "auto") else PACKAGED / f"{name}.safetensors"
+
+
+def load_match_filter(name: str, weights: str | Path = "auto") -> LoadedMatchFilter:
+    """Read the weights of a filter of matches, ``pointcn`` or ``oanet``: :func:`match_filter_file`.
+
+    Raises :class:`WeightsError` on anything but a complete, exactly fitting file.
+    """
+    file = match_filter_file(name, weights)
+    metadata, state = _read(file)
+    if not _is_own(file, metadata):
+        raise WeightsError(f"{file} has no description of its network: train it with this package")
+    network, _ = _load_own(file, metadata, state, MatchFilter, MatchFilterConfig)
+    return LoadedMatchFilter(network, metadata.get("provenance", ""))
+
+
 def save(
-    network: SuperPoint | SuperGlue | PatchRegistration,
+    network: SuperPoint | SuperGlue | PatchRegistration | MatchFilter,
     path: str | Path,
     descriptor_kind: str,
     provenance: str,
@@ -292,9 +319,9 @@ def _load_own(
         raise WeightsError(
             f"{file} holds a {name or 'nameless network'}, not a "
             f"{network_type.__name__}: front_end.weights takes a SuperPoint, "
-            f"matcher.weights a SuperGlue"
+            f"matcher.weights the network that matcher.name says"
         )
-    described = network_type is not PatchRegistration  # which takes patches, not descriptors
+    described = network_type in (SuperPoint, SuperGlue)  # the others read no descriptors
     if described and not metadata.get("descriptor_kind"):
         raise WeightsError(f"{file} lacks descriptor_kind in its metadata: save it again")
     try:
@@ -325,8 +352,9 @@ def _check_architecture(values: Any) -> None:
         entries = value if isinstance(value, list) else [value]
         if len(entries) > _LONGEST_LIST or not all(map(_is_moderate, entries)):
             raise ValueError(f"{key} is {reprlib.repr(value)}")
-    if values.get("layers", 0) > _MOST_LAYERS:
-        raise ValueError(f"layers is {values['layers']}")
+    for key in ("layers", "blocks", "cluster_blocks", "stages"):
+        if values.get(key, 0) > _MOST_LAYERS:
+            raise ValueError(f"{key} is {values[key]}")
 
 
 def _is_moderate(entry: Any) -> bool:
@@ -347,7 +375,9 @@ def _check_unpacked_size(file: BinaryIO) -> None:
         raise OSError(f"it unpacks to {size} bytes, more than the limit of {MAX_BYTES}")
 
 
-def _check_by_response(file: Path, network: SuperPoint | SuperGlue | PatchRegistration) -> None:
+def _check_by_response(
+    file: Path, network: SuperPoint | SuperGlue | PatchRegistration | MatchFilter
+) -> None:
     """What can be checked of a file without a checksum."""
     with _naming(file):
         check_response(network)

@@ -42,6 +42,7 @@ def add_subcommands(subparsers: Any) -> None:
         ("views", _views, "render view sets that training keeps on its device", "sets=100"),
         ("consensus", _consensus, "train SuperPoint without labels", "loop.minutes=5"),
         ("refinement", _refinement, "train the network that refines matches", "steps=500"),
+        ("filter", _filter, "train PointCN or OANet on cached features", "steps=500"),
         (
             "ablation",
             _ablation,
@@ -174,6 +175,13 @@ def _refinement(args: argparse.Namespace) -> int:
     from superglue_ros.training.runs import refinement_trainer
 
     refinement_trainer(args.recipe, args.set).run()
+    return 0
+
+
+def _filter(args: argparse.Namespace) -> int:
+    from superglue_ros.training.runs import match_filter_trainer
+
+    match_filter_trainer(args.recipe, args.set).run()
     return 0
 
 

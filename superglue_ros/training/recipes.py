@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from superglue_ros.errors import ConfigError
 from superglue_ros.geometry.ground_truth import LabelRule
+from superglue_ros.networks.match_filter import MatchFilterConfig
 from superglue_ros.networks.refinement import PatchRegistrationConfig
 from superglue_ros.networks.superglue import SuperGlueConfig
 from superglue_ros.networks.superpoint import CELL, SuperPointConfig
@@ -359,3 +360,48 @@ class RefinementRecipe:
     def __post_init__(self) -> None:
         if self.views.views != 2:
             raise ConfigError(f"views.views must be 2, not {self.views.views}: pairs are drawn")
+
+
+@dataclass(frozen=True)
+class FilterLossConfig:
+    """Loss of a filter of matches: balanced cross-entropy plus ``regression`` times the model's.
+
+    ``form``: ``matrix`` is PointCN's, the squared difference of the unit-norm matrices of the
+    filter's weights and of the right matches; ``distance`` OANet's, the mean distance of the right
+    matches from the matrix of the filter's weights.
+    """
+
+    form: str = setting("distance", "Term of the model.", choices=("matrix", "distance"))
+    regression: float = setting(0.5, "Weight of the model's term; 0: none.", low=0.0)
+    regression_from: int = setting(500, "Step from which on it counts.", low=0)
+
+
+@dataclass(frozen=True)
+class MatchFilterRecipe:
+    """Training of PointCN or OANet (``network.clusters``) on the nearest neighbours of ``caches``.
+
+    ``caches``: folder to sampling weight, of any one kind of features; ``validation``: caches to
+    report precision and recall on; ``still``: part of the pairs that show a view and itself. Raises
+    :class:`ConfigError` without a cache.
+    """
+
+    output: str
+    steps: int
+    caches: dict[str, float]
+    network: MatchFilterConfig = field(default_factory=MatchFilterConfig)
+    validation: tuple[str, ...] = ()
+    still: float = setting(0.1, "Part of the pairs of a view and itself.", low=0.0, high=1.0)
+    warp: float = setting(
+        0.1, "Size of the random homography of the points of one image; 0: none.", low=0.0, high=0.5
+    )
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    loss: FilterLossConfig = field(default_factory=FilterLossConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+    def __post_init__(self) -> None:
+        if not self.caches:
+            raise ConfigError("caches is empty: name at least one, made with 'train cache'")
+        if self.sampling.hard_percentile:
+            raise ConfigError("sampling.hard_percentile is SuperGlue's: set it to 0")

@@ -11,12 +11,14 @@ from superglue_ros.networks.weights import save
 from superglue_ros.settings import load, override, read_yaml
 from superglue_ros.training.objectives.consensus import ConsensusObjective
 from superglue_ros.training.objectives.end_to_end import EndToEndObjective
+from superglue_ros.training.objectives.match_filter import MatchFilterObjective
 from superglue_ros.training.objectives.refinement import RefinementObjective
 from superglue_ros.training.objectives.superglue import SuperGlueObjective
 from superglue_ros.training.objectives.superpoint import SuperPointObjective
 from superglue_ros.training.recipes import (
     ConsensusRecipe,
     EndToEndRecipe,
+    MatchFilterRecipe,
     RefinementRecipe,
     SuperGlueRecipe,
     SuperPointRecipe,
@@ -55,6 +57,12 @@ def refinement_trainer(recipe_path: str | Path, overrides: Sequence[str] = ()) -
     return _trainer(RefinementObjective(recipe), recipe.steps, recipe)
 
 
+def match_filter_trainer(recipe_path: str | Path, overrides: Sequence[str] = ()) -> Trainer:
+    """The trainer of a filter's recipe, resumed where its output has a checkpoint."""
+    recipe = load(recipe_path, MatchFilterRecipe, overrides)
+    return _trainer(MatchFilterObjective(recipe), recipe.steps, recipe)
+
+
 def export(
     recipe_path: str | Path,
     output: Path,
@@ -75,6 +83,8 @@ def export(
         trainer = superglue_trainer(recipe_path, overrides)
         objective = trainer.objective
         kind = objective.descriptor_kind  # type: ignore[attr-defined]
+    elif "caches" in values:
+        trainer = match_filter_trainer(recipe_path, overrides)
     elif "noise" in values:
         trainer = refinement_trainer(recipe_path, overrides)
     elif not kind:  # all others have descriptors

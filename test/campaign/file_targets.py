@@ -45,6 +45,7 @@ from superglue_ros.geometry.camera import Camera
 from superglue_ros.mapping import map_io
 from superglue_ros.mapping.keyframes import Keyframe, KeyframeStore
 from superglue_ros.networks import weights
+from superglue_ros.networks.match_filter import MatchFilter, MatchFilterConfig
 from superglue_ros.networks.refinement import PatchRegistration, PatchRegistrationConfig
 from superglue_ros.networks.superglue import SuperGlue, SuperGlueConfig
 from superglue_ros.networks.superpoint import SuperPoint, SuperPointConfig
@@ -83,14 +84,17 @@ def made(write: Callable[[Path], Any]) -> Files:
 POINT = SuperPoint(SuperPointConfig((2, 2, 4, 4), 4, 8, batch_norm=True, exact_sampling=True))
 GLUE = SuperGlue(SuperGlueConfig(8, 8, 1, 2, (4, 5)))
 PATCHES = PatchRegistration(PatchRegistrationConfig(5, 2, (3,)))
+FILTER = MatchFilter(MatchFilterConfig(4, 2, clusters=3, cluster_blocks=1, stages=2))
 _OWN = {".safetensors": (damage, flip_bits, flip_bits, mutate_safetensors)}
 _LOADERS = {"point": weights.load_superpoint, "glue": weights.load_superglue,
-            "patches": weights.load_refinement}  # fmt: skip
+            "patches": weights.load_refinement,
+            "filter": lambda file: weights.load_match_filter("oanet", file)}  # fmt: skip
 
 
 def _weights() -> Iterator[FileTarget]:
     torch.manual_seed(0)
-    for name, network in (("point", POINT), ("glue", GLUE), ("patches", PATCHES)):
+    networks = (("point", POINT), ("glue", GLUE), ("patches", PATCHES), ("filter", FILTER))
+    for name, network in networks:
         own = [
             made(
                 lambda f, n=network, half=half: weights.save(n, f / "a.safetensors", "x", "y", half)

@@ -20,8 +20,8 @@ from .conftest import made_or_skipped
 # A front-end for those that do not take SuperPoint's features.
 FRONT_END_OF = {"lightglue": "aliked"}
 # One-sided by definition, or not symmetric: LightGlue stops and prunes by what it has seen so far,
-# GMS looks at the grid of the reference.
-ONE_SIDED = {"nn", "paper-nn", "paper-ratio", "lightglue", "gms"}
+# GMS looks at the grid of the reference, filters judge one-sided nearest neighbours.
+ONE_SIDED = {"nn", "paper-nn", "paper-ratio", "lightglue", "gms", "pointcn", "oanet"}
 
 
 @pytest.fixture(scope="module", params=list(MATCHERS))

@@ -51,6 +51,22 @@ def test_too_few_or_degenerate_matches_give_nothing_or_no_exception(name):
     estimator.relative_pose(same, same, *views)
 
 
+def test_guided_sampling_finds_with_few_samples_what_the_weights_point_at():
+    """135 of 150 matches are wrong: 20 samples of five have no chance but by the weights."""
+    points0, points1, rotation, translation = two_views(outliers=135)
+    order = np.random.default_rng(0).permutation(150)
+    weights = np.r_[np.linspace(0, 0.6, 135), np.linspace(0.5, 1, 15)][order]
+    options = RansacOptions(max_iterations=20, min_iterations=20)
+    views = (points0[order], points1[order], INTRINSICS, INTRINSICS, options)
+    found = make_estimator("guided").relative_pose(*views, weights)
+    assert found is not None
+    assert angle_errors.rotation_error_deg(found.rotation, rotation) < 1
+    assert angle_errors.direction_error_deg(found.translation, translation) < 5
+    assert found.inliers[order >= 135].sum() >= 13
+    plain = make_estimator("poselib").relative_pose(*views, weights)
+    assert plain is None or angle_errors.rotation_error_deg(plain.rotation, rotation) > 2
+
+
 def test_unknown_estimator_is_refused():
     with pytest.raises(ConfigError, match=r"unknown estimator 'ransac'.*opencv-ransac"):
         make_estimator("ransac")

@@ -34,7 +34,7 @@ def figures() -> dict[str, tuple[float, float]]:
         views = [pair.image0, distort(pair.image1, rng, PhotometricRecipe())]
         pairs.append((*front_end.extract_all(views), np.asarray(pair.homography, np.float64)))
     found = {}
-    for name in ("mutual", "superglue"):
+    for name in ("mutual", "nn", "pointcn", "oanet", "superglue"):
         matcher = make_matcher(from_flat(Config, {"matcher.name": name}), CPU)
         quality = []
         for first, second, homography in pairs:
@@ -72,3 +72,9 @@ def test_superpoint_serves_the_nearest_neighbour(figures):
     precision, recall = figures["mutual"]
     assert precision > 75, figures
     assert recall > 82, figures
+
+
+@pytest.mark.parametrize("name", ["pointcn", "oanet"])
+def test_filters_make_the_nearest_neighbour_precise_and_keep_most_of_it(figures, name):
+    assert figures[name][0] > figures["nn"][0] + 8, figures
+    assert figures[name][1] > figures["nn"][1] - 15, figures

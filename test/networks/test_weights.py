@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import safetensors.torch
 import torch
 
 from superglue_ros.errors import WeightsError
+from superglue_ros.networks.match_filter import MatchFilter, MatchFilterConfig
 from superglue_ros.networks.refinement import PatchRegistration
 from superglue_ros.networks.superglue import SuperGlue, SuperGlueConfig
 from superglue_ros.networks.superpoint import SuperPoint, SuperPointConfig
@@ -21,6 +23,7 @@ from superglue_ros.networks.weights import (
     FORMAT_VERSION,
     PACKAGED,
     digest,
+    load_match_filter,
     load_refinement,
     load_superglue,
     load_superpoint,
@@ -286,6 +289,7 @@ def test_dead_networks_without_a_checksum_are_refused(tmp_path, change, said, wi
         (SuperPoint(SMALL_POINT), load_superpoint),
         (SuperGlue(SMALL_GLUE), load_superglue),
         (PatchRegistration(), load_refinement),
+        (MatchFilter(MatchFilterConfig(8, 2)), partial(load_match_filter, "pointcn")),
     ):
         file = tmp_path / f"{type(network).__name__}.safetensors"
         state = {k: v for k, v in network.state_dict().items() if "num_batches" not in k}

@@ -10,7 +10,12 @@ import pytest
 
 from superglue_ros.networks.superglue import SuperGlue
 from superglue_ros.networks.superglue_config import OPTIONS
-from superglue_ros.networks.weights import load_refinement, load_superglue, load_superpoint
+from superglue_ros.networks.weights import (
+    load_match_filter,
+    load_refinement,
+    load_superglue,
+    load_superpoint,
+)
 from superglue_ros.settings import load
 from superglue_ros.training.ablation import AblationRecipe
 from superglue_ros.training.data.detector_labels import LabelRecipe
@@ -19,6 +24,7 @@ from superglue_ros.training.recipes import (
     CacheRecipe,
     ConsensusRecipe,
     EndToEndRecipe,
+    MatchFilterRecipe,
     RefinementRecipe,
     SuperGlueRecipe,
     SuperPointRecipe,
@@ -48,6 +54,8 @@ TYPES: dict[str, type] = {
     "ablation_base": SuperGlueRecipe,
     "end_to_end": EndToEndRecipe,
     "refinement": RefinementRecipe,
+    "pointcn": MatchFilterRecipe,
+    "oanet": MatchFilterRecipe,
     "views_worlds": StoreRecipe,
     "superpoint_consensus": ConsensusRecipe,
 }
@@ -190,6 +198,8 @@ FACTS: dict[str, dict[str, Any]] = {
         "loss.regularisation": 0.0,
         "views.views": 2,
     },
+    "pointcn": {"network.clusters": 0, "network.stages": 1, "loss.form": "matrix"},
+    "oanet": {"network.stages": 2, "loss.form": "distance", "validation": ("caches/heldout",)},
     "refinement": {"steps": 1600, "views.source": "homography", "network.side": 13},
     "views_worlds": {"source": "worlds", "views": 5, "photometric.probability": 0.0},
     "superpoint_consensus": {
@@ -246,6 +256,11 @@ def test_refinement_yaml_is_the_packaged_network():
     assert read("refinement").network == load_refinement().network.config
 
 
+@pytest.mark.parametrize("name", ["pointcn", "oanet"])
+def test_filter_recipes_are_the_packaged_networks(name):
+    assert read(name).network == load_match_filter(name).network.config
+
+
 def test_consensus_reads_the_views_that_another_recipe_renders():
     consensus, views = read("superpoint_consensus"), read("views_worlds")
     assert consensus.views == views.output
@@ -259,6 +274,8 @@ def test_caches_and_labels_that_a_recipe_reads_are_made_by_another():
             recipe = read(name)
             used = {cache for stage in recipe.stages for cache in stage.caches}
             assert used | ({recipe.validation} - {""}) <= outputs, name
+        if kind is MatchFilterRecipe:
+            assert {*read(name).caches, *read(name).validation} <= outputs, name
     labels = {read(name).output for name, kind in TYPES.items() if kind is LabelRecipe}
     assert {read(name).labels for name, kind in TYPES.items() if kind is SuperPointRecipe} <= labels
 

@@ -21,7 +21,12 @@ from superglue_ros.mapping.refinement import refined
 from superglue_ros.mapping.rotation import best_turn, is_poor, turned_encodings
 from superglue_ros.matchers.base import make_matcher, match_pair
 from superglue_ros.networks.device import resolve_device
-from superglue_ros.networks.weights import PACKAGED, superglue_file, superpoint_file
+from superglue_ros.networks.weights import (
+    PACKAGED,
+    match_filter_file,
+    superglue_file,
+    superpoint_file,
+)
 from superglue_ros.registry import FRONT_ENDS, MATCHERS, REFINERS
 from superglue_ros.settings import to_mapping
 from superglue_ros.types import Correspondences, Features, FloatArray
@@ -55,8 +60,9 @@ class MethodSpec:
 
     @property
     def confidence_threshold(self) -> float:
-        """Confidence below which SuperGlue's matches do not count; other matchers have none."""
-        return self.config.matcher.threshold if self.matcher == "superglue" else 0.0
+        """Confidence below which matches do not count; 0 for matchers that have none."""
+        leaf = MATCHERS[self.matcher].confidence
+        return float(getattr(self.config.matcher, leaf)) if leaf else 0.0
 
     @property
     def label(self) -> str:
@@ -72,8 +78,8 @@ class MethodSpec:
     def fingerprint(self) -> dict[str, Any]:
         """Everything that determines the predictions: names, settings, and the weights' checksums.
 
-        SuperGlue's confidence threshold is left out: predictions are kept with their confidence,
-        and the threshold is applied in evaluation.
+        Thresholds of the confidence are left out: predictions are kept with their confidence, and
+        the threshold is applied in evaluation.
         """
         settings = to_mapping(self.config)
         out: dict[str, Any] = {
@@ -81,16 +87,16 @@ class MethodSpec:
             "matcher": settings["matcher"],
             "precision": self.config.precision,
         }
-        del out["matcher"]["threshold"]
-        device = resolve_device(self.config.device)
-        files = {
-            "front_end": ("superpoint", superpoint_file(self.config.front_end.weights)),
-            "matcher": ("superglue", superglue_file(self.config.matcher.weights, device)),
-        }
-        for section, (network, file) in files.items():
+        for leaf in {choice.confidence for choice in MATCHERS.values()} - {""}:
+            del out["matcher"][leaf]
+        files = {"superpoint": superpoint_file(self.config.front_end.weights)}
+        weights = self.config.matcher.weights
+        files["superglue"] = superglue_file(weights, resolve_device(self.config.device))
+        files |= {name: match_filter_file(name, weights) for name in ("pointcn", "oanet")}
+        for section in ("front_end", "matcher"):
             del out[section]["weights"]
-            if out[section]["name"] == network:
-                out[section]["weights"] = checksum(file)
+            if out[section]["name"] in files:
+                out[section]["weights"] = checksum(files[out[section]["name"]])
         if self.config.refinement != "none":
             out["refinement"] = self.config.refinement
         if self.config.refinement == "network":
@@ -108,7 +114,8 @@ class Method:
         device = resolve_device(spec.config.device)
         self._front_end = make_front_end(spec.config, device)
         # All mutual best matches with their confidence; the threshold is applied when judging.
-        matcher = replace(spec.config.matcher, threshold=0.0)
+        leaf = MATCHERS[spec.matcher].confidence
+        matcher = replace(spec.config.matcher, **({leaf: 0.0} if leaf else {}))  # type: ignore[arg-type]
         self._matcher = make_matcher(replace(spec.config, matcher=matcher), device)
         mutual = replace(spec.config, matcher=MatcherConfig(name="mutual"))
         self._mutual = make_matcher(mutual, device)

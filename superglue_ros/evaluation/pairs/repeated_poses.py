@@ -31,7 +31,8 @@ class PoseEstimatorConfig:
 
     ``opencv-ransac`` at 1 px is the paper's (appendix E). ``max_iterations`` 0 takes 1000 for it
     (OpenCV's default) and 10000 for the others. OpenCV's RANSAC starts from a fixed
-    state and ignores ``seed``.
+    state and ignores ``seed``. ``label``: its name in results, where one estimator stands there
+    with several thresholds.
     """
 
     name: str = "opencv-ransac"
@@ -39,9 +40,15 @@ class PoseEstimatorConfig:
     confidence: float = 0.99999
     max_iterations: int = 0
     seed: int = 0
+    label: str = ""
 
     def __post_init__(self) -> None:
         ESTIMATORS.choose(self.name)
+
+    @property
+    def key(self) -> str:
+        """The name in results."""
+        return self.label or self.name
 
     @property
     def iterations(self) -> int:
@@ -60,7 +67,8 @@ class PoseEstimatorConfig:
 
     def mapping(self) -> dict[str, object]:
         """For result files."""
-        return {**asdict(self), "max_iterations": self.iterations}
+        values = {k: v for k, v in asdict(self).items() if k != "label"}
+        return {**values, "name": self.key, "max_iterations": self.iterations}
 
 
 def repeated_poses(
@@ -72,11 +80,13 @@ def repeated_poses(
     estimators: Sequence[PoseEstimatorConfig],
     repeats: int,
     rotation_only: bool = False,
+    weights: NDArray | None = None,
 ) -> list[dict[str, Any]]:
     """A row for every estimator and repeat: inliers, and errors in degrees, infinite for failures.
 
     One repeat takes the matches in their order. Several shuffle them, each repeat by its own seed,
-    the same for all estimators, and add its number to the estimator's seed.
+    the same for all estimators, and add its number to the estimator's seed. ``weights`` (K,): the
+    matches' confidences, for estimators that sample by them.
     """
     rows = []
     for config in estimators:
@@ -87,10 +97,15 @@ def repeated_poses(
                 np.random.default_rng([config.seed, repeat]).shuffle(order)
             options = replace(config.options, seed=config.seed + repeat)
             estimate = estimator.relative_pose(
-                points0[order], points1[order], intrinsics0, intrinsics1, options
+                points0[order],
+                points1[order],
+                intrinsics0,
+                intrinsics1,
+                options,
+                None if weights is None else weights[order],
             )
             errors = _errors(estimate, truth, rotation_only)
-            rows.append({"estimator": config.name, "repeat": repeat, **errors})
+            rows.append({"estimator": config.key, "repeat": repeat, **errors})
     return rows
 
 

@@ -97,7 +97,7 @@ class PairSampler:
         self._buckets: list[list[tuple[Shard, int]]] = []
         probability = []
         for name, shards in caches.items():
-            buckets = _group(shards, config.bucket)
+            buckets = group_by_size(shards, config.bucket)
             total = sum(len(bucket) for bucket in buckets)
             if total == 0:
                 raise DataError(f"cache {name} has no pair with enough matches: make it again")
@@ -119,6 +119,15 @@ class PairSample:
 
     sides: tuple[tuple[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor, Tensor]]
     labels: MatchLabels
+
+
+def draw_pairs(
+    buckets: Sequence[Sequence[tuple[Shard, int]]], count: int, rng: np.random.Generator
+) -> list[PairSample]:
+    """``count`` pairs of one of ``buckets``, each bucket as often as its share of the pairs."""
+    sizes = np.array([len(bucket) for bucket in buckets], np.float64)
+    bucket = buckets[rng.choice(len(buckets), p=sizes / sizes.sum())]
+    return [read_pair(*bucket[i]) for i in rng.integers(len(bucket), size=count)]
 
 
 def collate(samples: Sequence[PairSample]) -> PairBatch:
@@ -227,7 +236,8 @@ def _side(shard: Shard, view: int, keep: slice) -> tuple[Tensor, Tensor, Tensor,
     )
 
 
-def _group(shards: Sequence[Shard], bucket: int) -> list[list[tuple[Shard, int]]]:
+def group_by_size(shards: Sequence[Shard], bucket: int) -> list[list[tuple[Shard, int]]]:
+    """Pairs (shard, index) in groups whose larger keypoint count lies within one ``bucket``."""
     groups: dict[int, list[tuple[Shard, int]]] = {}
     for shard in shards:
         if len(shard.pairs) == 0:

@@ -131,3 +131,12 @@ def cached_config(folder: str | Path) -> str:
         with safetensors.safe_open(str(path), framework="pt") as file:
             return str(json.loads((file.metadata() or {}).get("config", '""')))
     return ""
+
+
+def cached_source(folder: str | Path) -> str:
+    """The kind of view sets that a cache was made of (``source`` of its recipe); empty: unknown."""
+    try:
+        recipe = json.loads(cached_config(folder))
+    except ValueError:
+        return ""
+    return str(recipe.get("source", "")) if isinstance(recipe, dict) else ""
