@@ -412,6 +412,12 @@ def _evaluation() -> Iterator[FileTarget]:
         {".txt": TEXT, ".csv": TEXT, ".npz": (damage, mutate_zip, mutate_zip)},
     )  # fmt: skip
     yield FileTarget(
+        "keypoints of other networks",
+        [made(lambda f: _keypoints_hdf5(f / "a.contextdesc", points))],
+        lambda folder: read_keypoints(folder, "a"),
+        {".contextdesc": BYTES},
+    )
+    yield FileTarget(
         "homography", [{"H_1_2": b"1 0 0\n0 1 0\n0 0 1\n"}],
         lambda folder: HPatchesCase(folder, 2, "x").homography(), {"": TEXT},
     )  # fmt: skip
@@ -456,6 +462,11 @@ def _megadepth(folder: Path) -> None:
 
 
 FINGERPRINT = {"matcher": "x", "data": {"pairs": 3}}
+
+
+def _keypoints_hdf5(path: Path, points: np.ndarray) -> None:
+    with h5py.File(path, "w") as file:
+        file["keypoints"], file["descriptors"] = points[:, :2], points
 
 
 def _prediction(folder: Path) -> None:
