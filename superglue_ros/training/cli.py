@@ -49,6 +49,7 @@ def add_subcommands(subparsers: Any) -> None:
             "train variants of a recipe with several seeds and compare them",
             "seeds=1",
         ),
+        ("cross", _cross, "train on each of several sets, test on each", "seeds=1"),
         ("end-to-end", _end_to_end, "train SuperGlue and the descriptors together", "steps=500"),
     ):
         action = actions.add_parser(name, help=text)
@@ -189,6 +190,13 @@ def _ablation(args: argparse.Namespace) -> int:
     from superglue_ros.training.ablation import AblationRecipe, run_ablation
 
     print(run_ablation(load(args.recipe, AblationRecipe, args.set)).read_text("utf-8"), end="")
+    return 0
+
+
+def _cross(args: argparse.Namespace) -> int:
+    from superglue_ros.training.cross import CrossRecipe, run_cross
+
+    print(run_cross(load(args.recipe, CrossRecipe, args.set)).read_text("utf-8"), end="")
     return 0
 
 

@@ -18,6 +18,7 @@ from superglue_ros.networks.weights import (
 )
 from superglue_ros.settings import load
 from superglue_ros.training.ablation import AblationRecipe
+from superglue_ros.training.cross import CrossRecipe
 from superglue_ros.training.data.detector_labels import LabelRecipe
 from superglue_ros.training.data.view_store import StoreRecipe
 from superglue_ros.training.recipes import (
@@ -53,6 +54,7 @@ TYPES: dict[str, type] = {
     "ablation": AblationRecipe,
     "ablation_base": SuperGlueRecipe,
     "end_to_end": EndToEndRecipe,
+    "cross": CrossRecipe,
     "refinement": RefinementRecipe,
     "pointcn": MatchFilterRecipe,
     "oanet": MatchFilterRecipe,
@@ -198,6 +200,7 @@ FACTS: dict[str, dict[str, Any]] = {
         "loss.regularisation": 0.0,
         "views.views": 2,
     },
+    "cross": {"seeds": 3, "recipe": "config/train/ablation_base.yaml"},
     "pointcn": {"network.clusters": 0, "network.stages": 1, "loss.form": "matrix"},
     "oanet": {"network.stages": 2, "loss.form": "distance", "validation": ("caches/heldout",)},
     "refinement": {"steps": 1600, "views.source": "homography", "network.side": 13},
