@@ -208,6 +208,14 @@ SEQUENCES.register(
     "scannet", f"{_room}.scannet:ScanNetLayout", "ScanNet", "color/, depth/, pose/, intrinsic/"
 )
 SEQUENCES.register(
+    "kitti", f"{_room}.kitti:KittiLayout", "KITTI odometry",
+    "sequences/NN with image_0 or image_2, times.txt, calib.txt; poses/NN.txt",
+)  # fmt: skip
+SEQUENCES.register(
+    "euroc", f"{_room}.euroc:EurocLayout", "EuRoC MAV",
+    "mav0/cam0 with data.csv, sensor.yaml; state_groundtruth_estimate0",
+)  # fmt: skip
+SEQUENCES.register(
     "megadepth", f"{_room}.megadepth:MegaDepthLayout", "MegaDepth",
     "a scene file, scene_info/NNNN.npz",
 )  # fmt: skip

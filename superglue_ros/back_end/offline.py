@@ -13,13 +13,13 @@ from superglue_ros.back_end.bundle_adjuster import BundleAdjuster
 from superglue_ros.back_end.placement import USABLE
 from superglue_ros.back_end.scene import Array, pose_of
 from superglue_ros.data.image import to_grey
-from superglue_ros.data.sequences.base import ImageSequence
+from superglue_ros.data.sequences.base import FolderSequence, ImageSequence
 from superglue_ros.data.trajectories import write_placed
 from superglue_ros.errors import DataError
 from superglue_ros.geometry.camera import Camera
 from superglue_ros.mapping.verification import FramePair
 from superglue_ros.pipeline import Pipeline
-from superglue_ros.types import Frame, FrameId, MatchKind
+from superglue_ros.types import Frame, FrameId, MatchKind, RightView
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,15 +73,33 @@ class SlamRun:
             write_placed(folder / f"{stem}.tum", self.stamps_ns, poses)
 
 
-def recordings(sequence: ImageSequence, with_depth: bool) -> Iterator[Recording]:
-    """Frames of a sequence. Raises :class:`DataError` where there is no calibration."""
+def recordings(
+    sequence: ImageSequence, with_depth: bool, stereo: bool = False
+) -> Iterator[Recording]:
+    """Frames of a sequence, with ``stereo`` of a rectified one with their right images.
+
+    Raises :class:`DataError` where there is no calibration, or no right image.
+    """
     for number, item in enumerate(sequence):
         if item.camera is None:
             raise DataError(f"{sequence.name} has no calibration: a back-end cannot use it")
         depth = item.depth if with_depth else None
         frame_id = FrameId(id=number, stamp_ns=item.stamp_ns, frame_id="camera")
+        right = None
+        if stereo:
+            if not isinstance(sequence, FolderSequence):
+                raise DataError(f"{sequence.name} has no stereo pairs")
+            image = to_grey(sequence.right_image(number))
+            right_id = replace(frame_id, frame_id="right", camera_index=1)
+            right = RightView(right_id, image, item.camera, sequence.baseline_m)
         frame = Frame(
-            id=frame_id, image=to_grey(item.image), camera=item.camera, keypoints=None, depth=depth
+            id=frame_id,
+            image=to_grey(item.image),
+            camera=item.camera,
+            keypoints=None,
+            depth=depth,
+            rectified=stereo,
+            right=right,
         )
         yield Recording(frame, item.T_world_camera)
 

@@ -9,7 +9,9 @@ from superglue_ros.config import PRESETS
 from superglue_ros.evaluation import commands
 from superglue_ros.evaluation.bag.trajectories import FORMATS
 from superglue_ros.evaluation.pairs.ablation import VARIANTS
-from superglue_ros.registry import ESTIMATORS, FRONT_ENDS, MATCHERS, REFINERS
+from superglue_ros.evaluation.pairs.benchmarks import BENCHMARKS, THRESHOLDS_PX
+from superglue_ros.evaluation.pairs.benchmarks import ESTIMATORS as BENCHMARK_ESTIMATORS
+from superglue_ros.registry import ESTIMATORS, FRONT_ENDS, MATCHERS, REFINERS, SEQUENCES
 from superglue_ros.settings import add_set_option
 from superglue_ros.synthetic.homographies import HomographyRecipe
 
@@ -26,6 +28,8 @@ def add_subcommands(subparsers: argparse._SubParsersAction) -> None:
     _add_make_pairs(group)
     _add_compare(group)
     _add_trajectory(group)
+    _add_benchmark(group)
+    _add_sequence(group)
     _add_ablation(group)
     _add_attention(group)
     _add_timing(group)
@@ -55,6 +59,13 @@ def _add_attention(group: argparse._SubParsersAction) -> None:
     parser.add_argument("--images", type=Path, required=True, help="folder the names start from")
     parser.add_argument("--count", type=int, default=100, help="pairs of the span (paper: 100)")
     parser.add_argument("--show", type=int, default=0, help="pair whose rays are drawn")
+    parser.add_argument(
+        "--variants",
+        type=Path,
+        nargs="+",
+        help="several SuperGlue weights, or folders such as runs/ablation/runs: rays of each, and "
+        "their spans together",
+    )
     _add_method_options(parser, usual_keypoints=512)
     parser.set_defaults(run=commands.attention_command)
 
@@ -65,7 +76,7 @@ def _add_timing(group: argparse._SubParsersAction) -> None:
         "--superglue", default="auto", help="small, wide, a file, or full: the paper's size"
     )
     parser.add_argument("--keypoints", type=int, nargs="+", default=[128, 256, 512, 1024, 2048])
-    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--repeat", type=int, default=20, help="least rounds of each number")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--output", type=Path, required=True)
     parser.set_defaults(run=commands.timing_command)
@@ -137,7 +148,13 @@ def _add_pose_options(parser: argparse.ArgumentParser) -> None:
         default=1,
         help="pose estimations with shuffled matches and other seeds; mean and deviation (1)",
     )
-    parser.add_argument("--estimator-threshold", type=float, default=1.0, help="[px] (paper: 1)")
+    parser.add_argument(
+        "--estimator-threshold",
+        type=float,
+        nargs="+",
+        default=[1.0],
+        help="[px] (paper: 1); with several every estimator stands there with each",
+    )
     parser.add_argument("--estimator-confidence", type=float, default=0.99999)
     parser.add_argument("--estimator-iterations", type=int, default=0, help="0 = its own default")
     parser.add_argument("--seed", type=int, default=0, help="seed of estimator and bootstrap")
@@ -160,6 +177,42 @@ def _add_pose_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rotation-only", action="store_true", help="judge the rotation alone (no baseline)"
     )
+
+
+def _add_benchmark(group: argparse._SubParsersAction) -> None:
+    parser = group.add_parser(
+        "benchmark", help="MegaDepth-1500, ScanNet-1500 and HPatches under glue-factory's protocol"
+    )
+    parser.add_argument("benchmark", choices=BENCHMARKS)
+    parser.add_argument("--data", type=Path, required=True, help="folder of your copy")
+    parser.add_argument(
+        "--estimator", choices=ESTIMATORS, nargs="+", default=list(BENCHMARK_ESTIMATORS)
+    )
+    parser.add_argument(
+        "--estimator-threshold",
+        type=float,
+        nargs="+",
+        default=list(THRESHOLDS_PX),
+        help="[px], of which an estimator's best counts (glue-factory's six)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of estimator and bootstrap")
+    _add_method_options(parser, usual_keypoints=2048)
+    parser.set_defaults(run=commands.benchmark_command)
+
+
+def _add_sequence(group: argparse._SubParsersAction) -> None:
+    parser = group.add_parser(
+        "sequence", help="trajectories of KITTI, EuRoC, TUM RGB-D, ... with ATE, RPE and drift"
+    )
+    parser.add_argument("sequences", type=Path, nargs="+", metavar="SEQUENCE", help="folders")
+    parser.add_argument("--layout", choices=SEQUENCES, default="", help="default: by the files")
+    parser.add_argument("--depth", action="store_true", help="use the depth: metric scale")
+    parser.add_argument("--depth-unit", type=float, metavar="METRES", help="of the depth images")
+    parser.add_argument("--stereo", action="store_true", help="use the right images (KITTI)")
+    parser.add_argument("--frames", type=int, default=0, help="only the first so many; 0 = all")
+    parser.add_argument("--stride", type=int, default=1, help="every so many frames")
+    _add_method_options(parser, usual_keypoints=1024)
+    parser.set_defaults(run=commands.sequence_command)
 
 
 def _add_bag(group: argparse._SubParsersAction) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,15 @@ from superglue_ros.errors import ConfigError
 from superglue_ros.evaluation.bag.trajectories import read_ground_truth, trajectory_errors
 from superglue_ros.evaluation.pairs import homography, pose
 from superglue_ros.evaluation.pairs.ablation import trained_files, variant, write_knock_outs
+from superglue_ros.evaluation.pairs.benchmarks import (
+    BENCHMARKS,
+    HPATCHES_LEFT_OUT,
+    HPATCHES_SHORT_SIDE,
+    Benchmark,
+    benchmark_pairs,
+    best_thresholds,
+    swept,
+)
 from superglue_ros.evaluation.pairs.frame_depths import FrameDepths
 from superglue_ros.evaluation.pairs.images import listed_images
 from superglue_ros.evaluation.pairs.make_pairs import (
@@ -28,10 +38,14 @@ from superglue_ros.evaluation.pairs.methods import MethodSpec
 from superglue_ros.evaluation.pairs.pairs_file import read_pairs, write_pairs
 from superglue_ros.evaluation.pairs.repeated_poses import PoseEstimatorConfig
 from superglue_ros.evaluation.pairs.run import PairEvaluation, run
-from superglue_ros.evaluation.reports.attention_report import attention_report
+from superglue_ros.evaluation.reports.attention_report import (
+    attention_of_variants,
+    attention_report,
+    variant_files,
+)
 from superglue_ros.evaluation.reports.compare import compare, cross_table, markdown
 from superglue_ros.evaluation.reports.pictures import report_homography, report_pose
-from superglue_ros.evaluation.reports.report import number
+from superglue_ros.evaluation.reports.report import Table, number
 from superglue_ros.evaluation.reports.results import Results
 from superglue_ros.evaluation.reports.stage_times import timing_report
 from superglue_ros.geometry.ground_truth import INDOOR, OUTDOOR
@@ -59,12 +73,14 @@ SHORTHANDS = {
 """Options of the commands, and the settings that they set."""
 
 
-def method_spec(args: argparse.Namespace) -> MethodSpec:
+def method_spec(args: argparse.Namespace, usual: Mapping[str, Any] | None = None) -> MethodSpec:
     """The method of the options: --set overrides single options, which override the YAML file.
 
-    Without a file or a preset the number of keypoints is the paper's for this kind of data.
+    Without a file or a preset the front-end's settings are ``usual``, or else the number of
+    keypoints is the paper's for this kind of data.
     """
-    values: dict[str, Any] = {"front_end": {"max_keypoints": args.usual_keypoints}}
+    front_end = dict(usual or {"max_keypoints": args.usual_keypoints})
+    values: dict[str, Any] = {"front_end": front_end}
     if args.preset:
         if args.config:
             raise ConfigError("--preset and --config exclude each other: add options to the preset")
@@ -84,7 +100,7 @@ def homography_command(args: argparse.Namespace) -> int:
     spec = method_spec(args)
     cases: list[Any]
     if args.hpatches:
-        cases = list(homography.hpatches_cases(args.hpatches))
+        cases = homography.hpatches_cases(args.hpatches)
     else:
         photometric = PhotometricRecipe(probability=0.0 if args.no_photometric else 0.5)
         paths = listed_images(args.images, args.image_list) if args.image_list else None
@@ -95,6 +111,16 @@ def homography_command(args: argparse.Namespace) -> int:
         )
     threshold = spec.confidence_threshold
     protocol = homography.HomographyProtocol(confidence_threshold=threshold)
+    _print_homography(_run_homography(cases, protocol, spec, args))
+    return 0
+
+
+def _run_homography(
+    cases: list[Any],
+    protocol: homography.HomographyProtocol,
+    spec: MethodSpec,
+    args: argparse.Namespace,
+) -> Results:
     evaluation = PairEvaluation(
         kind="homography",
         cases=cases,
@@ -104,9 +130,7 @@ def homography_command(args: argparse.Namespace) -> int:
         summarise=partial(homography.summarise, seed=args.seed),
         report=partial(report_homography, protocol=protocol),
     )
-    results = _run(evaluation, spec, args)
-    _print_homography(results)
-    return 0
+    return _run(evaluation, spec, args)
 
 
 def _homography_recipe(args: argparse.Namespace) -> HomographyRecipe:
@@ -155,15 +179,18 @@ def _evaluate_pose(args: argparse.Namespace, spec: MethodSpec) -> Results:
     elif reprojection_px is not None:
         raise ConfigError("--reprojection-threshold needs the sequence with depth: give --depth")
     cases = pose.pose_cases(read_pairs(args.pairs), args.images, depths)
+    thresholds = args.estimator_threshold
     estimators = tuple(
         PoseEstimatorConfig(
             name=name,
-            threshold_px=args.estimator_threshold,
+            threshold_px=threshold,
             confidence=args.estimator_confidence,
             max_iterations=args.estimator_iterations,
             seed=args.seed,
+            label="" if len(thresholds) == 1 else f"{name}@{threshold:g}",
         )
         for name in args.estimator
+        for threshold in thresholds
     )
     protocol = pose.PoseProtocol(
         estimators=estimators,
@@ -174,6 +201,15 @@ def _evaluate_pose(args: argparse.Namespace, spec: MethodSpec) -> Results:
         confidence_threshold=spec.confidence_threshold,
         rotation_only=args.rotation_only,
     )
+    return _run_pose(cases, protocol, spec, args)
+
+
+def _run_pose(
+    cases: list[pose.PoseCase],
+    protocol: pose.PoseProtocol,
+    spec: MethodSpec,
+    args: argparse.Namespace,
+) -> Results:
     evaluation = PairEvaluation(
         kind="pose",
         cases=cases,
@@ -191,6 +227,62 @@ def _epipolar_threshold(args: argparse.Namespace) -> float:
     if args.epipolar_threshold is not None:
         return float(args.epipolar_threshold)
     return 1e-4 if args.preset == "outdoor" else 5e-4
+
+
+def benchmark_command(args: argparse.Namespace) -> int:
+    """A public benchmark under its published protocol."""
+    one = BENCHMARKS[args.benchmark]
+    spec = method_spec(args, one.settings)
+    estimators = swept(
+        tuple(args.estimator), tuple(args.estimator_threshold), one.homography, args.seed
+    )
+    if one.homography:
+        images = homography.hpatches_cases(args.data, HPATCHES_SHORT_SIDE, HPATCHES_LEFT_OUT)
+        results = _run_homography(
+            images,
+            homography.HomographyProtocol(
+                confidence_threshold=spec.confidence_threshold,
+                estimators=estimators,
+                weighted_dlt=True,
+            ),
+            spec,
+            args,
+        )
+    else:
+        pairs, folder = benchmark_pairs(args.data)
+        results = _run_pose(
+            pose.pose_cases(pairs, folder),
+            pose.PoseProtocol(
+                estimators=estimators,
+                max_size=spec.config.front_end.max_size,
+                epipolar=one.epipolar,
+                confidence_threshold=spec.confidence_threshold,
+            ),
+            spec,
+            args,
+        )
+    text = markdown(_benchmark_table(one, results))
+    (args.output / "benchmark.md").write_text(text, encoding="utf-8")
+    print(text, end="")
+    _print_missing(results)
+    return 0
+
+
+def _benchmark_table(one: Benchmark, results: Results) -> Table:
+    """A row for every estimator at its best threshold, and for the DLT of homographies."""
+    summary = results.summary
+    best = best_thresholds(summary, one.auc)
+    rows = [
+        [f"{results.label}, {name} {threshold:g} px", *(number(areas[str(t)], 1) for t in one.auc)]
+        for name, (threshold, areas) in best.items()
+    ]
+    if one.homography:
+        areas = summary["dlt_auc"]
+        rows.insert(0, [f"{results.label}, DLT", *(number(areas[str(t)], 1) for t in one.auc)])
+    quality = [number(summary[k], 1) for k in ("precision", "mean_keypoints0", "mean_matches")]
+    header = [*(f"AUC@{t}" for t in one.auc), "P", "keypoints", "matches"]
+    title = f"{one.title}: area under the error curve [%] up to {one.auc} {one.unit}"
+    return Table(title, ["method", *header], [[*row, *quality] for row in rows])
 
 
 def ablation_command(args: argparse.Namespace) -> int:
@@ -225,6 +317,14 @@ def attention_command(args: argparse.Namespace) -> int:
     """Attention rays and spans (figures 7, 12 and 16)."""
     spec = method_spec(args)
     cases = pose.pose_cases(read_pairs(args.pairs), args.images)[: args.count]
+    if args.variants:
+        table = attention_of_variants(
+            cases, spec, variant_files(args.variants), args.output, args.show
+        )
+        text = markdown(table)
+        (args.output / "variants.md").write_text(text, encoding="utf-8")
+        print(text, end="")
+        return 0
     for kind, mean in attention_report(cases, spec, args.output, args.show).items():
         print(f"{kind}-attention span [px] per layer: {' '.join(f'{v:.0f}' for v in mean)}")
     return 0
@@ -282,6 +382,18 @@ def bag_command(args: argparse.Namespace) -> int:
             f"and {number(row['rpe_deg'])} deg, scale {number(row['scale'], 4)}, "
             f"{number(100 * row['placed'], 0)}% of the frames placed"
         )
+    return 0
+
+
+def sequence_command(args: argparse.Namespace) -> int:
+    """Trajectories of image sequences."""
+    from superglue_ros.evaluation.sequences import SequenceOptions, evaluate_sequences
+
+    options = SequenceOptions(args.depth, args.stereo, args.frames, args.stride)
+    sequences = [open_sequence(path, args.depth_unit, args.layout) for path in args.sequences]
+    text = markdown(evaluate_sequences(sequences, method_spec(args), options, args.output))
+    (args.output / "table.md").write_text(text, encoding="utf-8")
+    print(text, end="")
     return 0
 
 

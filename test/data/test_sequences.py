@@ -198,3 +198,130 @@ def test_megadepth_turns_poses_round_and_leaves_out_missing_images(tmp_path: Pat
 def test_an_unknown_layout_is_named_with_those_there_are(plain: Path) -> None:
     with pytest.raises(ConfigError, match=r"unknown sequence layout 'colmap'.*plain, tum"):
         open_sequence(plain, layout="colmap")
+
+
+@pytest.fixture
+def kitti(tmp_path: Path) -> Path:
+    """Colour images of camera 2, which stands 0.06 m to the left of camera 0."""
+    folder = tmp_path / "sequences" / "03"
+    (folder / "image_2").mkdir(parents=True)
+    for index in range(2):
+        cv2.imwrite(str(folder / f"image_2/{index:06d}.png"), image(index))
+    (folder / "calib.txt").write_text(
+        "P0: 10 0 3 0 0 10 2 0 0 0 1 0\nP2: 10 0 3 0.6 0 10 2 0 0 0 1 0\n"
+    )
+    (folder / "times.txt").write_text("0.000000e+00\n1.036224e-01\n")
+    (tmp_path / "poses").mkdir()
+    turned = "0 0 1 5 0 1 0 0 -1 0 0 7"  # the camera's x is the world's -z
+    (tmp_path / "poses/03.txt").write_text(f"1 0 0 0 0 1 0 0 0 0 1 0\n{turned}\n")
+    return folder
+
+
+def test_kitti_layout_moves_the_poses_to_the_camera(kitti: Path) -> None:
+    sequence = open_sequence(kitti)
+    items = list(sequence)
+    assert [item.stamp_ns for item in items] == [0, 103_622_400]
+    assert items[0].camera is not None
+    assert (items[0].camera.width, items[0].camera.matrix[0, 2]) == (8, 3)
+    first, second = (item.T_world_camera for item in items)
+    assert first is not None
+    assert second is not None
+    np.testing.assert_allclose(first[:3, 3], [-0.06, 0, 0])
+    np.testing.assert_allclose(second[:3, 3], [5, 0, 7.06])
+    with pytest.raises(DataError, match="no rectified stereo pairs"):
+        sequence.right_image(0)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("calib.txt", "P2: 10 0 3\n", r"calib\.txt, line 1: 3 values, but a projection has 12"),
+        ("calib.txt", "P0: 10 0 3 0 0 10 2 0 0 0 1 0\n", r"calib\.txt has no line P2"),
+        ("times.txt", "0\n", r"03\.txt has 2 poses for 1 images"),
+        ("../../poses/03.txt", "1 0\n", r"03\.txt, line 1: 2 values, but a pose has 12"),
+    ],
+)
+def test_malformed_files_of_kitti_are_named(
+    kitti: Path, file: str, text: str, message: str
+) -> None:
+    (kitti / file).write_text(text)
+    with pytest.raises(DataError, match=message):
+        open_sequence(kitti)
+
+
+SENSOR = """# General sensor definitions.
+sensor_type: camera
+T_BS:
+  cols: 4
+  rows: 4
+  data: [0.0, -1.0, 0.0, 0.1,
+         1.0, 0.0, 0.0, 0.2,
+         0.0, 0.0, 1.0, 0.3,
+         0.0, 0.0, 0.0, 1.0]
+rate_hz: 20
+resolution: [8, 6]
+camera_model: pinhole
+intrinsics: [10, 11, 3.5, 2.5] #fu, fv, cu, cv
+distortion_model: radial-tangential
+distortion_coefficients: [-0.28, 0.07, 0.0002, 0.00002]
+"""
+
+
+@pytest.fixture
+def euroc(tmp_path: Path) -> Path:
+    folder = tmp_path / "MH_01_easy"
+    data = folder / "mav0" / "cam0" / "data"
+    data.mkdir(parents=True)
+    stamps = [1403636579763555584, 1403636579813555456]
+    for index, stamp in enumerate(stamps):
+        cv2.imwrite(str(data / f"{stamp}.png"), image(index))
+    (data.parent / "data.csv").write_text(
+        "#timestamp [ns],filename\n" + "".join(f"{s},{s}.png\n" for s in stamps)
+    )
+    (data.parent / "sensor.yaml").write_text(SENSOR)
+    truth = folder / "mav0" / "state_groundtruth_estimate0"
+    truth.mkdir()
+    rest = "0,0,0,0,0,0,0,0,0"
+    (truth / "data.csv").write_text(
+        "#timestamp, p_RS_R_x [m], ...\n"
+        f"{stamps[0]},4,5,6,1,0,0,0,{rest}\n{stamps[1]},4,5,6,0,0,0,1,{rest}\n"
+    )
+    return folder
+
+
+def test_euroc_layout_moves_the_body_s_poses_to_the_camera(euroc: Path) -> None:
+    for path in (euroc, euroc / "mav0"):
+        sequence = open_sequence(path)
+        assert (sequence.name, len(sequence)) == ("MH_01_easy", 2)
+    items = list(sequence)
+    assert items[1].stamp_ns == 1403636579813555456
+    assert int(items[1].image[0, 0]) == 1
+    camera = items[0].camera
+    assert camera is not None
+    np.testing.assert_array_equal(camera.matrix, [[10, 0, 3.5], [0, 11, 2.5], [0, 0, 1]])
+    np.testing.assert_array_equal(camera.distortion, [-0.28, 0.07, 0.0002, 0.00002])
+    first, second = (item.T_world_camera for item in items)
+    assert first is not None
+    assert second is not None
+    np.testing.assert_allclose(first[:3], [[0, -1, 0, 4.1], [1, 0, 0, 5.2], [0, 0, 1, 6.3]])
+    # The quaternion's w comes first: half a turn about z.
+    np.testing.assert_allclose(second[:3, 3], [3.9, 4.8, 6.3], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("cam0/sensor.yaml", "radial-tangential", "equidistant", "must be radial-tangential"),
+        ("cam0/sensor.yaml", "[8, 6]", "[8]", r"resolution must be 2 finite numbers"),
+        ("cam0/sensor.yaml", "T_BS", "T_SB", "has no T_BS"),
+        ("cam0/data.csv", "1403636579763555584,", "x,", "'x' is not a timestamp in nanoseconds"),
+        ("state_groundtruth_estimate0/data.csv", ",4,5,6,1,", ",4,5,6,2,", "norm is not 1"),
+    ],
+)
+def test_malformed_files_of_euroc_are_named(
+    euroc: Path, file: str, old: str, new: str, message: str
+) -> None:
+    path = euroc / "mav0" / file
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(DataError, match=message):
+        open_sequence(euroc)

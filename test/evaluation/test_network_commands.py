@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -149,6 +150,32 @@ def test_attention_measures_spans_in_pixels(point_scene, weights, tmp_path, caps
     assert f"{expected['cross']:.1f}" in page
 
 
+def test_attention_of_variants_stands_side_by_side(point_scene, weights, tmp_path, capsys):
+    """As `train ablation` leaves them; one has no attention weights, and says so."""
+    runs = tmp_path / "runs"
+    for name in ("full-0", "max-0"):
+        (runs / name).mkdir(parents=True)
+    (runs / "full-0" / "weights.safetensors").write_bytes(weights.read_bytes())
+    pooled = SuperGlue(replace(CONFIG, aggregation="max")).eval()
+    save(pooled, runs / "max-0" / "weights.safetensors", "points", "pooled")
+    output = tmp_path / "out"
+    options = ("--count", 1, "--variants", runs, weights)
+    assert evaluate("attention", point_scene, output, *options) == 0
+    table = (output / "variants.md").read_text()
+    assert table == capsys.readouterr().out
+    assert first_cells(table) == ["full-0", "max-0", "small"]
+    expected = uniform_spans(point_scene / "keypoints", [("a.png", "b.png")])
+    spans = f"| {expected['self']:.0f} {expected['self']:.0f} | {expected['cross']:.0f} "
+    rows = table.splitlines()
+    assert spans in rows[2]
+    assert spans in rows[4]
+    assert "no attention weights with aggregation max" in rows[3]
+    for name in ("spans_self.png", "spans_cross.png", "full-0/pictures/rays_cross.jpg"):
+        assert (output / name).stat().st_size > 1000
+    assert evaluate("attention", point_scene, output, "--variants", tmp_path / "none") == 1
+    assert "none" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -176,7 +203,8 @@ def test_timing_has_a_row_for_each_number_of_keypoints(weights, tmp_path, capsys
     assert main([str(a) for a in arguments]) == 0
     printed = capsys.readouterr().out
     stages = ["encode one image", "graph network", "optimal matching"]
-    assert printed.splitlines()[0] == f"| keypoints | {' | '.join(stages)} | per pair |"
+    header = f"| keypoints | {' | '.join(stages)} | per pair | half of the pairs |"
+    assert printed.splitlines()[0] == header
     assert first_cells(printed) == ["16", "512"]
     written = json.loads((output / "timing.json").read_text())
     assert written["keypoints"] == [16, 512]
@@ -188,7 +216,10 @@ def test_timing_has_a_row_for_each_number_of_keypoints(weights, tmp_path, capsys
         np.sum([*written["milliseconds"].values()], axis=0),
         strict=True,
     ):
-        assert float(line.split("|")[-2]) == pytest.approx(total, abs=0.051)
+        assert float(line.split("|")[-3]) == pytest.approx(total, abs=0.051)
+    low, high = written["quartiles"][1]
+    assert 0 < low < high
+    assert f"{low:.1f} to {high:.1f}" in printed.splitlines()[3]
     assert cv2.imread(str(output / "time_split.png")).std() > 1
     assert "2 x 2 layers of width 32" in (output / "report.html").read_text()
 

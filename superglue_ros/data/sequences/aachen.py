@@ -32,7 +32,8 @@ class AachenLayout:
         rows: list[Row] = []
         for number, words in text_rows(path):
             camera = _camera(words, f"{path}, line {number}")
-            rows.append(Row(len(rows) * 1_000_000_000, start / words[0], None, camera))
+            stamp = len(rows) * 1_000_000_000
+            rows.append(Row(stamp_ns=stamp, image=start / words[0], depth=None, camera=camera))
         if not rows:
             raise DataError(f"{path} lists no query")
         return FolderSequence(path.stem, rows, None, depth_unit_m or 1.0, outdoor=True)

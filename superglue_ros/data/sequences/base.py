@@ -51,12 +51,14 @@ class Row:
     """Metadata of a frame before its files are read.
 
     ``camera``: its calibration, or only the intrinsics (3, 3) where the size is that of the image.
+    ``right``: the right image of a rectified pair, with the same camera.
     """
 
     stamp_ns: int
     image: Path
     depth: Path | None
     camera: Camera | NDArray[np.float64] | None
+    right: Path | None = None
 
 
 class FolderSequence:
@@ -65,7 +67,8 @@ class FolderSequence:
     ``outdoor``: its ground truth is a reconstruction from photographs, without metric scale, and
     matches are labelled by the paper's outdoor thresholds. ``covisibility`` (N, N) float32: the
     part of a frame's (row's) reconstructed points that another (column) sees; None where the
-    layout has no such scores.
+    layout has no such scores. ``baseline_m``: of the rectified stereo pairs, 0 where there are
+    none.
     """
 
     def __init__(
@@ -76,7 +79,9 @@ class FolderSequence:
         depth_unit_m: float,
         outdoor: bool = False,
         covisibility: NDArray[np.float32] | None = None,
+        baseline_m: float = 0.0,
     ) -> None:
+        self.baseline_m = baseline_m
         self.name = name
         self.trajectory = trajectory
         self.depth_unit_m = depth_unit_m
@@ -128,6 +133,16 @@ class FolderSequence:
             self.depth_unit_m,
             self.outdoor,
             None if scores is None else scores[np.ix_(indices, indices)],
+            self.baseline_m,
+        )
+
+    def right_image(self, index: int) -> NDArray[np.uint8]:
+        """The right image of a frame, grey or BGR; raises :class:`DataError` without one."""
+        path = self._rows[index].right
+        if path is None or not self.baseline_m > 0:
+            raise DataError(f"sequence {self.name} has no rectified stereo pairs: omit --stereo")
+        return np.asarray(
+            _read(path, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_IGNORE_ORIENTATION), np.uint8
         )
 
     def pose(self, index: int) -> NDArray[np.float64] | None:

@@ -48,7 +48,8 @@ class CambridgeLayout:
             rotation = pose_from_quaternion(np.zeros(3), values[[4, 5, 6, 3]])[:3, :3]
             pose = np.eye(4)
             pose[:3, :3], pose[:3, 3] = rotation.T, values[:3]
-            rows.append(Row(len(rows) * 1_000_000_000, start / words[0], None, None))
+            stamp = len(rows) * 1_000_000_000
+            rows.append(Row(stamp_ns=stamp, image=start / words[0], depth=None, camera=None))
             poses.append(pose)
         if not rows:
             raise DataError(f"{path} lists no image")

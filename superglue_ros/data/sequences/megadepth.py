@@ -49,7 +49,14 @@ class MegaDepthLayout:
             kept.append(index)
             stamp = len(rows) * 1_000_000_000
             intrinsics = np.asarray(matrix, np.float64)
-            rows.append(Row(stamp, start / str(image), start / str(depth), intrinsics))
+            rows.append(
+                Row(
+                    stamp_ns=stamp,
+                    image=start / str(image),
+                    depth=start / str(depth),
+                    camera=intrinsics,
+                )
+            )
             poses.append(np.linalg.inv(np.asarray(T_camera_world, np.float64)))
         if not rows:
             raise DataError(f"{path} has no image with depth")

@@ -33,7 +33,14 @@ class PlainLayout:
                     f"{where}: {len(words)} values, but a line is 'timestamp colour [depth]'"
                 )
             depth = path / words[2] if len(words) == 3 else None
-            rows.append(Row(parse_stamp(words[0], where), path / words[1], depth, camera))
+            rows.append(
+                Row(
+                    stamp_ns=parse_stamp(words[0], where),
+                    image=path / words[1],
+                    depth=depth,
+                    camera=camera,
+                )
+            )
         check_order(rows, listed)
         trajectory = read_trajectory(truth) if truth.is_file() else None
         return FolderSequence(path.name, rows, trajectory, depth_unit_m or 0.001)

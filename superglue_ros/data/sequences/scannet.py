@@ -37,7 +37,14 @@ class ScanNetLayout:
                 continue
             depth = path / "depth" / f"{image.stem}.png"
             stamp = int(image.stem) * _FRAME_NS
-            rows.append(Row(stamp, image, depth if depth.is_file() else None, matrix))
+            rows.append(
+                Row(
+                    stamp_ns=stamp,
+                    image=image,
+                    depth=depth if depth.is_file() else None,
+                    camera=matrix,
+                )
+            )
             poses.append(pose)
         if not rows:
             raise DataError(f"{path} has no frame with a pose in color/ and pose/")

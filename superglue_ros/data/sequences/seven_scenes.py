@@ -41,7 +41,8 @@ class SevenScenesLayout:
                 pose = read_matrix(folder / image.name.replace(".color.png", ".pose.txt"))
                 if pose.shape != (4, 4) or not np.isfinite(pose).all():
                     continue
-                rows.append(Row(len(rows) * _FRAME_NS, image, None, _INTRINSICS))
+                stamp = len(rows) * _FRAME_NS
+                rows.append(Row(stamp_ns=stamp, image=image, depth=None, camera=_INTRINSICS))
                 poses.append(pose)
         if not rows:
             raise DataError(f"{path} has no frame-NNNNNN.color.png with a .pose.txt")

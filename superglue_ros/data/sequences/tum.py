@@ -54,7 +54,7 @@ class TumLayout:
                 nearest = int(delay.argmin())
                 if delay[nearest] <= _MAX_DEPTH_DELAY_NS:
                     depth = depths[nearest][1]
-            rows.append(Row(stamp_ns, image, depth, camera))
+            rows.append(Row(stamp_ns=stamp_ns, image=image, depth=depth, camera=camera))
         check_order(rows, path / "rgb.txt")
         trajectory = read_trajectory(truth) if truth.is_file() else None
         return FolderSequence(path.name, rows, trajectory, depth_unit_m or 0.0002)

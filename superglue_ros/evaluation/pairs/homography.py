@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,8 +16,9 @@ from superglue_ros.evaluation import metrics
 from superglue_ros.evaluation.bootstrap import interval
 from superglue_ros.evaluation.pairs.images import list_images, read_grey
 from superglue_ros.evaluation.pairs.predictions import Missing, PairCase, Prediction, digest
+from superglue_ros.evaluation.pairs.repeated_poses import PoseEstimatorConfig
 from superglue_ros.geometry.dlt import dlt_homography
-from superglue_ros.geometry.estimators import OpenCvRansac, RansacOptions
+from superglue_ros.geometry.estimators import OpenCvRansac, RansacOptions, make_estimator
 from superglue_ros.synthetic.homographies import HomographyPair, HomographyRecipe, sample_pair
 from superglue_ros.synthetic.photometric import PhotometricRecipe, distort
 
@@ -38,12 +40,18 @@ class HomographyCase(PairCase, Protocol):
 
 @dataclass(frozen=True)
 class HomographyProtocol:
-    """Evaluation protocol; the defaults are the paper's (appendix E)."""
+    """Evaluation protocol; the defaults are the paper's (appendix E).
+
+    ``estimators`` stand beside the paper's RANSAC; with ``weighted_dlt`` a match counts in the DLT
+    by its confidence.
+    """
 
     correct_px: float = 3.0
     ransac_px: float = 3.0
     ransac_iterations: int = 3000
     confidence_threshold: float = 0.0
+    estimators: tuple[PoseEstimatorConfig, ...] = ()
+    weighted_dlt: bool = False
 
     @property
     def ransac(self) -> RansacOptions:
@@ -54,7 +62,12 @@ class HomographyProtocol:
 
     def mapping(self) -> dict[str, Any]:
         """For result files."""
-        return {"estimator": "cv2.findHomography RANSAC, and DLT", **asdict(self)}
+        values = {"estimator": "cv2.findHomography RANSAC, and DLT", **asdict(self)}
+        values["estimators"] = [one.mapping() for one in self.estimators]
+        for name in ("estimators", "weighted_dlt"):
+            if not values[name]:
+                del values[name]
+        return values
 
 
 @dataclass
@@ -100,11 +113,18 @@ class SyntheticCase:
 
 @dataclass
 class HPatchesCase:
-    """Image 1 against image ``other`` of one HPatches sequence."""
+    """Image 1 against image ``other`` of one HPatches sequence.
+
+    ``short_side``: images are resized so that their shorter side has as many pixels; 0: not.
+    """
 
     folder: Path
     other: int
     group: str
+    short_side: int = 0
+    _sizes: dict[int, tuple[tuple[int, int], tuple[int, int]]] = field(
+        default_factory=dict, repr=False
+    )
 
     @property
     def keys(self) -> tuple[str, str]:
@@ -113,10 +133,18 @@ class HPatchesCase:
 
     def image(self, which: int) -> GreyImage:
         """Image 1 or image ``other``."""
-        return read_grey(_hpatches_image(self.folder, 1 if which == 0 else self.other))
+        image = read_grey(_hpatches_image(self.folder, 1 if which == 0 else self.other))
+        if not self.short_side:
+            return image
+        height, width = image.shape
+        scale = self.short_side / min(height, width)
+        size = (round(width * scale), round(height * scale))
+        self._sizes[which] = ((width, height), size)
+        how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        return np.asarray(cv2.resize(image, size, interpolation=how), np.uint8)
 
     def homography(self) -> NDArray[np.floating]:
-        """``H_1_k`` of the data set."""
+        """``H_1_k`` of the data set, between the images as :meth:`image` gives them."""
         file = self.folder / f"H_1_{self.other}"
         try:
             matrix = np.loadtxt(file, dtype=np.float64)
@@ -124,7 +152,16 @@ class HPatchesCase:
             raise DataError(f"{file} cannot be read as a 3x3 matrix: {error}") from error
         if matrix.shape != (3, 3) or not np.isfinite(matrix).all():
             raise DataError(f"{file} must hold 3x3 finite numbers, it holds {matrix.shape}")
-        return matrix
+        if not self.short_side:
+            return matrix
+        first, second = (_resizing(*self._size(which)) for which in (0, 1))
+        return np.asarray(second @ matrix @ np.linalg.inv(first))
+
+    def _size(self, which: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Width and height of an image as stored, and resized."""
+        if which not in self._sizes:
+            self.image(which)
+        return self._sizes[which]
 
     def release(self) -> None:
         """Nothing is kept."""
@@ -153,15 +190,22 @@ def synthetic_cases(
     ]
 
 
-def hpatches_cases(root: Path) -> list[HPatchesCase]:
-    """All pairs 1-2 to 1-6 below an HPatches folder: ``v_*`` viewpoint, ``i_*`` illumination."""
+def hpatches_cases(
+    root: Path, short_side: int = 0, left_out: Sequence[str] = ()
+) -> list[HPatchesCase]:
+    """All pairs 1-2 to 1-6 below an HPatches folder: ``v_*`` viewpoint, ``i_*`` illumination.
+
+    ``short_side`` as of :class:`HPatchesCase`; ``left_out`` sequences are not evaluated.
+    """
     if not root.is_dir():
         raise DataError(f"HPatches folder {root} does not exist")
     groups = {"v_": "viewpoint", "i_": "illumination"}
     cases = [
-        HPatchesCase(folder, other, groups[folder.name[:2]])
+        HPatchesCase(
+            folder=folder, other=other, group=groups[folder.name[:2]], short_side=short_side
+        )
         for folder in sorted(root.iterdir())
-        if folder.is_dir() and folder.name[:2] in groups
+        if folder.is_dir() and folder.name[:2] in groups and folder.name not in left_out
         for other in range(2, 7)
         if (folder / f"H_1_{other}").is_file()
     ]
@@ -209,7 +253,18 @@ def judge(
         distances[np.isfinite(distances)],
     )
     ransac = OpenCvRansac().homography(points0, points1, protocol.ransac)
-    dlt = dlt_homography(points0, points1)
+    dlt = dlt_homography(points0, points1, kept.confidence if protocol.weighted_dlt else None)
+    estimates = [
+        {
+            "estimator": one.key,
+            "corner_error_px": metrics.corner_error(
+                make_estimator(one.name).homography(points0, points1, one.options),
+                truth,
+                *kept.size0,
+            ),
+        }
+        for one in protocol.estimators
+    ]
     return {
         "name0": case.keys[0],
         "name1": case.keys[1],
@@ -227,6 +282,7 @@ def judge(
             f"precision_{t}px": float(np.mean(distances < t)) if len(distances) else 0.0
             for t in PRECISION_THRESHOLDS_PX
         },
+        **({"estimates": estimates} if estimates else {}),
     }
 
 
@@ -262,6 +318,13 @@ def _summary(records: Sequence[Mapping[str, Any]], seed: int) -> dict[str, Any]:
             100 * v for v in interval(errors, lambda e: metrics.auc(e, 10.0), seed)
         ]
         out[f"{estimator}_failures"] = int(np.isinf(errors).sum())
+    if "estimates" in records[0]:
+        names = [row["estimator"] for row in records[0]["estimates"]]
+        out["estimators"] = {}
+        for k, name in enumerate(names):
+            errors = np.array([r["estimates"][k]["corner_error_px"] for r in records], np.float64)
+            areas = {f"{t:g}": 100 * metrics.auc(errors, t) for t in AUC_THRESHOLDS_PX}
+            out["estimators"][name] = {"auc": areas, "failures": int(np.isinf(errors).sum())}
     for name in ("precision", "recall", "f1", "matching_score", "outlier_ratio"):
         out[name] = 100 * metrics.mean_defined(column(name))
     for name in ("precision", "recall"):
@@ -275,6 +338,12 @@ def _summary(records: Sequence[Mapping[str, Any]], seed: int) -> dict[str, Any]:
     for name in ("keypoints0", "matches", "correct", "possible"):
         out[f"mean_{name}"] = metrics.mean_defined(column(name))
     return out
+
+
+def _resizing(before: tuple[int, int], after: tuple[int, int]) -> NDArray[np.float64]:
+    """Pixels of an image of ``before`` (width, height) to those of it resized to ``after``."""
+    x, y = (b / a for a, b in zip(before, after, strict=True))
+    return np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1.0]])
 
 
 def _hpatches_image(folder: Path, number: int) -> Path:

@@ -157,6 +157,19 @@ def right_by_keypoints(
     return np.asarray(truth.errors(points0, points1) < truth.limit, bool)
 
 
+def right_or_on_the_line(
+    truth: MatchTruth, prediction: Prediction, epipolar: EpipolarTruth
+) -> NDArray[np.bool_]:
+    """Whether matches (K,) are right: by ``truth``, where that is unknown by the epipolar line.
+
+    So does figure 9 of the paper, with depth.
+    """
+    points = prediction.points0, prediction.points1
+    errors = truth.errors(*points)
+    on_line = epipolar.errors(*points) < epipolar.limit
+    return np.asarray(np.where(np.isnan(errors), on_line, errors < truth.limit), bool)
+
+
 def match_record(truth: MatchTruth, prediction: Prediction) -> dict[str, float | int]:
     """Quality of one pair's matches, in shares; see :class:`metrics.MatchQuality`.
 

@@ -2,7 +2,8 @@
 
 A line: name0 name1 rot0 rot1 K0[9] K1[9] T_0to1[16]; matrices row-major, ``x_1 = R x_0 + t``.
 ``rot`` counts quarter turns counter-clockwise that bring the stored image upright; K and T refer to
-the stored image.
+the stored image. Read are also lines of glue-factory's ``pairs_calibrated.txt``, which have no
+turns, and in place of T its rotation and translation, R[9] t[3], or all of it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from superglue_ros.errors import DataError
 
 Floats = NDArray[np.float64]
 _FIELDS = 38
+_CALIBRATED = (32, 36)  # without turns; R[9] t[3], or T[16]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +68,12 @@ def write_pairs(path: Path, pairs: Sequence[PosePair]) -> None:
 
 
 def _parse(fields: list[str], where: str) -> PosePair:
+    if len(fields) in _CALIBRATED:
+        fields = [*fields[:2], "0", "0", *fields[2:]]
+        if len(fields) != _FIELDS:
+            r, t = fields[-12:-3], fields[-3:]
+            rows = (word for i in range(3) for word in (*r[3 * i : 3 * i + 3], t[i]))
+            fields = [*fields[:-12], *rows, "0", "0", "0", "1"]
     if len(fields) != _FIELDS:
         hint = " (image names must not hold spaces)" if len(fields) > _FIELDS else ""
         raise DataError(

@@ -22,6 +22,7 @@ from superglue_ros.evaluation.pairs.match_truth import (
     MatchTruth,
     UprightTruth,
     match_record,
+    right_or_on_the_line,
 )
 from superglue_ros.evaluation.pairs.pairs_file import PosePair, upright_intrinsics, upright_pose
 from superglue_ros.evaluation.pairs.predictions import Missing, Prediction, digest
@@ -59,7 +60,7 @@ class PoseProtocol:
     rotation_only: bool = False
 
     def __post_init__(self) -> None:
-        names = [one.name for one in self.estimators]
+        names = [one.key for one in self.estimators]
         if not names or len(set(names)) < len(names):
             raise ConfigError(f"--estimator must name different estimators, not {names}")
         if self.repeats < 1:
@@ -125,8 +126,16 @@ def upright_truth(case: PoseCase, prediction: Prediction) -> UprightTruth:
     )
 
 
-def match_truth(case: PoseCase, prediction: Prediction, protocol: PoseProtocol) -> MatchTruth:
-    """What decides which matches of the pair are correct: depth where the case has it."""
+def match_truth(
+    case: PoseCase,
+    prediction: Prediction,
+    protocol: PoseProtocol,
+    reprojection_px: float | None = None,
+) -> MatchTruth:
+    """What decides which matches of the pair are correct: depth where the case has it.
+
+    ``reprojection_px`` replaces the protocol's.
+    """
     truth = upright_truth(case, prediction)
     if case.depths is None:
         return EpipolarTruth(truth, protocol.epipolar)
@@ -138,8 +147,28 @@ def match_truth(case: PoseCase, prediction: Prediction, protocol: PoseProtocol) 
         depth = np.rot90(case.depths.of(case.folder / name), turns)
         check_depth(depth, *size, name)
         depths.append(depth)
-    limit = (protocol.reprojection_px or INDOOR.match) / _scale(prediction.size1, protocol.max_size)
+    pixels = reprojection_px or protocol.reprojection_px or INDOOR.match
+    limit = pixels / _scale(prediction.size1, protocol.max_size)
     return DepthTruth(truth=truth, depth0=depths[0], depth1=depths[1], limit=limit)
+
+
+def judged_matches(
+    case: PoseCase, prediction: Prediction, protocol: PoseProtocol
+) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Right matches (K,) and correspondences (L, 2) to find, as figure 9 judges them.
+
+    With depth by reprojection under ``FIGURE_PX``, and where depth is unknown by the epipolar line;
+    without depth as :func:`judge`.
+    """
+    truth = match_truth(case, prediction, protocol, FIGURE_PX)
+    epipolar = EpipolarTruth(upright_truth(case, prediction), protocol.epipolar)
+    possible = truth.possible(prediction)
+    right = right_or_on_the_line(truth, prediction, epipolar)
+    return right, np.zeros((0, 2), np.int64) if possible is None else possible
+
+
+FIGURE_PX = 10.0
+"""Reprojection error of a right match in figure 9 of the paper."""
 
 
 def judge(case: PoseCase, prediction: Prediction, protocol: PoseProtocol) -> dict[str, Any]:
@@ -161,9 +190,10 @@ def judge(case: PoseCase, prediction: Prediction, protocol: PoseProtocol) -> dic
         protocol.estimators,
         protocol.repeats,
         protocol.rotation_only,
+        kept.confidence,
     )
     epipolar = EpipolarTruth(truth, protocol.epipolar).errors(kept.points0, kept.points1)
-    first = [row for row in estimates if row["estimator"] == protocol.estimators[0].name]
+    first = [row for row in estimates if row["estimator"] == protocol.estimators[0].key]
     return {
         "name0": case.keys[0],
         "name1": case.keys[1],

@@ -37,16 +37,8 @@ class LayerAttention:
     weights1: NDArray[np.float32]
 
 
-@torch.inference_mode()
-def attention(
-    network: SuperGlue, features0: Features, features1: Features
-) -> Iterator[LayerAttention]:
-    """Attention weights of every layer in order, one layer in memory at a time.
-
-    Query and key are computed again from each layer's input (eq. 4): the network itself never
-    forms the weights. Raises :class:`ConfigError` on a network without a graph, or whose messages
-    have no weights.
-    """
+def check_attention(network: SuperGlue) -> None:
+    """Raise :class:`ConfigError` on a network without a graph, or of messages without weights."""
     config = network.config
     if config.aggregation != "attention" or config.scales != (1.0,):
         raise ConfigError(
@@ -58,6 +50,18 @@ def attention(
             "these SuperGlue weights have no attention layers (optimal matching alone): "
             "give trained ones"
         )
+
+
+@torch.inference_mode()
+def attention(
+    network: SuperGlue, features0: Features, features1: Features
+) -> Iterator[LayerAttention]:
+    """Attention weights of every layer in order, one layer in memory at a time.
+
+    Query and key are computed again from each layer's input (eq. 4): the network itself never
+    forms the weights. Raises :class:`ConfigError` as :func:`check_attention`.
+    """
+    check_attention(network)
     m, n = len(features0), len(features1)
     length = max(m, n)
     encoded = [_encode(network, features, length) for features in (features0, features1)]

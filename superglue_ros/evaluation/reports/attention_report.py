@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from superglue_ros.errors import ConfigError, DataError
 from superglue_ros.evaluation.pairs.methods import Method, MethodSpec
@@ -21,14 +22,95 @@ from superglue_ros.evaluation.reports.results import versions, write_json, write
 from superglue_ros.networks.device import resolve_device
 from superglue_ros.networks.weights import load_superglue
 
+Floats = NDArray[np.float64]
+
+WEIGHTS = "weights.safetensors"
+"""Name of a run's weights in its folder."""
+
+
+def variant_files(paths: Sequence[Path]) -> dict[str, Path]:
+    """Weights by the names of variants: files, or those of folders.
+
+    A folder holds ``NAME.safetensors`` or, as ``train ablation`` leaves it,
+    ``NAME/weights.safetensors``. Raises :class:`ConfigError` where there are none.
+    """
+    found: dict[str, Path] = {}
+    for path in paths:
+        inside = [*path.glob("*.safetensors"), *path.glob(f"*/{WEIGHTS}")]
+        for file in sorted(inside) if path.is_dir() else [path]:
+            found[file.parent.name if file.name == WEIGHTS else file.stem] = file
+    if not found:
+        raise ConfigError(
+            f"no weights in {', '.join(map(str, paths))}: give files, or folders with "
+            f"NAME.safetensors or NAME/{WEIGHTS}"
+        )
+    return found
+
+
+def attention_of_variants(
+    cases: Sequence[PoseCase],
+    spec: MethodSpec,
+    files: Mapping[str, Path],
+    output: Path,
+    show: int = 0,
+) -> Table:
+    """:func:`attention_report` of every variant in a folder of its own, and their spans together.
+
+    Writes ``spans_self.png`` and ``spans_cross.png``; returns the table of the mean spans. Variants
+    without attention weights are rows that say so.
+    """
+    found: dict[str, dict[str, tuple[Floats, Floats]]] = {}
+    missing: dict[str, str] = {}
+    for name, file in files.items():
+        try:
+            att.check_attention(load_superglue(file).network)
+        except ConfigError as error:
+            missing[name] = str(error).partition(":")[0]
+            continue
+        one = spec.with_matcher("superglue", str(file))
+        found[name] = _report(cases, one, output / name, show, feature_cache=output / "features")
+    output.mkdir(parents=True, exist_ok=True)
+    for kind in ("self", "cross"):
+        curves = {name: spans[kind] for name, spans in found.items() if kind in spans}
+        if curves:
+            figures.bands(
+                output / f"spans_{kind}.png",
+                f"Span of {kind}-attention by variant, 95% intervals",
+                curves,
+                "layer of its kind",
+                "span [px], smallest head",
+            )
+    rows = []
+    for name in files:
+        spans = found.get(name, {})
+        cells = [
+            " ".join(number(v, 0) for v in spans[kind][0]) if kind in spans else "–"
+            for kind in ("self", "cross")
+        ]
+        rows.append([name, *cells, missing.get(name, "")])
+    header = ["variant", "self, by layer [px]", "cross, by layer [px]", ""]
+    return Table("Attention spans by variant", header, rows)
+
 
 def attention_report(
-    cases: Sequence[PoseCase], spec: MethodSpec, output: Path, show: int = 0, rows: int = 5
+    cases: Sequence[PoseCase], spec: MethodSpec, output: Path, show: int = 0
 ) -> dict[str, Any]:
     """Spans over all ``cases`` and rays of case ``show``: pictures, ``spans.csv``, a report.
 
     Raises :class:`ConfigError` on any other matcher than SuperGlue.
     """
+    means = _report(cases, spec, output, show)
+    return {kind: mean.tolist() for kind, (mean, _) in means.items()}
+
+
+def _report(
+    cases: Sequence[PoseCase],
+    spec: MethodSpec,
+    output: Path,
+    show: int,
+    rows: int = 5,
+    feature_cache: Path | None = None,
+) -> dict[str, tuple[Floats, Floats]]:
     if spec.matcher != "superglue":
         raise ConfigError(f"{spec.matcher} has no attention: use --matcher superglue")
     if not 0 <= show < len(cases):
@@ -36,7 +118,7 @@ def attention_report(
     network = load_superglue(
         spec.config.matcher.weights, resolve_device(spec.config.device)
     ).network
-    method = Method(spec)
+    method = Method(spec, feature_cache)
     folder = output / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
     threshold = spec.config.matcher.threshold
@@ -103,4 +185,4 @@ def attention_report(
         pictures,
         {"Config": config, "Versions": versions()},
     )
-    return {kind: mean.tolist() for kind, (mean, _) in means.items()}
+    return means

@@ -15,6 +15,7 @@ from superglue_ros.errors import DataError
 from superglue_ros.evaluation import metrics
 from superglue_ros.evaluation.bootstrap import paired_difference
 from superglue_ros.evaluation.reports import figures
+from superglue_ros.evaluation.reports.confidence_curves import draw_curves, read_curves
 from superglue_ros.evaluation.reports.report import (
     Picture,
     Table,
@@ -83,6 +84,10 @@ def compare(folders: Sequence[Path], output: Path) -> Table:
         Picture(output / "curves.png", "Cumulative error curves"),
         Picture(output / "bars.png", f"{headline.name} with 95% intervals"),
     ]
+    curves = {label: read_curves(run.folder) for label, run in zip(labels, runs, strict=True)}
+    known = {label: one for label, one in curves.items() if one is not None}
+    if len(known) == len(runs):
+        pictures += draw_curves(output, known)
     protocol = json.dumps(runs[0].config["protocol"])
     write_report(
         output / "report.html",

@@ -76,9 +76,16 @@ def bars(
 
 
 def stacked_times(
-    path: Path, title: str, keypoints: Sequence[int], stages: Mapping[str, Sequence[float]]
+    path: Path,
+    title: str,
+    keypoints: Sequence[int],
+    stages: Mapping[str, Sequence[float]],
+    quartiles: Sequence[Sequence[float]],
 ) -> None:
-    """Milliseconds per stage, stacked, over the number of keypoints (figure 11)."""
+    """Milliseconds per stage, stacked, over the number of keypoints (figure 11).
+
+    ``quartiles`` (K, 2) of the sum are bars at the top.
+    """
     figure, axis = _figure()
     positions = np.arange(len(keypoints))
     bottom = np.zeros(len(keypoints))
@@ -86,6 +93,8 @@ def stacked_times(
         height = np.asarray(values, np.float64)
         axis.bar(positions, height, bottom=bottom, label=name, color=f"C{index}", width=0.6)
         bottom += height
+    spread = np.abs(np.asarray(quartiles, np.float64).T - bottom)
+    axis.errorbar(positions, bottom, spread, fmt="none", ecolor="0.2", capsize=4)
     axis.set_xticks(positions, [str(k) for k in keypoints])
     _finish(figure, axis, path, title, "keypoints per image", "time [ms]")
 

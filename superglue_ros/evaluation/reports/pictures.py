@@ -17,6 +17,13 @@ from superglue_ros.evaluation.pairs import homography, pose
 from superglue_ros.evaluation.pairs.predictions import PairCase, Prediction, PredictionStore
 from superglue_ros.evaluation.pairs.repeated_poses import AUC_THRESHOLDS_DEG
 from superglue_ros.evaluation.reports import figures
+from superglue_ros.evaluation.reports.confidence_curves import (
+    JudgedMatches,
+    confidence_curves,
+    draw_curves,
+    thresholds_of,
+    write_curves,
+)
 from superglue_ros.evaluation.reports.report import (
     Picture,
     Table,
@@ -29,6 +36,7 @@ from superglue_ros.evaluation.reports.report import (
 from superglue_ros.evaluation.reports.results import Results
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +88,18 @@ def report_homography(
         Picture(folder / "corner_error.png", "Cumulative error curve (figure 8)"),
         Picture(folder / "precision_over_px.png", "Match precision (figure 8)"),
     ]
-    pictures += _confidence_pictures(results, judged, protocol.confidence_threshold)
+    def by_confidence(index: int) -> JudgedMatches | None:
+        prediction = store.get(index)
+        if prediction is None:
+            return None
+        truth = cases[index].homography()
+        correct = homography.reprojection_errors(prediction, truth) < protocol.correct_px
+        possible = metrics.ground_truth_matches(
+            prediction.keypoints0, prediction.keypoints1, truth, protocol.correct_px
+        )
+        return _judged_matches(prediction, correct, possible)
+
+    pictures += _confidence_pictures(results, by_confidence, protocol.confidence_threshold)
     pictures += _match_pictures(
         results, cases, judged, protocol.confidence_threshold, "ransac_error_px"
     )
@@ -117,7 +136,7 @@ def report_pose(
 
     figures.error_curves(
         folder / "pose_error.png",
-        f"Relative pose ({protocol.estimators[0].name})",
+        f"Relative pose ({protocol.estimators[0].key})",
         {
             name: results.repeated(f"{name}_error_deg").ravel()
             for name in ("pose", "rotation", "direction")
@@ -126,7 +145,17 @@ def report_pose(
         "degrees",
     )
     pictures = [Picture(folder / "pose_error.png", "Cumulative error curves (figures 5 and 9)")]
-    pictures += _confidence_pictures(results, judged, protocol.confidence_threshold)
+
+    def by_confidence(index: int) -> JudgedMatches | None:
+        prediction = store.get(index)
+        if prediction is None:
+            return None
+        found = pose.judged_matches(cases[index], prediction, protocol)
+        return _judged_matches(prediction, *found)
+
+    depth = any(case.depths is not None for case in cases)
+    what = f": reprojection under {pose.FIGURE_PX:g} px" if depth else ""
+    pictures += _confidence_pictures(results, by_confidence, protocol.confidence_threshold, what)
     pictures += _match_pictures(
         results, cases, judged, protocol.confidence_threshold, "pose_error_deg"
     )
@@ -134,10 +163,10 @@ def report_pose(
     header = ["", "AUC@5", "AUC@10", "AUC@20", "failures"]
     rows = []
     for one in protocol.estimators:
-        part = summary["estimators"][one.name]
+        part = summary["estimators"][one.key]
         failures = number(part["failures"], 0 if protocol.repeats == 1 else 1)
         rows += [
-            [one.name, *(auc_cell(part, t) for t in _DEG), failures],
+            [one.key, *(auc_cell(part, t) for t in _DEG), failures],
             ["approximate (table 6)", *(number(part["auc_approximate"][t]) for t in _DEG), ""],
             ["signed direction", *(number(part["auc_signed_direction"][t]) for t in _DEG), ""],
         ]
@@ -202,35 +231,36 @@ def _protocol_line(protocol: dict[str, Any]) -> str:
     return "; ".join(f"{key.replace('_', ' ')} {value}" for key, value in flat.items())
 
 
+def _judged_matches(prediction: Prediction, correct: Bools, possible: NDArray) -> JudgedMatches:
+    """With which of the matches are among the ``possible`` ones (L, 2)."""
+    there = {tuple(row) for row in possible.tolist()}
+    found = np.array([tuple(row) in there for row in prediction.matches.tolist()], bool)
+    return JudgedMatches(prediction.confidence, correct, found, len(possible))
+
+
 def _confidence_pictures(
-    results: Results, judge: Callable[[int], Judged | None], threshold: float
+    results: Results,
+    judge: Callable[[int], JudgedMatches | None],
+    threshold: float,
+    what: str = "",
 ) -> list[Picture]:
-    """Precision over the number of correct matches (figure 9), and the reliability diagram."""
-    scores, correct = [], []
-    for row in results.records:
-        judged = judge(int(row["index"]))
-        if judged is not None:
-            scores.append(judged.prediction.confidence)
-            correct.append(judged.errors < judged.limit)
-    # Thresholds at quantiles of the confidences; the last ones leave too few matches.
-    met = np.unique(np.quantile(np.concatenate([*scores, np.zeros(1)]), np.linspace(0, 0.95, 24)))
-    if len(met) < 3:
+    """Precision and recall over the matches (figure 9), and the reliability diagram."""
+    judged = [judge(int(row["index"])) for row in results.records]
+    pairs = [pair for pair in judged if pair is not None]
+    levels = thresholds_of(pairs)
+    if len(levels) < 3:
         return []
-    counts, precision = metrics.precision_curve(scores, correct, met)
-    used = metrics.precision_curve(scores, correct, [threshold])
-    path = results.folder / "pictures" / "precision_over_matches.png"
-    figures.lines(
-        path,
-        "Precision over correct matches, varying the confidence threshold",
-        {results.label: (counts, 100 * precision)},
-        "correct matches per pair",
-        "precision [%]",
-        {results.label: (float(used[0][0]), 100 * float(used[1][0]))},
+    curves = confidence_curves(pairs, levels)
+    write_curves(results.folder, curves)
+    used = {results.label: confidence_curves(pairs, [threshold])}
+    folder = results.folder / "pictures"
+    pictures = draw_curves(folder, {results.label: curves}, used, what)
+    found = metrics.reliability(
+        np.concatenate([pair.scores for pair in pairs]),
+        np.concatenate([pair.correct for pair in pairs]),
     )
-    caption = f"Precision and number of correct matches (figure 9); ring: threshold {threshold:g}"
-    found = metrics.reliability(np.concatenate(scores), np.concatenate(correct))
     error = f"expected calibration error {100 * found.expected_error:.1f} %"
-    diagram = results.folder / "pictures" / "reliability.png"
+    diagram = folder / "reliability.png"
     filled = found.count > 0
     figures.lines(
         diagram,
@@ -242,7 +272,7 @@ def _confidence_pictures(
         "confidence [%]",
         "correct matches [%]",
     )
-    return [Picture(path, caption), Picture(diagram, f"Reliability diagram; {error}")]
+    return [*pictures, Picture(diagram, f"Reliability diagram; {error}")]
 
 
 def _match_pictures(

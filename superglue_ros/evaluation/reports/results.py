@@ -142,7 +142,7 @@ class Results:
     def repeated(self, name: str) -> NDArray[np.float64]:
         """A column as (records, repeats), of the first estimator where there are several.
 
-        Of the records themselves, (records, 1), where nothing was repeated.
+        Of the records themselves, (records, 1), where nothing was repeated, or not this column.
         """
         file = self.folder / f"{ESTIMATES}.csv"
         if not file.is_file():
@@ -151,6 +151,8 @@ class Results:
             values: dict[str, list[float]] = {row["index"]: [] for row in self.records}
             with file.open(newline="", encoding="utf-8") as opened:
                 rows = list(csv.DictReader(opened))
+            if rows and name not in rows[0]:
+                return self.column(name)[:, None]
             for row in rows:
                 if row["estimator"] == rows[0]["estimator"]:
                     values[row["index"]].append(float(row[name]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +21,22 @@ from superglue_ros.networks.superglue import SuperGlue, SuperGlueConfig
 from superglue_ros.networks.weights import load_superglue
 
 
+@dataclass(frozen=True, eq=False)
+class StageTimes:
+    """Milliseconds for each number of keypoints: medians by stage, quartiles (K, 2) of the sum."""
+
+    stages: dict[str, list[float]]
+    quartiles: list[list[float]]
+
+
 def stage_times(
     network: SuperGlue, keypoints: Sequence[int], device: str, repeat: int, iterations: int = 100
-) -> dict[str, list[float]]:
+) -> StageTimes:
     """Median milliseconds per stage for each number of keypoints per image (figure 11).
 
     Random keypoints and descriptors: the time depends on their number alone. The stages are those
     of the engine that the node runs; the encoder's share includes the layers before the first
-    cross-attention, of one image.
+    cross-attention, of one image. At least ``repeat`` rounds, and half a second of them.
     """
     where = resolve_device(device)
     engine = SuperGlueEngine(network, where)
@@ -37,6 +46,7 @@ def stage_times(
         "graph network": [],
         "optimal matching": [],
     }
+    quartiles = []
     for count in track(keypoints, len(keypoints), "timing"):
         generator = torch.Generator().manual_seed(0)
         sets = []
@@ -47,7 +57,8 @@ def stage_times(
             )
             sets.append((points, torch.rand(count, generator=generator), descriptors, (640, 480)))
         times: list[tuple[float, float, float]] = []
-        for _ in range(repeat + 1):  # the first round warms up
+        started = _now(where)
+        while len(times) <= repeat or _now(where) - started < _LEAST_SECONDS:
             marks = [_now(where)]
             tokens = engine.prepare(*sets[0])
             marks.append(_now(where))
@@ -58,10 +69,12 @@ def stage_times(
             sinkhorn(scores, network.dustbin.detach().to(where), iterations)
             marks.append(_now(where))
             times.append((marks[1] - marks[0], marks[2] - middle, marks[3] - marks[2]))
-        medians = 1000 * np.median(np.array(times[1:]), axis=0)
+        kept = 1000 * np.array(times[1:])  # the first round warms up
+        quartiles.append(np.percentile(kept.sum(1), [25, 75]).tolist())
+        medians = np.median(kept, axis=0)
         for name, value in zip(stages, medians, strict=True):
             stages[name].append(float(value))
-    return stages
+    return StageTimes(stages, quartiles)
 
 
 def timing_report(
@@ -73,25 +86,33 @@ def timing_report(
     """
     network = SuperGlue(SuperGlueConfig()).eval() if weights == "full" else None
     network = network or load_superglue(weights, resolve_device(device)).network
-    stages = stage_times(network, keypoints, device, repeat)
+    measured = stage_times(network, keypoints, device, repeat)
+    stages = measured.stages
     output.mkdir(parents=True, exist_ok=True)
     path = output / "time_split.png"
     layers, width = network.config.layers, network.config.width
     title = f"SuperGlue, {layers if network.config.graph else 0} x 2 layers of width {width}"
-    figures.stacked_times(path, title, keypoints, stages)
+    figures.stacked_times(path, title, keypoints, stages, measured.quartiles)
     write_json(
         output / "timing.json",
-        {"keypoints": list(keypoints), "milliseconds": stages, "threads": torch.get_num_threads()},
+        {
+            "keypoints": list(keypoints),
+            "milliseconds": stages,
+            "quartiles": measured.quartiles,
+            "least_repeats": repeat,
+            "threads": torch.get_num_threads(),
+        },
     )
     table = Table(
         "Milliseconds per stage (median)",
-        ["keypoints", *stages, "per pair"],
+        ["keypoints", *stages, "per pair", "half of the pairs"],
         [
             [
                 str(count),
                 *(number(values[k], 1) for values in stages.values()),
                 # A tracked frame encodes one image; its keyframe's encoding is kept.
                 number(sum(values[k] for values in stages.values()), 1),
+                " to ".join(number(v, 1) for v in measured.quartiles[k]),
             ]
             for k, count in enumerate(keypoints)
         ],
@@ -105,6 +126,10 @@ def timing_report(
         {"Versions": versions()},
     )
     return table
+
+
+_LEAST_SECONDS = 0.5
+"""Of measurement for each number of keypoints: one round of few keypoints is all noise."""
 
 
 def _now(device: torch.device) -> float:

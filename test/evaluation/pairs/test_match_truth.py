@@ -10,6 +10,7 @@ from superglue_ros.evaluation.pairs.match_truth import (
     EpipolarTruth,
     UprightTruth,
     match_record,
+    right_or_on_the_line,
 )
 from superglue_ros.evaluation.pairs.predictions import Prediction
 
@@ -97,3 +98,13 @@ def test_empty_and_old_predictions():
     assert record["precision"] == 1
     assert np.isnan(record["recall"])
     assert np.isnan(record["right_mutual"])
+
+
+def test_where_depth_is_unknown_the_line_decides():
+    holes = np.full((80, 100), 2.0)
+    holes[30, 30] = holes[40, 40] = 0
+    truth = DepthTruth(TRUTH, holes, np.full((80, 100), 2.0), 10.0)
+    found = prediction([[0, 0], [1, 1], [2, 2], [3, 3], [4, 4]], None)
+    # 6 px along the line but unknown: right; 4 px off the line: wrong; hidden: wrong.
+    right = right_or_on_the_line(truth, found, EPIPOLAR)
+    assert right.tolist() == [True, True, False, True, False]
