@@ -19,12 +19,19 @@ from rich.console import Console
 from superglue_ros.bench import measure
 from superglue_ros.bench.floor import Rates, measure_rates
 from superglue_ros.bench.inputs import FLOAT32, full_superglue, room_features, room_images
-from superglue_ros.bench.node import measure_node
+from superglue_ros.bench.node import RATE_KEYPOINTS, RateRow, held_rates, measure_node
 from superglue_ros.bench.options import COUNTS as OPTION_COUNTS
 from superglue_ros.bench.options import OptionRow, measure_count
 from superglue_ros.bench.options import write as write_options
 from superglue_ros.bench.peers import available
-from superglue_ros.bench.report import MemoryRow, Results, tables, write
+from superglue_ros.bench.report import (
+    MemoryRow,
+    Results,
+    rate_table,
+    tables,
+    write,
+    write_rates,
+)
 from superglue_ros.config import MatcherConfig
 from superglue_ros.engines.backends import superglue_engine, superpoint_engine
 from superglue_ros.engines.export import export_superglue, export_superpoint
@@ -52,6 +59,11 @@ def add_subcommands(subparsers: argparse._SubParsersAction) -> None:
     )
     bench.add_argument("--onnx", type=Path, help="folder of `superglue-ros export`, timed too")
     bench.add_argument("--skip-node", action="store_true")
+    bench.add_argument(
+        "--rates",
+        action="store_true",
+        help="only: the camera rate that the node holds, with either matcher and precision",
+    )
     bench.add_argument(
         "--options",
         action="store_true",
@@ -105,11 +117,12 @@ def run_bench(args: argparse.Namespace) -> int:
     console = Console(stderr=True)
     if args.options:
         return _bench_options(args, console)
+    if args.rates:
+        return _bench_rates(args, console)
     rates = measure_rates(measure.CPU)
     images = room_images(max(args.frames, max(WINDOWS) + 1))
-    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
     results = Results(
-        machine=machine_name(), versions=versions, threads=torch.get_num_threads(), rates=rates
+        machine=machine_name(), versions=_versions(), threads=torch.get_num_threads(), rates=rates
     )
     for title, measured in _steps(args, images, rates):
         with console.status(title):
@@ -134,6 +147,28 @@ def _bench_options(args: argparse.Namespace, console: Console) -> int:
         write_options(rows, args.output)
     print((args.output / "options.md").read_text(encoding="utf-8"), end="")
     return 0
+
+
+def _bench_rates(args: argparse.Namespace, console: Console) -> int:
+    rows: list[RateRow] = []
+    machine = f"{machine_name()}; {torch.get_num_threads()} threads; {_versions()}"
+    counts = RATE_KEYPOINTS if args.keypoints == list(KEYPOINTS) else args.keypoints
+    with console.status("the rates that the node holds") as status:
+        for row in held_rates(args.output / "node", keypoints=counts, frames=args.frames):
+            rows.append(row)
+            write_rates(machine, rows, args.output, None)
+            status.update(f"after {row.weights}, {row.precision}, {row.keypoints} keypoints")
+    if not rows:
+        raise ConfigError(
+            "--rates needs a ROS environment: scripts/run superglue-ros bench --rates"
+        )
+    write_rates(machine, rows, args.output, args.document)
+    print(rate_table(rows), end="")
+    return 0
+
+
+def _versions() -> str:
+    return f"Python {platform.python_version()}, torch {torch.__version__}"
 
 
 def _steps(

@@ -14,11 +14,13 @@ from matplotlib.ticker import ScalarFormatter
 
 from superglue_ros.bench.floor import Rates
 from superglue_ros.bench.measure import AgreementRow, ExtractRow, PairRow, WindowRow
-from superglue_ros.bench.node import NodeRow
+from superglue_ros.bench.node import NodeRow, RateRow
 from superglue_ros.drawing.plots import new_figure, save
 
 BEGIN = "<!-- tables: written by superglue-ros bench -->"
 END = "<!-- end of tables -->"
+BEGIN_RATES = "<!-- rates: written by superglue-ros bench --rates -->"
+END_RATES = "<!-- end of rates -->"
 
 
 @dataclass(frozen=True)
@@ -72,13 +74,52 @@ def write(results: Results, output: Path, document: Path | None) -> None:
     (output / "tables.md").write_text(tables(results), encoding="utf-8")
     if document is None:
         return
-    old = document.read_text(encoding="utf-8") if document.exists() else f"{BEGIN}\n{END}\n"
-    head, _, rest = old.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    body = f"{head}{BEGIN}\n\n{tables(results)}\n![time and ratio](performance.png)\n\n{END}{tail}"
-    document.parent.mkdir(parents=True, exist_ok=True)
-    document.write_text(body, encoding="utf-8")
+    put(document, f"{tables(results)}\n![time and ratio](performance.png)\n", BEGIN, END)
     plot(results, document.parent / "performance.png")
+
+
+def write_rates(machine: str, rows: Sequence[RateRow], output: Path, document: Path | None) -> None:
+    """Write ``rates.json`` and ``rates.md`` to ``output``, and the table to ``document``."""
+    output.mkdir(parents=True, exist_ok=True)
+    values = {"machine": machine, "rates": [asdict(row) for row in rows]}
+    text = json.dumps(_finite(values), indent=2) + "\n"
+    (output / "rates.json").write_text(text, encoding="utf-8")
+    table = f"Measured on: {machine}.\n\n{rate_table(rows)}"
+    (output / "rates.md").write_text(table, encoding="utf-8")
+    if document is not None:
+        put(document, table, BEGIN_RATES, END_RATES)
+
+
+def rate_table(rows: Sequence[RateRow]) -> str:
+    """The rates that the node holds, as Markdown."""
+    return _table(
+        "matcher|precision|overlap|keypoints|keyframes|images per second|latency|95 %|images",
+        [
+            [
+                row.weights,
+                row.precision,
+                row.overlap,
+                str(row.keypoints),
+                str(row.keyframes),
+                "none held" if row.rate is None else f"{row.rate:.1f}",
+                _ms(row.median),
+                _ms(row.p95),
+                str(row.frames or "-"),
+            ]
+            for row in rows
+        ],
+    )
+
+
+def put(document: Path, text: str, begin: str, end: str) -> None:
+    """Replace what stands between two marks of ``document``; without marks, put it at the end."""
+    old = document.read_text(encoding="utf-8") if document.exists() else ""
+    if begin not in old:
+        old += f"{begin}\n{end}\n"
+    head, _, rest = old.partition(begin)
+    _, _, tail = rest.partition(end)
+    document.parent.mkdir(parents=True, exist_ok=True)
+    document.write_text(f"{head}{begin}\n\n{text}\n{end}{tail}", encoding="utf-8")
 
 
 def plot(results: Results, path: Path) -> None:

@@ -16,8 +16,19 @@ from superglue_ros.bench.measure import (
     WindowRow,
     compare,
 )
-from superglue_ros.bench.node import NodeRow
-from superglue_ros.bench.report import BEGIN, END, MemoryRow, Results, summary, tables, write
+from superglue_ros.bench.node import NodeRow, RateRow
+from superglue_ros.bench.report import (
+    BEGIN,
+    BEGIN_RATES,
+    END,
+    END_RATES,
+    MemoryRow,
+    Results,
+    summary,
+    tables,
+    write,
+    write_rates,
+)
 from superglue_ros.bench.timing import Paired, paired
 from superglue_ros.networks.superglue import SuperGlueConfig
 from superglue_ros.types import Correspondences
@@ -108,3 +119,28 @@ def test_comparison_of_index_sets():
     assert same
     assert difference == pytest.approx(0.02, abs=1e-6)
     assert not compare(found, torch.tensor([1, 2, 0]), scores)[0]
+
+
+def test_rates_take_their_own_place_in_the_document(tmp_path):
+    document = tmp_path / "performance.md"
+    document.write_text(f"above\n{BEGIN}\nother\n{END}\n{BEGIN_RATES}\nold\n{END_RATES}\nbelow\n")
+    rows = [
+        RateRow(
+            weights="small", precision="float32", overlap="never", keypoints=512, keyframes=4,
+            rate=3.25, median=0.31, p95=0.4, frames=20,
+        ),
+        RateRow(
+            weights="wide", precision="bfloat16", overlap="never", keypoints=1024, keyframes=1,
+            rate=None,
+        ),
+    ]  # fmt: skip
+    write_rates("a processor", rows, tmp_path / "out", document)
+    text = document.read_text()
+    assert text.startswith(
+        f"above\n{BEGIN}\nother\n{END}\n{BEGIN_RATES}\n\nMeasured on: a processor."
+    )
+    assert "| small | float32 | never | 512 | 4 | 3.2 | 310 ms | 400 ms | 20 |" in text
+    assert "| wide | bfloat16 | never | 1024 | 1 | none held | - | - | - |" in text
+    assert text.endswith(f"|\n\n{END_RATES}\nbelow\n")
+    assert "old" not in text
+    assert json.loads((tmp_path / "out" / "rates.json").read_text())["rates"][1]["rate"] is None
