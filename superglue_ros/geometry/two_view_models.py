@@ -67,7 +67,8 @@ class Motion:
 
 def epipolar(motion: Motion, pairs: RayPairs) -> Linearisation:
     """Sampson distances over their standard deviations: residuals (K, 1), derivative (K, 1, 5)."""
-    ref, query = homogeneous(pairs.ref), homogeneous(pairs.query)
+    # Matches along the last axis, here and below: numpy is slow on many small matrices.
+    ref, query = homogeneous(pairs.ref).T, homogeneous(pairs.query).T
     cross, rotation = skew(motion.translation), motion.rotation
     essential = cross @ rotation
     axes = np.eye(3)
@@ -76,29 +77,20 @@ def epipolar(motion: Motion, pairs: RayPairs) -> Linearisation:
         [cross @ skew(axis) @ rotation for axis in axes]
         + [skew(column) @ rotation for column in basis.T]
     )
-    line_ref, line_query = query @ essential.T, ref @ essential
+    line_ref, line_query = essential @ query, essential.T @ ref
+    d_line_ref, d_line_query = slopes @ query, slopes.transpose(0, 2, 1) @ ref
     variance_ref, variance_query = pairs.sigma_ref**2, pairs.sigma_query**2
-    error = np.einsum("ki,ki->k", ref, line_ref)
-    variance = variance_ref * (line_ref[:, :2] ** 2).sum(axis=1)
-    variance += variance_query * (line_query[:, :2] ** 2).sum(axis=1)
+    error = (ref * line_ref).sum(axis=0)
+    variance = variance_ref * (line_ref[:2] ** 2).sum(axis=0)
+    variance += variance_query * (line_query[:2] ** 2).sum(axis=0)
     variance = np.maximum(variance, 1e-300)
-    d_line_ref = np.einsum("pij,kj->kpi", slopes, query)
-    d_line_query = np.einsum("pij,ki->kpj", slopes, ref)
-    d_error = np.einsum("ki,kpi->kp", ref, d_line_ref)
-    d_variance = (
-        2 * variance_ref[:, None] * np.einsum("ki,kpi->kp", line_ref[:, :2], d_line_ref[:, :, :2])
-    )
-    d_variance += (
-        2
-        * variance_query[:, None]
-        * np.einsum("ki,kpi->kp", line_query[:, :2], d_line_query[:, :, :2])
-    )
+    d_error = (ref * d_line_ref).sum(axis=1)
+    d_variance = 2 * variance_ref * (line_ref[:2] * d_line_ref[:, :2]).sum(axis=1)
+    d_variance += 2 * variance_query * (line_query[:2] * d_line_query[:, :2]).sum(axis=1)
     residuals = error / np.sqrt(variance)
-    jacobian = d_error / np.sqrt(variance)[:, None]
-    jacobian -= (residuals / (2 * variance))[:, None] * d_variance
-    normal = line_query[:, :2]
-    normal = normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-300)
-    return Linearisation(residuals[:, None], jacobian[:, None, :], normal[:, None, :])
+    jacobian = d_error / np.sqrt(variance) - residuals / (2 * variance) * d_variance
+    normal = line_query[:2] / np.maximum(np.linalg.norm(line_query[:2], axis=0), 1e-300)
+    return Linearisation(residuals[:, None], jacobian.T[:, None], normal.T[:, None])
 
 
 def transfer(motion: Motion, pairs: RayPairs) -> Linearisation:
@@ -107,29 +99,31 @@ def transfer(motion: Motion, pairs: RayPairs) -> Linearisation:
     Residuals (K, 2); derivative (K, 2, 8) with a plane, (K, 2, 3) for a pure rotation. The noise of
     the query point is carried over by the homography and added to the reference point's.
     """
-    query = homogeneous(pairs.query)
+    query = homogeneous(pairs.query).T
     matrix = motion.homography()
-    mapped = query @ matrix.T
-    depth = np.where(np.abs(mapped[:, 2]) < 1e-9, 1e-9, mapped[:, 2])
-    predicted = mapped[:, :2] / depth[:, None]
-    # d predicted / d mapped
-    down = np.zeros((len(pairs), 2, 3))
-    down[:, 0, 0] = down[:, 1, 1] = 1 / depth
-    down[:, :, 2] = -predicted / depth[:, None]
-    turned = query @ motion.rotation.T
+    mapped = matrix @ query
+    depth = np.where(np.abs(mapped[2]) < 1e-9, 1e-9, mapped[2])
+    predicted = mapped[:2] / depth
+    turned = motion.rotation @ query
     # d mapped / d rotation: (delta x R q) = -[R q]x delta
-    d_mapped = np.zeros((len(pairs), 3, 3 if motion.plane is None else 8))
-    d_mapped[:, 0, 1], d_mapped[:, 0, 2] = turned[:, 2], -turned[:, 1]
-    d_mapped[:, 1, 0], d_mapped[:, 1, 2] = -turned[:, 2], turned[:, 0]
-    d_mapped[:, 2, 0], d_mapped[:, 2, 1] = turned[:, 1], -turned[:, 0]
+    d_mapped = np.zeros((3, 3 if motion.plane is None else 8, len(pairs)))
+    d_mapped[0, 1], d_mapped[0, 2] = turned[2], -turned[1]
+    d_mapped[1, 0], d_mapped[1, 2] = -turned[2], turned[0]
+    d_mapped[2, 0], d_mapped[2, 1] = turned[1], -turned[0]
     if motion.plane is not None:
-        nearness = query @ motion.plane
-        d_mapped[:, :, 3:5] = nearness[:, None, None] * tangent_basis(motion.translation)
-        d_mapped[:, :, 5:8] = motion.translation[None, :, None] * query[:, None, :]
-    carry = down @ matrix[:, :2]
-    covariance = (pairs.sigma_query**2)[:, None, None] * (carry @ carry.transpose(0, 2, 1))
-    covariance += (pairs.sigma_ref**2)[:, None, None] * np.eye(2)
-    return whiten(predicted - pairs.ref, down @ d_mapped, covariance, np.sqrt(2) * pairs.sigma_ref)
+        d_mapped[:, 3:5] = tangent_basis(motion.translation)[:, :, None] * (motion.plane @ query)
+        d_mapped[:, 5:8] = motion.translation[:, None, None] * query
+    # d predicted / d mapped is [1, 0, -x; 0, 1, -y] / depth.
+    jacobian = (d_mapped[:2] - predicted[:, None] * d_mapped[2]) / depth
+    carry = (matrix[:2, :2, None] - predicted[:, None] * matrix[2, :2, None]) / depth
+    covariance = pairs.sigma_query**2 * (carry[:, None] * carry[None]).sum(axis=2)
+    covariance += pairs.sigma_ref**2 * np.eye(2)[:, :, None]
+    return whiten(
+        predicted.T - pairs.ref,
+        jacobian.transpose(2, 0, 1),
+        covariance.transpose(2, 0, 1),
+        np.sqrt(2) * pairs.sigma_ref,
+    )
 
 
 def whiten(
@@ -141,14 +135,17 @@ def whiten(
     ``other`` (K, 2, S) is how the residuals change with S other quantities that may be off.
     """
     a, b, c = covariance[:, 0, 0], covariance[:, 0, 1], covariance[:, 1, 1]
-    # Inverse of the Cholesky factor [[l, 0], [b / l, h]].
-    low = np.sqrt(a)
-    high = np.sqrt(np.maximum(c - b * b / a, 1e-300))
-    inverse = np.zeros_like(covariance)
-    inverse[:, 0, 0] = 1 / low
-    inverse[:, 1, 0] = -b / (a * high)
-    inverse[:, 1, 1] = 1 / high
-    shift = inverse * unit[:, None, None]
+    # Of the Cholesky factor [[low, 0], [b / low, high]].
+    low, high = np.sqrt(a), np.sqrt(np.maximum(c - b * b / a, 1e-300))
+    share = b / a
+
+    def whitened(x: Array) -> Array:
+        """The inverse factor times (K, 2, S)."""
+        first, second = x[:, 0], x[:, 1]
+        rest = (second - share[:, None] * first) / high[:, None]
+        return np.stack((first / low[:, None], rest), axis=1)
+
+    shift = whitened(unit[:, None, None] * np.eye(2))
     if other is not None:
-        shift = np.concatenate((shift, inverse @ other), axis=2)
-    return Linearisation(np.einsum("kij,kj->ki", inverse, residuals), inverse @ jacobian, shift)
+        shift = np.concatenate((shift, whitened(other)), axis=2)
+    return Linearisation(whitened(residuals[:, :, None])[:, :, 0], whitened(jacobian), shift)
