@@ -21,8 +21,8 @@ from torch import Tensor
 
 from superglue_ros.networks.superpoint import SuperPoint, keypoint_probability
 
-STRIP_BYTES = 2**20
-"""Size of a strip's map, which shares a core's L2 cache with weights and output."""
+STRIP_BYTES = 2**22
+"""Size of a strip's map, which shares the cores' L2 caches with weights and output."""
 
 
 @dataclass(frozen=True, eq=False)
