@@ -2,6 +2,7 @@
 
 ros2 launch superglue_ros matcher.launch.py image:=/camera/image_raw camera_info:=/camera/info
 ros2 launch superglue_ros matcher.launch.py depth:=/camera/aligned_depth respawn:=true ...
+ros2 launch superglue_ros matcher.launch.py viewer:=rerun image:=/camera/image_raw ...
 ros2 launch superglue_ros matcher.launch.py stereo:=true left_image:=/stereo/left/image_rect ...
 """
 
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
-from launch_ros.actions import LifecycleNode
+from launch_ros.actions import LifecycleNode, Node
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from superglue_ros.ros.launching import (
@@ -57,7 +58,11 @@ PARAMETERS = {
     "device": ("device", "Where the networks run: auto, cpu, cuda:0 and so on."),
     "weights": ("matcher.weights", "SuperGlue weights file."),
     "front_end_weights": ("front_end.weights", "SuperPoint weights file."),
+    "image_transport": ("image_transport", "raw, or compressed."),
 }
+
+# What the viewer listens to beside the images, as the matcher's remappings name it.
+VIEWED = ("camera_info", "matches", "relative_pose")
 
 
 def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
@@ -90,7 +95,33 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         respawn=is_on(given["respawn"]),
         respawn_delay=2.0,
     )
-    return [node]
+    return [node, viewer(given, topics)] if given["viewer"] else [node]
+
+
+def viewer(given: dict[str, str], topics: dict[str, str]) -> Node:
+    """The node that shows the matcher's topics, and those of the back-end where it runs."""
+    shown = {name: topics[name] for name in VIEWED}
+    image = topics["left/image_rect" if is_on(given["stereo"]) else "image"]
+    shown |= {"image": image, "image/compressed": f"{image}/compressed"}
+    if is_on(given["stereo"]):
+        shown["camera_info"] = topics["left/camera_info"]
+    if not given["status"].startswith("~"):
+        shown["matcher/status"] = given["status"]
+    return Node(
+        package="superglue_ros",
+        executable="viewer",
+        name="viewer",
+        namespace=given["namespace"],
+        output="screen",
+        parameters=[
+            {
+                "image_transport": given["image_transport"] or "raw",
+                "save": given["viewer_file"],
+                "use_sim_time": is_on(given["use_sim_time"]),
+            }
+        ],
+        remappings=[(name, topic) for name, topic in shown.items() if topic != name],
+    )
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -120,6 +151,17 @@ def generate_launch_description() -> LaunchDescription:
             ),
             DeclareLaunchArgument(
                 "enclave", default_value="", description="SROS2 enclave of the node, as /matcher."
+            ),
+            DeclareLaunchArgument(
+                "viewer",
+                default_value="",
+                choices=["", "rerun"],
+                description="rerun: show images, matches, trajectory and timing (docs/viewer.md).",
+            ),
+            DeclareLaunchArgument(
+                "viewer_file",
+                default_value="",
+                description="With viewer: write a Rerun recording (.rrd) instead of a window.",
             ),
             switch(
                 "stereo",

@@ -15,7 +15,10 @@ from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity, lo
 from superglue_ros.ros.launching import is_installed, is_on, switch
 
 # Handed on to matcher.launch.py, where they are described.
-PASSED_ON = ("image", "camera_info", "depth", "namespace", "use_sim_time", "respawn", "params_file")
+PASSED_ON = (
+    *("image", "camera_info", "depth", "namespace", "use_sim_time", "respawn", "params_file"),
+    *("image_transport", "viewer", "viewer_file"),
+)
 
 
 def rviz(context: LaunchContext) -> list[LaunchDescriptionEntity]:
@@ -53,9 +56,7 @@ def generate_launch_description() -> LaunchDescription:
         name="bundle_adjuster",
         namespace=LaunchConfiguration("namespace"),
         output="screen",
-        parameters=[
-            {name: LaunchConfiguration(name) for name in ("use_sim_time", "publish_tf")}
-        ],
+        parameters=[{name: LaunchConfiguration(name) for name in ("use_sim_time", "publish_tf")}],
         remappings=[("camera_info", LaunchConfiguration("camera_info"))],
         respawn=LaunchConfiguration("respawn"),
         respawn_delay=2.0,
@@ -70,6 +71,20 @@ def generate_launch_description() -> LaunchDescription:
                 "depth",
                 default_value="",
                 description="Input: registered depth. true, false, or its topic.",
+            ),
+            DeclareLaunchArgument(
+                "image_transport", default_value="", description="raw, or compressed."
+            ),
+            DeclareLaunchArgument(
+                "viewer",
+                default_value="",
+                choices=["", "rerun"],
+                description="rerun: show images, matches, trajectory and timing (docs/viewer.md).",
+            ),
+            DeclareLaunchArgument(
+                "viewer_file",
+                default_value="",
+                description="With viewer: write a Rerun recording (.rrd) instead of a window.",
             ),
             DeclareLaunchArgument(
                 "namespace", default_value="", description="Namespace of all nodes and topics."

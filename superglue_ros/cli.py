@@ -22,6 +22,7 @@ AREAS = {
     "localize": ("superglue_ros.localization.cli", "poses of images in such a map"),
     "match-many": ("superglue_ros.many_pairs.cli", "millions of pairs on Ray, every pair once"),
     "demo": ("superglue_ros.demo.cli", "matches of a sequence, end to end over real ROS 2"),
+    "view": ("superglue_ros.viewer.cli", "a recording in Rerun: matches, trajectory, timing"),
     "to-bag": ("superglue_ros.demo.cli", "convert an image folder to a rosbag2 directory"),
     "train": ("superglue_ros.training.cli", "collect a corpus, train the networks, export weights"),
     "evaluate": ("superglue_ros.evaluation.cli", "the paper's tables, and rosbag replay"),

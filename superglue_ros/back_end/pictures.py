@@ -10,8 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from superglue_ros.back_end.accuracy import Accuracy
-from superglue_ros.back_end.scene import Array
-from superglue_ros.drawing.plots import save
+from superglue_ros.drawing.plots import save, widest_axes
 
 _TRUTH = "0.25"
 
@@ -25,7 +24,7 @@ def plot_trajectories(path: Path, title: str, runs: Mapping[str, Accuracy]) -> N
     FigureCanvasAgg(figure)
     above, errors = figure.subplots(1, 2)
     longest = max(runs.values(), key=lambda run: len(run.indices))
-    axes = _widest_axes(longest.truth)
+    axes = widest_axes(longest.truth[:, :3, 3])
     truth = longest.truth[:, axes, 3]
     above.plot(*truth.T, color=_TRUTH, linewidth=2.5, alpha=0.5, label="ground truth")
     above.plot(*truth[0], "o", color=_TRUTH, markersize=6)
@@ -45,8 +44,3 @@ def plot_trajectories(path: Path, title: str, runs: Mapping[str, Accuracy]) -> N
         axis.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title)
     save(figure, path)
-
-
-def _widest_axes(poses: Array) -> list[int]:
-    extent = np.ptp(poses[:, :3, 3], axis=0)
-    return sorted(np.argsort(extent)[1:].tolist())

@@ -15,7 +15,7 @@ from superglue_ros.types import Matches
 Picture = NDArray[np.uint8]
 
 _GAP = 8  # pixels between the two images
-_OUTLIER = (150, 110, 150)  # BGR
+OUTLIER = (150, 110, 150)  # BGR
 _SUBPIXEL_BITS = 4
 _BAR = (120, 10)  # size of the colour bar, pixels
 
@@ -67,12 +67,7 @@ def draw_correspondences(
     ``goodness`` (K,), clipped to [0, 1], goes from red to green; the best lines lie on top. Lines
     that are ``thin`` (K,) are violet and lie below.
     """
-    left, right = _bgr(image0), _bgr(image1)
-    offset = left.shape[1] + _GAP
-    height = max(left.shape[0], right.shape[0])
-    picture = np.full((height, offset + right.shape[1], 3), 32, np.uint8)
-    picture[: left.shape[0], : left.shape[1]] = left
-    picture[: right.shape[0], offset:] = right
+    picture, offset = side_by_side(image0, image1)
     if not len(points0):
         return picture
     if thin is None:
@@ -83,13 +78,24 @@ def draw_correspondences(
     lines = picture.copy()
     for k in np.lexsort((goodness, ~thin)):
         start, end = tuple(starts[k].tolist()), tuple(ends[k].tolist())
-        colour = _OUTLIER if thin[k] else tuple(colours[k].tolist())
+        colour = OUTLIER if thin[k] else tuple(colours[k].tolist())
         cv2.line(lines, start, end, colour, 1, cv2.LINE_AA, _SUBPIXEL_BITS)
         radius = 2 << _SUBPIXEL_BITS
         if not thin[k]:
             for point in (start, end):
                 cv2.circle(lines, point, radius, colour, -1, cv2.LINE_AA, _SUBPIXEL_BITS)
     return np.asarray(cv2.addWeighted(lines, 0.75, picture, 0.25, 0), np.uint8)
+
+
+def side_by_side(image0: Picture, image1: Picture) -> tuple[Picture, int]:
+    """Both images in BGR, and the column at which the second one begins."""
+    left, right = _bgr(image0), _bgr(image1)
+    offset = left.shape[1] + _GAP
+    height = max(left.shape[0], right.shape[0])
+    picture = np.full((height, offset + right.shape[1], 3), 32, np.uint8)
+    picture[: left.shape[0], : left.shape[1]] = left
+    picture[: right.shape[0], offset:] = right
+    return picture, offset
 
 
 def draw_keypoints(image: Picture, points: NDArray, scores: NDArray | None = None) -> Picture:

@@ -29,6 +29,11 @@ def save(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
+def widest_axes(positions: NDArray) -> list[int]:
+    """The two axes, in their order, along which positions (N, 3) extend most."""
+    return sorted(np.argsort(np.ptp(positions, axis=0))[1:].tolist())
+
+
 def plot_over_time(
     path: Path,
     title: str,

@@ -23,5 +23,13 @@ def bundle_adjuster() -> int:
     return main()
 
 
+def viewer() -> int:
+    """Run the viewer."""
+    end_at_once()
+    from superglue_ros.ros.viewer import main
+
+    return main()
+
+
 if __name__ == "__main__":
     sys.exit(matcher())

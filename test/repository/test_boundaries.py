@@ -95,7 +95,7 @@ ORDER = [
     *("drawing", "back_end", "live", "ros"),
     *("training", "evaluation"),
     *("image_pairs", "many_pairs", "reconstruction", "localization"),
-    *("demo", "bench", "cli"),
+    *("demo", "viewer", "bench", "cli"),
 ]
 
 

@@ -6,7 +6,7 @@ Both give the same :class:`FrameOutcome`, so the same code evaluates both and th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from superglue_ros.data.bag_sequences import BagSequence
 from superglue_ros.data.bags import BagReader
 from superglue_ros.data.message_reading import matches_from_message, pose_from_message, stamp_to_ns
+from superglue_ros.data.sequences.base import SequenceItem
 from superglue_ros.errors import DataError, SuperglueError
 from superglue_ros.mapping.verification import FramePair
 from superglue_ros.pipeline import Pipeline
@@ -24,7 +24,8 @@ from superglue_ros.types import Frame, FrameId, MatchStatus, PoseStatus
 
 MATCHES, POSE = "/matches", "/relative_pose"
 FEATURES, STATUS = "/matcher/features", "/matcher/status"
-TOPICS = (FEATURES, MATCHES, POSE, STATUS)
+RESULTS = (MATCHES, POSE, STATUS)
+TOPICS = (FEATURES, *RESULTS)
 
 Floats = NDArray[np.float64]
 
@@ -66,9 +67,9 @@ class FrameOutcome:
 
 
 def offline(
-    sequence: BagSequence, pipeline: Pipeline, use_depth: bool = False
+    sequence: Iterable[SequenceItem], pipeline: Pipeline, use_depth: bool = False
 ) -> Iterator[FrameOutcome]:
-    """Run a new ``pipeline`` over a bag in the order of recording, without dropping frames.
+    """Run a new ``pipeline`` over frames in the order of recording, without dropping any.
 
     Frames are numbered from 1, as the node does. ``sequence`` must give grey images.
     """
@@ -100,10 +101,11 @@ def offline(
         )
 
 
-def recorded(path: Path) -> list[FrameOutcome]:
+def recorded(path: Path, complete: bool = True) -> list[FrameOutcome]:
     """The output of a live node, from a recorded bag, in the order of the frames.
 
-    Raises :class:`DataError` where topics are missing, or where the node dropped frames.
+    Raises :class:`DataError` where topics are missing, or where the node dropped frames. One that
+    need not be ``complete`` may lack frames, and the numbers of keypoints.
     """
     keypoints: dict[int, int] = {}
     stamps: dict[int, int] = {}
@@ -112,7 +114,7 @@ def recorded(path: Path) -> list[FrameOutcome]:
     seconds: dict[int, tuple[float, float, float]] = {}
     dropped = 0
     with BagReader(path) as bag:
-        for name, _, message in bag.messages(TOPICS):
+        for name, _, message in bag.messages(TOPICS if complete else RESULTS):
             if name == FEATURES:
                 keypoints[int(message.frame.id)] = len(message.u)
                 stamps[int(message.frame.id)] = stamp_to_ns(message.frame.stamp)
@@ -127,7 +129,7 @@ def recorded(path: Path) -> list[FrameOutcome]:
                 key = (int(message.query.id), int(message.reference.id))
                 (matches if name == MATCHES else poses)[key] = message
                 stamps[key[0]] = stamp_to_ns(message.query.stamp)
-    if dropped:
+    if dropped and complete:
         raise DataError(f"the node dropped {dropped} frames: set intake.mode to lossless")
     if not stamps:
         raise DataError(f"bag {path} holds no output of the node")

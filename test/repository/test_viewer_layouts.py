@@ -1,8 +1,10 @@
-"""RViz shows what launch/slam_demo.launch.py publishes: topics, message types, fixed frame."""
+"""RViz and Foxglove show what launch/slam_demo.launch.py publishes: topics, types, fixed frame."""
 
 from __future__ import annotations
 
 import ast
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -68,3 +70,48 @@ def test_the_fixed_frame_is_the_world_of_the_back_end(manager):
     assert (
         f'declare_parameter("world_frame", "{manager["Global Options"]["Fixed Frame"]}")' in source
     )
+
+
+@pytest.fixture(scope="module")
+def foxglove() -> dict:
+    return json.loads((ROOT / "config" / "foxglove_layout.json").read_text(encoding="utf-8"))
+
+
+def texts(tree: object) -> list[str]:
+    """All texts in a JSON tree, and the names of what it holds."""
+    if isinstance(tree, dict):
+        return [one for key, value in tree.items() for one in (key, *texts(value))]
+    if isinstance(tree, list):
+        return [one for value in tree for one in texts(value)]
+    return [tree] if isinstance(tree, str) else []
+
+
+def test_foxglove_names_topics_and_fields_that_are_there(foxglove):
+    """A topic, or with fields and functions topic.field.@function."""
+    outputs = (ROOT / "superglue_ros" / "ros" / "outputs.py").read_text(encoding="utf-8")
+    listed = re.findall(r'^    "([~/\w]+)": (\w+),$', outputs, re.MULTILINE)
+    kinds = {f"/{name}".replace("/~/", "/matcher/"): kind for name, kind in listed}
+    kinds |= {
+        name.replace("~", "/bundle_adjuster"): kind
+        for name, kind in published("bundle_adjuster.py").items()
+    }
+    kinds["/diagnostics"] = "DiagnosticArray"
+    paths = [text for text in texts(foxglove["configById"]) if text.startswith("/")]
+    assert {path.split(".")[0] for path in paths} == kinds.keys() - {
+        "/matches", "/matcher/features"
+    }  # fmt: skip
+    fields = [path.split(".")[:2] for path in paths if "." in path]
+    assert len(fields) == 5
+    for topic, field in fields:
+        message = (ROOT / "msg" / f"{kinds[topic]}.msg").read_text(encoding="utf-8")
+        assert re.search(rf"^[\w/]+ {field}\b", message, re.MULTILINE), f"{topic} has no {field}"
+
+
+def test_foxglove_shows_every_panel_once(foxglove):
+    def panels(place: object) -> list[str]:
+        if isinstance(place, str):
+            return [place]
+        return panels(place["first"]) + panels(place["second"])
+
+    assert sorted(panels(foxglove["layout"])) == sorted(foxglove["configById"])
+    assert foxglove["configById"]["3D!map"]["followTf"] == "map"

@@ -1,0 +1,1 @@
+"""``superglue-ros view``: a recording in Rerun, or as a moving picture."""
