@@ -5,7 +5,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint bench fuzz soak pairs clean
+.PHONY: help setup build demo test lint docs bench fuzz soak pairs clean
 
 RUN := scripts/run
 
@@ -25,10 +25,14 @@ demo: build ## Matches over real ROS 2, with pictures: SEQUENCE=folder, BAG=fold
 test: build ## The whole test suite; TESTS=test/ros for a part, ARGS="-x -k name" for pytest
 	@$(RUN) python -m pytest -n auto --maxprocesses 4 --dist loadfile $(TESTS) $(ARGS)
 
-lint: setup ## ruff, mypy and shellcheck
+lint: setup ## ruff, mypy, shellcheck, and every link of the documentation
 	@$(RUN) ruff check .
 	@$(RUN) mypy
 	@$(RUN) shellcheck -x scripts/run scripts/setup scripts/setup_node scripts/env.sh .ci/run
+	@$(RUN) mkdocs build --strict --quiet
+
+docs: setup ## The documentation site, into build/site/
+	@$(RUN) mkdocs build --strict
 
 bench: build ## Time and memory against public implementations, into bench_output/: ARGS="..."
 	@$(RUN) superglue-ros bench $(ARGS)
