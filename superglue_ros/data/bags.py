@@ -159,7 +159,8 @@ class BagReader:
         if read < declared:
             raise DataError(
                 f"bag {self.path} has {read} of the {declared} messages that it declares: it is "
-                f"damaged, `ros2 bag reindex` writes its metadata anew"
+                f"damaged, or its metadata contradict its files. `ros2 bag reindex` writes the "
+                f"metadata anew, or name the .mcap or .db3 file itself"
             )
 
 

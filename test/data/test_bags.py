@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -159,3 +161,109 @@ def test_arrays_keep_their_types(tmp_path: Path) -> None:
         ((_, _, message),) = reader.messages(["/x"])
     assert message.data.dtype == np.float32
     np.testing.assert_array_equal(message.data, values)
+
+
+STRING_HASH = "RIHS01_df668c740482bbd48fb39d76a70dfd4bd59db1288021743503259e948f6b1a18"
+QOS = """- history: 1
+  depth: 10
+  reliability: 1
+  durability: 2
+  deadline:
+    sec: 9223372036
+    nsec: 854775807
+  lifespan:
+    sec: 9223372036
+    nsec: 854775807
+  liveliness: 1
+  liveliness_lease_duration:
+    sec: 9223372036
+    nsec: 854775807
+  avoid_ros_namespace_conventions: false"""
+
+
+def distribution_bag(path: Path, version: int, qos: str = QOS) -> Path:
+    """A bag as ``ros2 bag record`` of Humble (version 5) or Jazzy (9) writes it to SQLite.
+
+    Written with SQLite and YAML alone, by the statements of rosbag2_storage_sqlite3: Humble's files
+    have no message definitions and no hashes of types.
+    """
+    path.mkdir()
+    jazzy = version >= 8
+    hashes, hash_column = (STRING_HASH,) * jazzy, ", type_description_hash TEXT NOT NULL" * jazzy
+    with closing(sqlite3.connect(path / "bag_0.db3")) as database, database:
+        if jazzy:
+            database.execute(
+                "CREATE TABLE message_definitions(id INTEGER PRIMARY KEY, topic_type TEXT NOT "
+                "NULL, encoding TEXT NOT NULL, encoded_message_definition TEXT NOT NULL, "
+                "type_description_hash TEXT NOT NULL)"
+            )
+            database.execute(
+                "INSERT INTO message_definitions VALUES(1, ?, 'ros2msg', 'string data', ?)",
+                [TEXT, STRING_HASH],
+            )
+        for statement in (
+            "schema(schema_version INTEGER PRIMARY KEY, ros_distro TEXT NOT NULL)",
+            "metadata(id INTEGER PRIMARY KEY, metadata_version INTEGER NOT NULL, "
+            "metadata TEXT NOT NULL)",
+            "topics(id INTEGER PRIMARY KEY, name TEXT NOT NULL, type TEXT NOT NULL, "
+            f"serialization_format TEXT NOT NULL, offered_qos_profiles TEXT NOT NULL{hash_column})",
+            "messages(id INTEGER PRIMARY KEY, topic_id INTEGER NOT NULL, "
+            "timestamp INTEGER NOT NULL, data BLOB NOT NULL)",
+        ):
+            database.execute(f"CREATE TABLE {statement}")
+        database.execute(
+            "INSERT INTO schema VALUES(?, ?)", (4, "jazzy") if jazzy else (3, "humble")
+        )
+        database.execute(
+            f"INSERT INTO topics VALUES(1, '/a', ?, 'cdr', ?{', ?' * jazzy})",
+            [TEXT, QOS, *hashes],
+        )
+        for stamp in (10, 20):
+            data = bytes(typestore().serialize_cdr(text(f"a{stamp}"), TEXT))
+            database.execute(
+                "INSERT INTO messages(topic_id, timestamp, data) VALUES(1, ?, ?)", (stamp, data)
+            )
+    span = {
+        "starting_time": {"nanoseconds_since_epoch": 10},
+        "duration": {"nanoseconds": 10},
+        "message_count": 2,
+    }
+    topic = {"name": "/a", "type": TEXT, "serialization_format": "cdr"}
+    topic["offered_qos_profiles"] = yaml.safe_load(qos) if jazzy else qos
+    if jazzy:
+        topic["type_description_hash"] = STRING_HASH
+    information = {
+        "version": version,
+        "storage_identifier": "sqlite3",
+        **span,
+        "topics_with_message_count": [{"topic_metadata": topic, "message_count": 2}],
+        "compression_format": "",
+        "compression_mode": "",
+        "relative_file_paths": ["bag_0.db3"],
+        "files": [{"path": "bag_0.db3", **span}],
+    }
+    if jazzy:
+        information |= {"custom_data": None, "ros_distro": "jazzy"}
+    (path / "metadata.yaml").write_text(
+        yaml.safe_dump({"rosbag2_bagfile_information": information})
+    )
+    return path
+
+
+@pytest.mark.parametrize("version", [5, 9])
+def test_bags_of_distributions_are_read(version: int, tmp_path: Path) -> None:
+    bag = distribution_bag(tmp_path / "bag", version)
+    for place in (bag, bag / "bag_0.db3"):
+        with BagReader(place) as reader:
+            assert [(t.name, t.type, t.count) for t in reader.topics.values()] == [("/a", TEXT, 2)]
+            found = [(stamp, m.data) for _, stamp, m in reader.messages(["/a"])]
+        assert found == [(10, "a10"), (20, "a20")]
+
+
+def test_metadata_that_contradict_the_file(tmp_path: Path) -> None:
+    """rosbags leaves out a topic whose quality of service differs between metadata and file."""
+    bag = distribution_bag(tmp_path / "bag", 5, QOS.replace("depth: 10", "depth: 5"))
+    with BagReader(bag) as reader, pytest.raises(DataError, match=r"name the \.mcap or \.db3 file"):
+        list(reader.messages(["/a"]))
+    with BagReader(bag / "bag_0.db3") as reader:
+        assert len(list(reader.messages(["/a"]))) == 2
