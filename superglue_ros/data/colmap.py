@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +57,12 @@ class ColmapCamera:
     width: int
     height: int
     parameters: NDArray[np.float64]
+
+
+def from_pycolmap(camera: Any) -> ColmapCamera:
+    """A camera of pycolmap."""
+    values = np.asarray(camera.params, np.float64)
+    return ColmapCamera(int(camera.model), camera.width, camera.height, values)
 
 
 def create(database: sqlite3.Connection) -> None:

@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from superglue_ros.config import Config
-from superglue_ros.data.colmap import ColmapCamera, from_colmap
+from superglue_ros.data.colmap import from_colmap, from_pycolmap
 from superglue_ros.data.image import resize
 from superglue_ros.errors import DataError, DescriptorKindError
 from superglue_ros.evaluation.pairs.images import read_grey
-from superglue_ros.geometry.camera import Camera
 from superglue_ros.mapping.encoding import prepare
 from superglue_ros.mapping.global_descriptor import pool
 from superglue_ros.mapping.keyframes import Keyframe
@@ -66,7 +65,9 @@ class SceneMap:
             self.images = _images(model, store)
         self.points = {int(n): np.asarray(p.xyz) for n, p in model.points3D.items()}
         self.cameras = {
-            name: _camera(model.cameras[model.find_image_with_name(name).camera_id])
+            name: from_colmap(
+                from_pycolmap(model.cameras[model.find_image_with_name(name).camera_id])
+            )
             for name in self.images
         }
         if not any(image.features.descriptors is not None for image in self.images.values()):
@@ -124,11 +125,6 @@ class EncodedMap:
             raw = Keyframe(id=number, features=image.features, prepared=None, resized=pixels)
             self._kept[name] = prepare(raw, self._rig.matcher)
         return self._kept[name]
-
-
-def _camera(camera: Any) -> Camera:
-    values = np.asarray(camera.params, np.float64)
-    return from_colmap(ColmapCamera(int(camera.model), camera.width, camera.height, values))
 
 
 def _images(model: Any, store: Store) -> dict[str, MapImage]:

@@ -28,9 +28,11 @@ Pose = NDArray[np.float64]
 class Pictures:
     """Images below ``root`` by ``names``, each with its camera, pose and stamp, where known.
 
+    ``title``: name of the folder, sequence or bag.
     ``poses`` are ``T_world_camera`` (4, 4); ``ordered``: they follow each other in time.
     """
 
+    title: str
     root: Path
     names: tuple[str, ...]
     cameras: tuple[Camera | None, ...]
@@ -81,7 +83,13 @@ def open_pictures(
     none = (None,) * len(names)
     stamps = np.arange(len(names), dtype=np.int64) * 1_000_000_000
     return Pictures(
-        root=path, names=names, cameras=none, poses=none, stamps_ns=stamps, ordered=False
+        title=path.resolve().name,
+        root=path,
+        names=names,
+        cameras=none,
+        poses=none,
+        stamps_ns=stamps,
+        ordered=False,
     )
 
 
@@ -108,6 +116,7 @@ def _of_sequence(sequence: FolderSequence) -> Pictures:
     root = Path(os.path.commonpath([path.parent for path in paths]))
     cameras = [_camera_of(sequence, place) for place in range(len(sequence))]
     return Pictures(
+        title=sequence.name,
         root=root,
         names=tuple(path.relative_to(root).as_posix() for path in paths),
         cameras=tuple(cameras),
@@ -142,6 +151,7 @@ def _of_bag(bag: BagSequence, folder: Path) -> Pictures:
     if not names:
         raise DataError(f"bag {bag.path} has no image")
     return Pictures(
+        title=bag.name,
         root=folder,
         names=tuple(names),
         cameras=(bag.camera,) * len(names),

@@ -18,13 +18,15 @@ from superglue_ros.mapping.global_descriptor import pool
 from superglue_ros.reconstruction import imports, mapper
 from superglue_ros.reconstruction.keypoints import move_to_consensus
 from superglue_ros.reconstruction.matching import extract, match, settings_of
+from superglue_ros.reconstruction.node_map import write_node_map
 from superglue_ros.reconstruction.page import write_page
 from superglue_ros.reconstruction.pairs import Rule, default_rules, select_pairs
 from superglue_ros.reconstruction.pictures import Pictures
 from superglue_ros.reconstruction.store import Store
 from superglue_ros.rig import Rig
 
-DATABASE, MODELS, SUMMARY, PAGE = "database.db", "sparse", "summary.json", "reconstruction.html"
+DATABASE, MODELS, NODE_MAP = "database.db", "sparse", "map.safetensors"
+SUMMARY, PAGE = "summary.json", "reconstruction.html"
 
 
 @dataclass(frozen=True)
@@ -78,16 +80,20 @@ def reconstruct(pictures: Pictures, output: Path, config: Config, plan: Plan) ->
         counts = store.counts()
     poses = {n: p for n, p in zip(pictures.names, pictures.poses, strict=True) if p is not None}
     models = mapper.build(database, pictures.root, output / MODELS, plan.mapper, poses)
+    written = [_write(n, m, pictures, output, plan) for n, m in enumerate(models)]
     summary = {
         "images": len(pictures),
         **{name: counts[name] for name in ("pairs", "verified_pairs", "matches", "inliers")},
         "keypoints_moved_px": moved,
         "mapper": plan.mapper.kind,
-        "models": [_write(n, m, pictures, output, plan) for n, m in enumerate(models)],
+        "models": written,
+        "node_map": _node_map(models[0], pictures, output, config)
+        if plan.database is None and written[0]["aligned"]
+        else 0,
         "unplaced": _unplaced(pictures, models),
     }
     (output / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    write_page(output / PAGE, f"{pictures.root.name}: reconstruction", models)
+    write_page(output / PAGE, f"{pictures.title}: reconstruction", models)
     return Reconstruction(models, summary)
 
 
@@ -168,6 +174,15 @@ def _write(number: int, model: Any, pictures: Pictures, output: Path, plan: Plan
     if scale is not None:
         figures["errors"] = _errors(trajectory, pictures)
     return figures
+
+
+def _node_map(model: Any, pictures: Pictures, output: Path, config: Config) -> int:
+    """The number of keyframes written to the node's map of the largest model."""
+    stamps = dict(zip(pictures.names, pictures.stamps_ns.tolist(), strict=True))
+    with Store(output / DATABASE) as store:
+        if any(store.features(store.images[n]).descriptors is None for n in mapper.poses_of(model)):
+            return 0
+        return write_node_map(output / NODE_MAP, model, store, stamps, config.keyframes)
 
 
 def _errors(trajectory: Trajectory, pictures: Pictures) -> dict[str, Any]:

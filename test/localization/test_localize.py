@@ -12,10 +12,14 @@ import numpy as np
 import pytest
 
 from superglue_ros.cli import main
+from superglue_ros.config import Config
 from superglue_ros.data.trajectories import Trajectory, read_trajectory, write_trajectory
 from superglue_ros.localization.localizer import PointMatches, joined
 from superglue_ros.localization.results import figures, pose_errors
+from superglue_ros.pipeline import Pipeline
+from superglue_ros.settings import build
 from superglue_ros.synthetic.demo_room import RoomSequence, built_in_camera
+from superglue_ros.types import Frame, FrameId
 
 CAMERA = built_in_camera(320, 240)
 SIFT = [w for k in ("front_end.name=sift", "matcher.name=ratio") for w in ("--set", k)]
@@ -144,6 +148,24 @@ def test_a_map_of_another_run_is_refused(
     shutil.copy(other / "sparse/0/points.ply", other / "sparse/0/images.bin")
     assert localize(other, walk, tmp_path / "out") == 1
     assert "is no model of COLMAP" in capsys.readouterr().err
+
+
+def test_the_node_relocalises_in_the_map(scene: Path, items: list[Any]) -> None:
+    """Its keyframes have the map's depth: poses relative to them are metric."""
+    sift = {"front_end": {"name": "sift"}, "matcher": {"name": "ratio"}, "refinement": "none"}
+    pipeline = Pipeline(build(Config, sift))
+    assert pipeline.load_map(scene / "map.safetensors") == 4
+    grey = cv2.cvtColor(items[3].image, cv2.COLOR_BGR2GRAY)
+    name = FrameId(id=100, stamp_ns=100 * 10**9)
+    found = pipeline.process(Frame(id=name, image=grey, camera=CAMERA, rectified=True)).pairs
+    pair = max(found, key=lambda one: one.pose.num_inliers)
+    assert pair.pose.scale_known
+    T_keyframe_query = np.eye(4)
+    T_keyframe_query[:3, :3], T_keyframe_query[:3, 3] = pair.pose.rotation, pair.pose.translation
+    T_map_keyframe = items[2 * pair.matches.reference.id].T_world_camera  # every second frame
+    metres, degrees = pose_errors(T_map_keyframe @ T_keyframe_query, items[3].T_world_camera)
+    assert metres < 0.02
+    assert degrees < 0.3
 
 
 # -- steps -----------------------------------------------------------------------------------------
