@@ -40,6 +40,7 @@ from superglue_ros.evaluation.pairs.images import listed_images, read_grey
 from superglue_ros.evaluation.pairs.keypoint_files import read_keypoints
 from superglue_ros.evaluation.pairs.pairs_file import PosePair, read_pairs, write_pairs
 from superglue_ros.evaluation.pairs.predictions import Prediction, PredictionStore
+from superglue_ros.evaluation.reports.confidence_curves import Curves, read_curves, write_curves
 from superglue_ros.evaluation.reports.results import read_results
 from superglue_ros.geometry.camera import Camera
 from superglue_ros.mapping import map_io
@@ -354,6 +355,13 @@ def _images() -> Iterator[FileTarget]:
 # -- evaluation ----------------------------------------------------------------------------------
 
 CALIBRATION = "# width height fx fy cx cy k1 k2 p1 p2\n8 6 10 11 3.5 2.5 0.1 0 0 0\n"
+EUROC = """T_BS:
+  data: [0, -1, 0, 0.1, 1, 0, 0, 0.2, 0, 0, 1, 0.3, 0, 0, 0, 1]
+resolution: [8, 6]
+intrinsics: [10, 11, 3.5, 2.5]
+distortion_model: radial-tangential
+distortion_coefficients: [-0.28, 0.07, 0.0002, 0.00002]
+"""
 TRUTH = "0 0 0 0 0 0 0 1\n0.1 1 0 0 0 0 0 1\n0.2 2 0 0 0 0 0 1\n"
 
 
@@ -386,9 +394,27 @@ def _evaluation() -> Iterator[FileTarget]:
         "depth/0.png": depth, "pose/0.txt": b"1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n",
         "intrinsic/intrinsic_color.txt": b"50 0 4 0\n0 51 3 0\n0 0 1 0\n0 0 0 1\n",
     }  # fmt: skip
+    euroc = {
+        "mav0/cam0/data.csv": b"#t,file\n1403636579763555584,a.png\n",
+        "mav0/cam0/data/a.png": png, "mav0/cam0/sensor.yaml": EUROC.encode(),
+        "mav0/state_groundtruth_estimate0/data.csv": b"1403636579763555584,4,5,6,1,0,0,0,0\n",
+    }  # fmt: skip
     yield FileTarget(
-        "sequence", [plain, tum, scannet], lambda folder: list(open_sequence(folder)),
-        {**text, ".png": BYTES, ".jpg": BYTES}, share=2,
+        "sequence", [plain, tum, scannet, euroc], lambda folder: list(open_sequence(folder)),
+        {**text, ".png": BYTES, ".jpg": BYTES, ".csv": TEXT, ".yaml": TEXT}, share=2,
+    )  # fmt: skip
+    kitti = {
+        "sequences/0/calib.txt": b"P0: 9 0 4 0 0 9 3 0 0 0 1 0\nP1: 9 0 4 -3 0 9 3 0 0 0 1 0\n",
+        "sequences/0/times.txt": b"0.0\n0.1\n", "poses/0.txt": b"1 0 0 0 0 1 0 0 0 0 1 0\n" * 2,
+        **{f"sequences/0/image_{k}/00000{i}.png": png for k in (0, 1) for i in (0, 1)},
+    }  # fmt: skip
+    yield FileTarget(
+        "KITTI sequence", [kitti], lambda folder: _stereo(folder / "sequences" / "0"),
+        {**text, ".png": BYTES},
+    )  # fmt: skip
+    yield FileTarget(
+        "curves of confidence", [made(lambda f: write_curves(f, _curves()))], read_curves,
+        {".csv": TEXT}, share=0.5,
     )  # fmt: skip
     yield FileTarget(
         "MegaDepth scene", [made(_megadepth)],
@@ -462,6 +488,15 @@ def _megadepth(folder: Path) -> None:
 
 
 FINGERPRINT = {"matcher": "x", "data": {"pairs": 3}}
+
+
+def _stereo(folder: Path) -> list[Any]:
+    sequence = open_sequence(folder)
+    return [*sequence, *(sequence.right_image(i) for i in range(len(sequence)))]
+
+
+def _curves() -> Curves:
+    return Curves(**{name: np.linspace(0, 1, 4) for name in Curves.__dataclass_fields__})
 
 
 def _keypoints_hdf5(path: Path, points: np.ndarray) -> None:

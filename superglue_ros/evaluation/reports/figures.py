@@ -106,15 +106,25 @@ def bands(
     xlabel: str,
     ylabel: str,
 ) -> None:
-    """Mean and half-width of an interval per index, from 1 (figure 12)."""
-    figure, axis = _figure()
+    """Mean and half-width of an interval per index, from 1 (figure 12).
+
+    More than a few entries have their legend beside the axes.
+    """
+    many = len(curves) > _COLOURS
+    figure, axis = _figure(8.4, max(4.2, 0.19 * len(curves))) if many else _figure()
     for index, (label, (mean, half)) in enumerate(curves.items()):
         x = np.arange(1, len(mean) + 1)
-        axis.plot(x, mean, "o-", color=f"C{index}", label=label, linewidth=1.4, markersize=4)
+        style = ("-", "--", ":", "-.")[index // _COLOURS % 4]
+        axis.plot(
+            x, mean, style, color=f"C{index}", label=label, linewidth=1.4, marker="o", markersize=4
+        )
         axis.fill_between(x, mean - half, mean + half, color=f"C{index}", alpha=0.2, linewidth=0)
     axis.set_ylim(bottom=0)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _finish(figure, axis, path, title, xlabel, ylabel)
+    _finish(figure, axis, path, title, xlabel, ylabel, beside=many)
+
+
+_COLOURS = 10  # of matplotlib's cycle
 
 
 def _figure(width: float = 6.4, height: float = 4.2) -> tuple[Figure, Axes]:
@@ -127,10 +137,20 @@ def _figure(width: float = 6.4, height: float = 4.2) -> tuple[Figure, Axes]:
     return figure, axis
 
 
-def _finish(figure: Figure, axis: Axes, path: Path, title: str, xlabel: str, ylabel: str) -> None:
+def _finish(
+    figure: Figure,
+    axis: Axes,
+    path: Path,
+    title: str,
+    xlabel: str,
+    ylabel: str,
+    beside: bool = False,
+) -> None:
     axis.set_xlabel(xlabel)
     axis.set_ylabel(ylabel)
     axis.set_title(title, fontsize=10)
-    if axis.get_legend_handles_labels()[0]:
+    if beside:
+        figure.legend(fontsize=7, loc="outside right center")
+    elif axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize=8, framealpha=0.7)
     save(figure, path)

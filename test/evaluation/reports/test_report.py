@@ -101,6 +101,10 @@ def test_figures_are_pictures_whose_bytes_depend_on_the_data_alone(tmp_path):
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     figures.bars(tmp_path / "bars.png", "t", {"m": 5.0}, {"m": (4.0, 7.0)}, "AUC")
     figures.bands(tmp_path / "bands.png", "t", {"self": (np.ones(3), np.ones(3))}, "x", "y")
+    many = {f"variant {k}": (np.ones(2), np.ones(2)) for k in range(30)}
+    figures.bands(tmp_path / "many.png", "t", many, "x", "y")
+    sizes = [cv2.imread(str(tmp_path / name)).shape for name in ("bands.png", "many.png")]
+    assert sizes[1][0] > sizes[0][0]  # all 30 have their line in the legend
     spread = [[0.9, 1.2], [1.8, 2.5]]
     figures.stacked_times(tmp_path / "times.png", "t", [128, 256], {"graph": [1.0, 2.0]}, spread)
     figures.lines(tmp_path / "lines.png", "t", {"m": ([1, 2], [3, 4])}, "x", "y", {"m": (1, 3)})
