@@ -56,15 +56,22 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--day", type=int, default=40, help="views by day")
     parser.add_argument("--night", type=int, default=30, help="views by night")
+    parser.add_argument(
+        "--photons", type=float, default=NIGHT.photons, help="of a white pixel by night"
+    )
+    parser.add_argument(
+        "--beside", type=float, default=STEP, help="how far night views are from the walk, as STEP"
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     camera, rng = built_in_camera(640, 480), np.random.default_rng(args.seed)
     world, renderer = load_world(args.world), Renderer(640, 480)
     renderer.load(world)
     walk = _walk(rng, renderer, world, camera, args.day)
-    near = [_near(rng, renderer, world, camera, walk) for _ in range(args.night)]
+    near = [_near(rng, renderer, world, camera, walk, args.beside) for _ in range(args.night)]
+    night = replace(NIGHT, photons=args.photons)
     _write(args.output / "day", renderer, world, camera, walk, DAY, rng)
-    _write(args.output / "night", renderer, world, camera, near, NIGHT, rng)
+    _write(args.output / "night", renderer, world, camera, near, night, rng)
 
 
 def _walk(
@@ -91,10 +98,11 @@ def _near(
     world: World,
     camera: Camera,
     walk: list[Array],
+    step: float,
 ) -> Array:
     for _ in range(200):
         start = walk[int(rng.integers(len(walk)))]
-        found = _next(rng, renderer, world, camera, start, STEP)
+        found = _next(rng, renderer, world, camera, start, step)
         if found is not None:
             return found
     raise DataError("the world has no room beside the walk: give another --seed")

@@ -53,8 +53,8 @@ def absolute_pose(
 ) -> AbsolutePose | None:
     """The camera that sees ``points`` (K, 3) at ``pixels`` (K, 2), known to ``sigma_px`` (K,).
 
-    None where fewer than ``config.min_inliers`` points, or a smaller share of them than
-    ``config.min_inlier_share``, agree on a pose.
+    None where fewer than ``config.min_inliers`` points agree on a pose. Their share does not count:
+    matches with many images of a map hold those with the wrong ones.
     """
     rays = camera.rays(pixels)
     good = np.isfinite(rays).all(axis=1) & np.isfinite(points).all(axis=1)
@@ -80,7 +80,7 @@ def absolute_pose(
         motion, residuals = fit.state, fit.linearisation.residuals.ravel()
         scale *= noise_scale(residuals, 1.0, max(limit / scale, 1.0))
     inliers, error = _judged(motion, points, rays, camera, limit)
-    if inliers.sum() < max(config.min_inliers, config.min_inlier_share * len(points)):
+    if inliers.sum() < config.min_inliers:
         return None
     cells = image_cells(pixels[good], camera.width)
     spread = parameter_covariance(fit, cells, config.systematic_px)
