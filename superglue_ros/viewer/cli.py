@@ -102,7 +102,8 @@ def _show(step: Step, view: LiveView) -> None:
     view.add_image(stamp_ns, step.item.image, step.item.camera)
     for pair in step.pairs:
         view.add_pair(pair.matches, pair.pose)
-    view.add_seconds(stamp_ns, step.seconds)
+    if any(step.seconds):
+        view.add_seconds(stamp_ns, step.seconds)
     view.add_path(step.stamps_ns, step.poses)
     view.add_landmarks(stamp_ns, step.landmarks)
 

@@ -74,9 +74,13 @@ def matched(
 def replayed(
     items: Iterable[SequenceItem], recording: Path
 ) -> Iterator[tuple[SequenceItem, FrameOutcome]]:
-    """Every frame with what a node said of it; frames that it dropped are left out."""
+    """Every frame with what a node said of it: nothing of the first one, and of dropped ones."""
     said = {outcome.stamp_ns: outcome for outcome in recorded(recording, complete=False)}
-    return ((item, said[item.stamp_ns]) for item in items if item.stamp_ns in said)
+    return ((item, said.get(item.stamp_ns, _nothing(item.stamp_ns))) for item in items)
+
+
+def _nothing(stamp_ns: int) -> FrameOutcome:
+    return FrameOutcome(id=0, stamp_ns=stamp_ns, keypoints=0, pairs=(), seconds=(0.0, 0.0, 0.0))
 
 
 def steps(frames: Iterable[tuple[SequenceItem, FrameOutcome]]) -> Iterator[Step]:
