@@ -257,15 +257,16 @@ class Config:
     precision: str = setting(
         "auto",
         "Precision of the networks: auto takes a lower one where that is faster. One that loses "
-        "matches of photographs is refused.",
-        choices=("auto", "float32", "bfloat16", "float16"),
+        "matches of photographs is refused. tfloat32 is for GPUs.",
+        choices=("auto", "float32", "tfloat32", "bfloat16", "float16"),
         fixed=True,
     )
     backend: str = setting(
         "torch",
-        "Runtime of the networks: compiled is torch.compile, on a GPU with CUDA graphs; onnx runs "
-        "the graphs in onnx_folder, auto the faster of torch and onnx where both give the same.",
-        choices=("torch", "compiled", "onnx", "auto"),
+        "Runtime of the networks: torch, on a GPU as CUDA graphs; eager, torch without them; "
+        "compiled is torch.compile; onnx runs the graphs in onnx_folder, auto the faster of torch "
+        "and onnx where both give the same.",
+        choices=("torch", "eager", "compiled", "onnx", "auto"),
         fixed=True,
     )
     onnx_folder: str = setting(

@@ -92,6 +92,15 @@ class Rig:
         self.matcher.configure(config.matcher)
 
     @property
+    def device(self) -> str:
+        """Where the networks run, and on a GPU whether as CUDA graphs."""
+        if self._device.type != "cuda":
+            return str(self._device)
+        parts = {"front-end": self.front_end, "matcher": self.matcher}
+        graphed = [name for name, part in parts.items() if getattr(part, "graphed", False)]
+        return f"{self._device} ({'CUDA graphs: ' + ', '.join(graphed) if graphed else 'eager'})"
+
+    @property
     def precision(self) -> str:
         """The precision in effect: that of front-end and matcher, in this order, if they differ."""
         used = (self.front_end.precision, self.matcher.precision)

@@ -33,8 +33,9 @@ class CountingEngine:
 
 def rig() -> tuple[list[Pipeline], CountingEngine]:
     shared = Rig(from_flat(Config, SETTINGS))
-    shared.front_end._engine = CountingEngine(shared.front_end._engine)
-    return [Pipeline(shared.config, shared) for _ in SIZES], shared.front_end._engine
+    detector = shared.front_end._detect
+    detector.engine = CountingEngine(detector.engine)
+    return [Pipeline(shared.config, shared) for _ in SIZES], detector.engine
 
 
 def frames(step: int) -> list[Frame]:

@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from superglue_ros.bench.timing import paired
+from superglue_ros.bench.timing import device_seconds, paired
+from superglue_ros.engines.precision import FLOAT32, Arithmetic
+from superglue_ros.networks.device import tensor_float
 from superglue_ros.networks.superglue import SuperGlueConfig
 
 
@@ -25,8 +27,13 @@ class Rates:
     stream: float
 
 
-def measure_rates(device: torch.device, rounds: int = 7) -> Rates:
-    """Best rates of a matrix product, of attention in 64-wide heads, and of reading memory."""
+def measure_rates(device: torch.device, rounds: int = 7, arithmetic: Arithmetic = FLOAT32) -> Rates:
+    """Best rates of a matrix product, of attention in 64-wide heads, and of reading memory.
+
+    ``arithmetic``: of product and attention.
+    """
+    if device.type == "cuda":
+        return _rates_of_gpu(device, arithmetic)
     a, b = (torch.randn(2048, 2048, device=device) for _ in range(2))
     q, k, v = (torch.randn(2, 4, 1024, 64, device=device) for _ in range(3))
     kernel, x = torch.rand(2048, 2048, device=device), torch.rand(2048, device=device)
@@ -43,6 +50,24 @@ def measure_rates(device: torch.device, rounds: int = 7) -> Rates:
         4 * 2 * 4 * 1024**2 * 64 / times.best("attention"),
         4 * 2048**2 / times.best("stream"),
     )
+
+
+@torch.inference_mode()
+def _rates_of_gpu(device: torch.device, arithmetic: Arithmetic, side: int = 8192) -> Rates:
+    """As :func:`measure_rates`, on operands that fill a GPU, by its own clock.
+
+    Memory: a vector of 256 MiB is read and written, more than any cache holds.
+    """
+    dtype = arithmetic.dtype
+    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    q, k, v = (torch.randn(8, 16, 4096, 64, device=device, dtype=dtype) for _ in range(3))
+    x = torch.rand(2**26, device=device)
+    y = torch.empty_like(x)
+    with tensor_float(device, arithmetic.tf32):
+        linear = device_seconds(lambda: a @ b, device)
+        attention = device_seconds(lambda: F.scaled_dot_product_attention(q, k, v), device)
+    stream = device_seconds(lambda: y.copy_(x), device)
+    return Rates(2 * side**3 / linear, 4 * 8 * 16 * 4096**2 * 64 / attention, 8 * 2**26 / stream)
 
 
 def floor_seconds(

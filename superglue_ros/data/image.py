@@ -71,15 +71,19 @@ def resize(image: NDArray[np.uint8], max_size: int) -> Resized:
     return Resized(np.asarray(small, np.uint8), width / new_width, height / new_height)
 
 
-def to_tensor(image: NDArray[np.uint8], device: torch.device, multiple: int = 8) -> Tensor:
-    """Grey (H, W) uint8 to (1, 1, H', W') float32 in [0, 1].
+def padded(image: NDArray[np.uint8], multiple: int = 8) -> NDArray[np.uint8]:
+    """Grey (H, W) as (H', W') whose sides are the next multiples of ``multiple``.
 
-    H' and W' are the next multiples of ``multiple``: the last row and column are repeated, so that
-    nothing is cropped and every pixel keeps its coordinates.
+    The last row and column are repeated, so that nothing is cropped and every pixel keeps its
+    coordinates.
     """
     height, width = image.shape
     bottom, right = -height % multiple, -width % multiple
     if bottom or right:
         image = np.pad(image, ((0, bottom), (0, right)), mode="edge")
-    tensor = torch.from_numpy(np.ascontiguousarray(image)).to(device)
-    return tensor[None, None].float() / 255
+    return np.ascontiguousarray(image)
+
+
+def to_tensor(image: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """Grey (H, W) uint8, :func:`padded`, to (1, 1, H', W') float32 in [0, 1]."""
+    return torch.from_numpy(padded(image)).to(device)[None, None].float() / 255

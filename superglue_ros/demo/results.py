@@ -21,7 +21,6 @@ from superglue_ros.errors import DataError
 from superglue_ros.evaluation.bag.outcomes import offline
 from superglue_ros.geometry.angle_errors import direction_error_deg, rotation_error_deg
 from superglue_ros.geometry.camera import Camera
-from superglue_ros.networks.device import resolve_device
 from superglue_ros.pipeline import Pipeline
 from superglue_ros.types import Matches, MatchStatus, PoseStatus, RelativePose
 
@@ -144,7 +143,7 @@ def pipeline_results(
         dropped=0,
         refused=len(outcomes) - len(good),
         keyframes=len(pipeline.keyframes),
-        device=str(resolve_device(config.device)),
+        device=pipeline.rig.device,
         precision=pipeline.rig.precision,
         weights=pipeline.rig.networks,
     )

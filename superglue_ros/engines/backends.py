@@ -12,16 +12,19 @@ import torch
 
 from superglue_ros.config import Config
 from superglue_ros.engines.compiled import CompiledSuperGlueEngine, CompiledSuperPointEngine
+from superglue_ros.engines.detection import Detector, GraphedDetector
+from superglue_ros.engines.graphed import GraphedSuperGlueEngine, can_be_graphed
 from superglue_ros.engines.onnx_runtime import OnnxSuperGlueEngine, OnnxSuperPointEngine
 from superglue_ros.engines.plain import torch_engine
 from superglue_ros.engines.precision import (
+    MapsImages,
     MatchesSets,
     Outcome,
     detection_outcome,
     difference,
     matching_outcome,
-    superglue_dtype,
-    superpoint_dtype,
+    superglue_arithmetic,
+    superpoint_arithmetic,
 )
 from superglue_ros.engines.superpoint import SuperPointEngine
 from superglue_ros.errors import ConfigError, WeightsError
@@ -50,10 +53,13 @@ def superglue_engine(loaded: LoadedSuperGlue, config: Config, device: torch.devi
         if config.backend == "onnx":
             names = ", ".join(f"matcher.{name}" for name in options)
             raise ConfigError(f"the exported graph does not have {names}: set backend to torch")
-    dtype = superglue_dtype(network, config.precision, device, loaded.descriptor_kind)
+    arithmetic = superglue_arithmetic(network, config.precision, device, loaded.descriptor_kind)
+    most = config.front_end.max_keypoints
     if config.backend == "compiled":
-        return CompiledSuperGlueEngine(network, device, dtype, config.front_end.max_keypoints)
-    own = torch_engine(network, device, dtype)
+        return CompiledSuperGlueEngine(network, device, *arithmetic, most)
+    if _graphs(config, device) and can_be_graphed(network):
+        return GraphedSuperGlueEngine(network, device, *arithmetic, most, iterations)
+    own = torch_engine(network, device, *arithmetic)
     if options:
         return own
     return _choose(
@@ -71,10 +77,10 @@ def superpoint_engine(
     loaded: LoadedSuperPoint, config: Config, device: torch.device
 ) -> SuperPointEngine | OnnxSuperPointEngine:
     """The front-end's engine for ``config.backend``; as :func:`superglue_engine`."""
-    dtype = superpoint_dtype(loaded.network, config.precision, device)
+    arithmetic = superpoint_arithmetic(loaded.network, config.precision, device)
     if config.backend == "compiled":
-        return CompiledSuperPointEngine(loaded.network, device, dtype)
-    own = SuperPointEngine(loaded.network, device, dtype)
+        return CompiledSuperPointEngine(loaded.network, device, *arithmetic)
+    own = SuperPointEngine(loaded.network, device, *arithmetic)
     return _choose(
         config,
         "superpoint.onnx",
@@ -86,6 +92,17 @@ def superpoint_engine(
     )
 
 
+def detector_of(engine: MapsImages, config: Config, device: torch.device) -> Detector:
+    """What finds the keypoints in the maps of ``engine``."""
+    if isinstance(engine, SuperPointEngine) and _graphs(config, device):
+        return GraphedDetector(engine, device)
+    return Detector(engine, device)
+
+
+def _graphs(config: Config, device: torch.device) -> bool:
+    return config.backend == "torch" and device.type == "cuda"
+
+
 def _choose(
     config: Config,
     name: str,
@@ -95,11 +112,11 @@ def _choose(
     kind: str,
     run: Callable[[Torch | Onnx], Outcome],
 ) -> Torch | Onnx:
-    """``own`` for torch; the exported graph for onnx; for auto the faster of equal ones.
+    """``own`` for torch and eager; the exported graph for onnx; for auto the faster of equal ones.
 
     Graphs are float32: they are compared with ``exact``, whatever the precision of ``own``.
     """
-    if config.backend == "torch":
+    if config.backend in ("torch", "eager"):
         return own
     path = Path(config.onnx_folder) / name
     try:

@@ -14,10 +14,10 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from superglue_ros.engines.superglue import Layer, SuperGlueEngine
+from superglue_ros.engines.padded import OPTIONS, PaddedSuperGlue, sizes_up_to
+from superglue_ros.engines.superglue import SuperGlueEngine
 from superglue_ros.engines.superpoint import Block, SuperPointEngine
 from superglue_ros.errors import ConfigError
 from superglue_ros.networks.superglue import SuperGlue
@@ -25,20 +25,8 @@ from superglue_ros.networks.superpoint import SuperPoint
 
 log = logging.getLogger(__name__)
 
-SMALLEST_BUCKET = 128
-_COMPILED = (
-    *("sinusoids", "temperature", "separate_dustbins", "learned_iterations", "hierarchy"),
-    "uncertainty",
-)
+_COMPILED = (*OPTIONS, "learned_iterations", "hierarchy", "uncertainty")
 """Options of a network that act outside of the compiled layers."""
-
-
-def buckets(max_keypoints: int) -> tuple[int, ...]:
-    """Sizes that sets are padded to: doubling from 128 up to the one that holds the maximum."""
-    sizes = [SMALLEST_BUCKET]
-    while sizes[-1] < max_keypoints:
-        sizes.append(2 * sizes[-1])
-    return tuple(sizes)
 
 
 class CompiledSuperGlueEngine(SuperGlueEngine):
@@ -54,6 +42,7 @@ class CompiledSuperGlueEngine(SuperGlueEngine):
         network: SuperGlue,
         device: torch.device,
         dtype: torch.dtype = torch.float32,
+        tf32: bool = False,
         max_keypoints: int = 1024,
     ) -> None:
         unknown = [name for name in network.config.options() if name not in _COMPILED]
@@ -62,9 +51,9 @@ class CompiledSuperGlueEngine(SuperGlueEngine):
                 f"backend compiled does not have the network's {', '.join(unknown)}: set backend "
                 f"to torch"
             )
-        super().__init__(network, device, dtype)
-        self.buckets = buckets(max_keypoints)
-        self._compiled = _compile(self._padded_descriptors, device)
+        super().__init__(network, device, dtype, tf32)
+        self.buckets = sizes_up_to(max_keypoints)
+        self._compiled = _compile(PaddedSuperGlue(self).descriptors, device)
         for bucket in self.buckets:
             tokens = torch.zeros(bucket, self.width, device=device)
             _record(f"SuperGlue, {bucket} keypoints", partial(self._run_once, tokens))
@@ -84,36 +73,14 @@ class CompiledSuperGlueEngine(SuperGlueEngine):
             if not bucket:
                 ((_, a, b),) = super().descriptors([reference], [query])
             else:
-                x = torch.zeros(2, bucket, self.width, device=self.device)
-                mask = torch.zeros(2, bucket, dtype=torch.bool, device=self.device)
-                for side, tokens in enumerate((reference, query)):
-                    x[side, : len(tokens)] = tokens
-                    mask[side, : len(tokens)] = True
-                # A graph's output is overwritten by its next replay.
-                found = self._compiled(x, mask)
-                a, b = found[:1, : len(reference)].clone(), found[1:, : len(query)].clone()
+                tokens = torch.zeros(2, 1, bucket, self.width, device=self.device)
+                tokens[0, 0, : len(reference)] = reference
+                tokens[1, 0, : len(query)] = query
+                counts = torch.tensor([[len(reference)], [len(query)]], device=self.device)
+                # A graph's outputs are overwritten by its next replay.
+                a, b = (found.clone() for found in self._compiled(tokens, counts))
+                a, b = a[:, : len(reference)], b[:, : len(query)]
             yield k, a, b
-
-    def _padded_descriptors(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Tokens (2, B, D) of a pair, which are keypoints (2, B), to descriptors (2, B, D)."""
-        for layer in self._layers[self._shared :]:
-            x = self._update(layer, x, mask)
-        return torch.addmm(self._final_bias, x.flatten(0, 1), self._final).unflatten(0, (2, -1))
-
-    def _update(self, layer: Layer, x: Tensor, mask: Tensor) -> Tensor:
-        """One attentional propagation (eq. 3-5) of a padded pair."""
-        d = self.width
-        projected = F.linear(x.to(self.dtype), layer.project.T, layer.bias)
-        query, key, value = (
-            part.unflatten(2, (layer.heads, -1)).transpose(1, 2)
-            for part in projected[:, :, : 3 * d].split(d, dim=2)
-        )
-        if layer.cross:
-            key, value, mask = key.flip(0), value.flip(0), mask.flip(0)
-        message = F.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None])
-        message = message.transpose(1, 2).flatten(2)
-        hidden = (projected[:, :, 3 * d :] + message @ layer.message).relu()
-        return x + (hidden @ layer.update).to(x.dtype)
 
 
 class CompiledSuperPointEngine(SuperPointEngine):
@@ -128,10 +95,11 @@ class CompiledSuperPointEngine(SuperPointEngine):
         network: SuperPoint,
         device: torch.device,
         dtype: torch.dtype = torch.float32,
+        tf32: bool = False,
         size: tuple[int, int] = (480, 640),
     ) -> None:
-        super().__init__(network, device, dtype)
-        self._compiled = _compile(self._maps, device)
+        super().__init__(network, device, dtype, tf32)
+        self._compiled = _compile(self.dense_maps, device)
         image = torch.zeros(1, 1, *size)
         _record(f"SuperPoint, {size[1]}x{size[0]}", lambda: self.maps(image))
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from superglue_ros.engines.mutual import MutualMatches
 from superglue_ros.errors import ConfigError, WeightsError
 
 
@@ -30,7 +31,7 @@ class PreparedArrays:
 class OnnxSuperPointEngine:
     """``superpoint.onnx``; raises :class:`WeightsError` or :class:`ConfigError` when made."""
 
-    dtype = torch.float32
+    dtype, tf32 = torch.float32, False
 
     def __init__(self, path: Path) -> None:
         self._session, metadata = open_session(path, ["images"])
@@ -42,10 +43,10 @@ class OnnxSuperPointEngine:
         return torch.from_numpy(scores), torch.from_numpy(descriptors)
 
 
-class OnnxSuperGlueEngine:
+class OnnxSuperGlueEngine(MutualMatches):
     """``superglue.onnx``; raises :class:`WeightsError` or :class:`ConfigError` when made."""
 
-    dtype = torch.float32
+    dtype, tf32 = torch.float32, False
 
     def __init__(self, path: Path) -> None:
         self._session, metadata = open_session(path, [f"{n}{i}" for i in "01" for n in _NAMES])

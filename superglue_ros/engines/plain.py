@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from superglue_ros.engines.mutual import MutualMatches
 from superglue_ros.engines.superglue import SuperGlueEngine, inference_matching
+from superglue_ros.networks.device import tensor_float
 from superglue_ros.networks.sinkhorn import sinkhorn
 from superglue_ros.networks.superglue import SuperGlue
 
@@ -25,17 +28,21 @@ class PreparedNodes:
         return len(self.x)
 
 
-class PlainSuperGlueEngine:
+class PlainSuperGlueEngine(MutualMatches):
     """Inference of a network with any option, pair by pair.
 
-    ``dtype`` is that of the layers' products and attention; residual stream, final scores and
-    optimal transport are float32 always.
+    ``dtype``, and for float32 ``tf32``, is that of the layers' products and attention; residual
+    stream, final scores and optimal transport are float32 always.
     """
 
     def __init__(
-        self, network: SuperGlue, device: torch.device, dtype: torch.dtype = torch.float32
+        self,
+        network: SuperGlue,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        tf32: bool = False,
     ) -> None:
-        self.device, self.dtype = device, dtype
+        self.device, self.dtype, self.tf32 = device, dtype, tf32
         self._network = copy.deepcopy(network).float().to(device).eval().requires_grad_(False)
         self._matching = inference_matching(network, device)
         crossings = [i for i in range(len(network.gnn)) if network.is_cross(i)]
@@ -54,7 +61,7 @@ class PlainSuperGlueEngine:
         )
         xy = network.positions(points, extent)
         if len(keypoints):
-            with torch.autocast(self.device.type, self.dtype, enabled=self._low):
+            with self._precision():
                 for layer in list(network.gnn)[: self._shared]:
                     x = layer(x, cross=False, xy=xy).float()
         return PreparedNodes(x[0].float(), None if xy is None else xy[0])
@@ -72,7 +79,7 @@ class PlainSuperGlueEngine:
             mask0, mask1 = (self._mask(one) if padded else None for one in (reference, query))
             xy0, xy1 = (None if one.xy is None else one.xy[None] for one in (reference, query))
             x0, x1 = reference.x[None], query.x[None]
-            with torch.autocast(self.device.type, self.dtype, enabled=self._low):
+            with self._precision():
                 found = self._network.propagate(x0, x1, mask0, mask1, xy0, xy1, self._shared)
             found = found.float() / self._network.temperature**0.5
             a, b = found[:1, : len(reference)], found[1:, : len(query)]
@@ -81,15 +88,23 @@ class PlainSuperGlueEngine:
     def _mask(self, nodes: PreparedNodes) -> Tensor:
         return torch.ones(1, len(nodes), dtype=torch.bool, device=self.device)
 
-    @property
-    def _low(self) -> bool:
-        return self.dtype != torch.float32
+    @contextmanager
+    def _precision(self) -> Iterator[None]:
+        low = self.dtype != torch.float32
+        with (
+            tensor_float(self.device, self.tf32),
+            torch.autocast(self.device.type, self.dtype, enabled=low),
+        ):
+            yield
 
 
 def torch_engine(
-    network: SuperGlue, device: torch.device, dtype: torch.dtype = torch.float32
+    network: SuperGlue,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    tf32: bool = False,
 ) -> SuperGlueEngine | PlainSuperGlueEngine:
     """The fastest engine in PyTorch that has all of the network's options."""
     if network.config.reads_pairs:
-        return PlainSuperGlueEngine(network, device, dtype)
-    return SuperGlueEngine(network, device, dtype)
+        return PlainSuperGlueEngine(network, device, dtype, tf32)
+    return SuperGlueEngine(network, device, dtype, tf32)

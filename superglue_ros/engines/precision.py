@@ -1,8 +1,9 @@
 """Lower precisions behind a check by the task: one that loses matches is refused.
 
 bfloat16 and float16 are several times as fast as float32 where the processor has units for them,
-and slower elsewhere, so ``auto`` measures. A network in low precision may silently lose matches, so
-it is first compared with float32 on photographs with known truth (``trial.py``).
+and slower elsewhere, so on a CPU ``auto`` measures. On a GPU, where the views are too small to
+tell, it takes the first that passes. A network in low precision may silently lose matches, so it is
+first compared with float32 on photographs with known truth (``trial.py``).
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from superglue_ros.engines.mutual import Partners
 from superglue_ros.engines.plain import torch_engine
 from superglue_ros.engines.superpoint import SuperPointEngine
 from superglue_ros.engines.trial import (
@@ -33,26 +35,40 @@ from superglue_ros.networks.superpoint import SuperPoint, detect_keypoints
 
 log = logging.getLogger(__name__)
 
+
+class Arithmetic(NamedTuple):
+    """Of a network's products: the type of their factors, and whether float32 may be TF32."""
+
+    dtype: torch.dtype = torch.float32
+    tf32: bool = False
+
+
+FLOAT32, TF32 = Arithmetic(), Arithmetic(tf32=True)
 CANDIDATES = {
-    "bfloat16": (torch.bfloat16,),
-    "float16": (torch.float16,),
-    "auto": (torch.bfloat16, torch.float16),
+    "tfloat32": (TF32,),
+    "bfloat16": (Arithmetic(torch.bfloat16),),
+    "float16": (Arithmetic(torch.float16),),
+    "auto": (Arithmetic(torch.bfloat16), Arithmetic(torch.float16), TF32),
 }
 MAX_SCORE_DIFFERENCE = 0.01
 """Largest change of a match's probability that counts as none."""
 
 GAIN = 0.9
-"""``auto`` takes a lower precision if it needs less than this part of the time."""
+"""On a CPU ``auto`` takes a lower precision if it needs less than this part of the time."""
 
 Outcome = dict[Hashable, float]
 
 
 class MatchesSets(Protocol):
-    """An engine of SuperGlue in any runtime; ``dtype`` is that of its arithmetic."""
+    """An engine of SuperGlue in any runtime; ``dtype`` and ``tf32`` are its :class:`Arithmetic`."""
 
     @property
     def dtype(self) -> torch.dtype:
         """Of the products and the attention."""
+
+    @property
+    def tf32(self) -> bool:
+        """Whether float32 is TF32."""
 
     def prepare(
         self, keypoints: Tensor, scores: Tensor, descriptors: Tensor, size: tuple[int, int]
@@ -65,36 +81,46 @@ class MatchesSets(Protocol):
         """As :meth:`SuperGlueEngine.match_pairs`."""
         ...
 
+    def partners(
+        self, references: Sequence[Any], queries: Sequence[Any], iterations: int
+    ) -> Iterator[tuple[int, Partners]]:
+        """As :meth:`MutualMatches.partners`."""
+        ...
+
 
 class MapsImages(Protocol):
-    """An engine of SuperPoint in any runtime; ``dtype`` is that of its arithmetic."""
+    """An engine of SuperPoint in any runtime; ``dtype`` and ``tf32`` as of SuperGlue's."""
 
     @property
     def dtype(self) -> torch.dtype:
         """Of the convolutions."""
+
+    @property
+    def tf32(self) -> bool:
+        """Whether float32 is TF32."""
 
     def maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """As :meth:`SuperPointEngine.maps`."""
         ...
 
 
-def superglue_dtype(
+def superglue_arithmetic(
     network: SuperGlue, precision: str, device: torch.device, kind: str = ""
-) -> torch.dtype:
+) -> Arithmetic:
     """The arithmetic for ``network`` that ``precision`` asks for, or float32 where refused.
 
     ``kind``: that of its descriptors. A network for other features than the package's is compared
     on made-up sets, where nothing may change.
     """
 
-    def made_up(dtype: torch.dtype) -> Outcome:
-        engine = torch_engine(network, device, dtype)
+    def made_up(arithmetic: Arithmetic) -> Outcome:
+        engine = torch_engine(network, device, *arithmetic)
         return matching_outcome(engine, network.config.descriptor_dim)
 
-    def photographs(dtype: torch.dtype) -> Trial:
-        return superglue_trial(torch_engine(network, device, dtype))
+    def photographs(arithmetic: Arithmetic) -> Trial:
+        return superglue_trial(torch_engine(network, device, *arithmetic))
 
-    def choose() -> torch.dtype:
+    def choose() -> Arithmetic:
         if kind == packaged_kind():
             return _choose("SuperGlue", precision, device, photographs, verdict)
         return _choose("SuperGlue", precision, device, made_up, difference)
@@ -102,11 +128,11 @@ def superglue_dtype(
     return _chosen(network, precision, device, choose)
 
 
-def superpoint_dtype(network: SuperPoint, precision: str, device: torch.device) -> torch.dtype:
+def superpoint_arithmetic(network: SuperPoint, precision: str, device: torch.device) -> Arithmetic:
     """The arithmetic for ``network`` that ``precision`` asks for, or float32 where refused."""
 
-    def run(dtype: torch.dtype) -> Trial:
-        return superpoint_trial(SuperPointEngine(network, device, dtype))
+    def run(arithmetic: Arithmetic) -> Trial:
+        return superpoint_trial(SuperPointEngine(network, device, *arithmetic))
 
     return _chosen(
         network, precision, device, lambda: _choose("SuperPoint", precision, device, run, verdict)
@@ -121,7 +147,7 @@ def matching_outcome(engine: MatchesSets, descriptor_dim: int, iterations: int =
     """
     found: Outcome = {}
     for seed in range(3):
-        a, b = (engine.prepare(*made, (640, 480)) for made in _pair(descriptor_dim, seed))
+        a, b = (engine.prepare(*made, (640, 480)) for made in made_up_pair(descriptor_dim, seed))
         ((_, assignment),) = engine.match_pairs([a], [b], iterations)
         for row, column, probability in zip(*mutual_matches(assignment), strict=True):
             found[seed, int(row), int(column)] = float(probability)
@@ -140,16 +166,16 @@ def detection_outcome(engine: MapsImages) -> Outcome:
     return {tuple(xy): value for xy, value in zip(keypoints.tolist(), values.tolist(), strict=True)}
 
 
-_verdicts: dict[tuple[str, str, str], torch.dtype] = {}
+_verdicts: dict[tuple[str, str, str], Arithmetic] = {}
 """Of this process: a check takes a second, and every rig loads the networks anew."""
 
 
 def _chosen(
-    network: nn.Module, precision: str, device: torch.device, choose: Callable[[], torch.dtype]
-) -> torch.dtype:
+    network: nn.Module, precision: str, device: torch.device, choose: Callable[[], Arithmetic]
+) -> Arithmetic:
     """What ``choose`` says, asked once for the same weights."""
     if precision == "float32":
-        return torch.float32
+        return FLOAT32
     content = hashlib.sha256(repr(network.config).encode())
     for value in network.state_dict().values():
         content.update(value.detach().cpu().contiguous().numpy().tobytes())
@@ -163,39 +189,47 @@ def _choose(
     name: str,
     precision: str,
     device: torch.device,
-    run: Callable[[torch.dtype], Any],
+    run: Callable[[Arithmetic], Any],
     compare: Callable[[Any, Any], str],
-) -> torch.dtype:
+) -> Arithmetic:
     candidates = CANDIDATES[precision]
+    if device.type == "cpu":
+        candidates = tuple(one for one in candidates if not one.tf32)  # CPUs do not have it
+    if precision == "auto" and not _has_bfloat16(device):
+        # It would be emulated: even trying it takes long. So is float16, on any CPU.
+        candidates = tuple(one for one in candidates if one.dtype != torch.bfloat16)
     if precision == "auto" and device.type == "cpu":
-        # Elsewhere it is emulated: even trying it takes long. So is float16, on any CPU.
-        candidates = (torch.bfloat16,) if _has_bfloat16() else ()
+        candidates = tuple(one for one in candidates if one.dtype != torch.float16)
     if not candidates:
-        return torch.float32
+        return FLOAT32
     try:
-        expected, shortest = _timed(run, torch.float32)
+        expected, shortest = _timed(run, FLOAT32)
     except DataError as error:  # no photographs to judge by
         log.warning("%s stays in float32: %s", name, error)
-        return torch.float32
-    chosen = torch.float32
-    for dtype in candidates:
+        return FLOAT32
+    chosen = FLOAT32
+    for candidate in candidates:
         try:
-            found, seconds = _timed(run, dtype)
+            found, seconds = _timed(run, candidate)
         except RuntimeError as error:  # torch lacks an operator in this precision on this device
             reason = str(error).splitlines()[0]
-            log.warning("%s in %s cannot run here (%s)", name, short_name(dtype), reason)
+            log.warning("%s in %s cannot run here (%s)", name, short_name(candidate), reason)
             continue
         refused = compare(expected, found)
         if refused:
-            log.warning("%s in %s is refused: %s; float32 stays", name, short_name(dtype), refused)
+            log.warning(
+                "%s in %s is refused: %s; float32 stays", name, short_name(candidate), refused
+            )
         elif precision != "auto" or seconds < GAIN * shortest:
-            chosen, shortest = dtype, seconds
+            chosen, shortest = candidate, seconds
     log.info("%s runs in %s", name, short_name(chosen))
     return chosen
 
 
-def _has_bfloat16() -> bool:
-    """Whether the processor multiplies in bfloat16: by AMX, or by AVX-512's extension."""
+def _has_bfloat16(device: torch.device) -> bool:
+    """Whether the processor multiplies in bfloat16: a CPU by AMX, or by AVX-512's extension."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
     units = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")  # not in every torch
     return any(getattr(torch.cpu, unit, bool)() for unit in units)
 
@@ -209,15 +243,16 @@ def difference(expected: Outcome, found: Outcome) -> str:
     return f"probabilities change by {most:.3f}" if most > MAX_SCORE_DIFFERENCE else ""
 
 
-def _timed(run: Callable[[torch.dtype], Any], dtype: torch.dtype) -> tuple[Any, float]:
+def _timed(run: Callable[[Arithmetic], Any], arithmetic: Arithmetic) -> tuple[Any, float]:
     """Result, and the time of a second run: the first fills buffers and caches."""
-    run(dtype)
+    run(arithmetic)
     started = time.perf_counter()
-    result = run(dtype)
+    result = run(arithmetic)
     return result, time.perf_counter() - started
 
 
-def _pair(dim: int, seed: int, count: int = 256) -> list[tuple[Tensor, Tensor, Tensor]]:
+def made_up_pair(dim: int, seed: int, count: int = 256) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Keypoints (count, 2), scores and descriptors (count, dim) of both images; half recurs."""
     generator = torch.Generator().manual_seed(seed)
     size = torch.tensor([639.0, 479.0])
     points = torch.rand(2, count, 2, generator=generator) * size
@@ -232,6 +267,6 @@ def _pair(dim: int, seed: int, count: int = 256) -> list[tuple[Tensor, Tensor, T
     return [(points[i], scores[i], descriptors[i]) for i in range(2)]
 
 
-def short_name(dtype: torch.dtype) -> str:
-    """The name of ``dtype`` in the setting ``precision``."""
-    return str(dtype).removeprefix("torch.")
+def short_name(of: Any) -> str:
+    """The name of an :class:`Arithmetic`, or an engine's, in the setting ``precision``."""
+    return "tfloat32" if of.tf32 else str(of.dtype).removeprefix("torch.")

@@ -29,8 +29,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from superglue_ros.engines.mutual import MutualMatches
 from superglue_ros.errors import ConfigError
 from superglue_ros.networks.attention import attention_weights, top_k_attention
+from superglue_ros.networks.device import tensor_float
 from superglue_ros.networks.matching import Matching
 from superglue_ros.networks.position_encoding import normalise_keypoints, position_features
 from superglue_ros.networks.sinkhorn import sinkhorn
@@ -73,16 +75,20 @@ class _Group:
         return self.middle + len(self.members) * self.query_length
 
 
-class SuperGlueEngine:
+class SuperGlueEngine(MutualMatches):
     """Fast inference of one trained network.
 
-    ``dtype`` is that of the layers' products and attention; residual stream, final scores and
-    optimal transport are float32 always. Raises :class:`ConfigError` for a network whose messages
-    depend on more than query, key and value.
+    ``dtype``, and for float32 ``tf32``, is that of the layers' products and attention; residual
+    stream, final scores and optimal transport are float32 always. Raises :class:`ConfigError` for a
+    network whose messages depend on more than query, key and value.
     """
 
     def __init__(
-        self, network: SuperGlue, device: torch.device, dtype: torch.dtype = torch.float32
+        self,
+        network: SuperGlue,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        tf32: bool = False,
     ) -> None:
         if network.config.reads_pairs:
             raise ConfigError(
@@ -92,7 +98,7 @@ class SuperGlueEngine:
         self.config = network.config
         self.width = network.config.width
         self.device = device
-        self.dtype = dtype
+        self.dtype, self.tf32 = dtype, tf32
         self._buffers: dict[str, Tensor] = {}
         with torch.no_grad():
             self._input = (
@@ -104,14 +110,14 @@ class SuperGlueEngine:
                 (weight.float().to(device), bias.float().to(device))
                 for weight, bias in _fold_batch_norm(network.encoder or ())
             ]
-            self._layers, offset = self._fold_layers(network)
+            self.layers, offset = self._fold_layers(network)
             scale = float(network.temperature) ** -0.5
             weight, bias = _parameters(network.final)
             self._final = (scale * weight.T).float().to(device)
             self._final_bias = (scale * (bias + weight @ offset)).float().to(device)
             self.matching = inference_matching(network, device)
-        crossings = [i for i, layer in enumerate(self._layers) if layer.cross]
-        self._shared = crossings[0] if crossings else len(self._layers)
+        crossings = [i for i, layer in enumerate(self.layers) if layer.cross]
+        self.shared = crossings[0] if crossings else len(self.layers)
 
     def _fold_layers(self, network: SuperGlue) -> tuple[list[Layer], Tensor]:
         """All layers, and the sum of the biases left out of the tokens."""
@@ -160,22 +166,37 @@ class SuperGlueEngine:
         ``keypoints`` (N, 2) pixels, ``scores`` (N,), ``descriptors`` (N, descriptor_dim) float32;
         ``size`` width and height of the image in pixels.
         """
-        x = descriptors.to(self.device)
-        if self._input is not None:
-            x = F.linear(x, *self._input)
+        device = self.device
+        extent = torch.tensor([size], device=device)
+        x = self.encode(keypoints.to(device), scores.to(device), descriptors.to(device), extent)
+        if len(x):
+            alone = _Group((0,), 0, 0, len(x))
+            with tensor_float(device, self.tf32):
+                for layer in self.layers[: self.shared]:
+                    self._propagate(layer, x, [alone])
+        return x
+
+    def encode(
+        self, keypoints: Tensor, scores: Tensor, descriptors: Tensor, size: Tensor
+    ) -> Tensor:
+        """Initial representations (eq. 2) of a set on the device: (N, D) float32.
+
+        Shapes as of :meth:`prepare`; ``size`` (1, 2) width and height.
+        """
+        x = descriptors if self._input is None else F.linear(descriptors, *self._input)
         if self._encoder:
-            extent = torch.tensor([size], device=self.device)
-            xy = normalise_keypoints(keypoints.to(self.device)[None], extent)[0]
-            token = position_features(xy, scores.to(self.device), self.config.sinusoids)
+            xy = normalise_keypoints(keypoints[None], size)[0]
+            token = position_features(xy, scores, self.config.sinusoids)
             for weight, bias in self._encoder[:-1]:
                 token = F.linear(token, weight, bias).relu_()
             x = x + F.linear(token, *self._encoder[-1])
-        x = x.float().clone()
-        if len(x):
-            alone = _Group((0,), 0, 0, len(x))
-            for layer in self._layers[: self._shared]:
-                self._propagate(layer, x, [alone])
-        return x
+        return x.float().clone()
+
+    def project(self, x: Tensor) -> Tensor:
+        """Tokens (T, D) after the last layer to matching descriptors (eq. 6), divided by the root
+        of the temperature.
+        """
+        return torch.addmm(self._final_bias, x, self._final)
 
     @torch.inference_mode()
     def match_pairs(
@@ -222,9 +243,10 @@ class SuperGlueEngine:
             for row, k in enumerate(group.members):
                 x[group.start + row * group.length :][: group.length] = references[k]
                 x[group.middle + row * group.query_length :][: group.query_length] = queries[k]
-        for layer in self._layers[self._shared :]:
-            self._propagate(layer, x, groups)
-        projected = torch.addmm(self._final_bias, x, self._final)
+        with tensor_float(self.device, self.tf32):
+            for layer in self.layers[self.shared :]:
+                self._propagate(layer, x, groups)
+        projected = self.project(x)
         for group in groups:
             a = projected[group.start : group.middle].unflatten(0, (-1, group.length))
             b = projected[group.middle : group.stop].unflatten(0, (-1, group.query_length))

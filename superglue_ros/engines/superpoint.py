@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from superglue_ros.networks.device import tensor_float
 from superglue_ros.networks.superpoint import SuperPoint, keypoint_probability
 
 STRIP_BYTES = 2**22
@@ -89,12 +90,16 @@ class Block:
 
 
 class SuperPointEngine:
-    """Fast inference of one trained network; float32 or lower precision ``dtype``."""
+    """Fast inference of one trained network; float32, with or without TF32, or lower ``dtype``."""
 
     def __init__(
-        self, network: SuperPoint, device: torch.device, dtype: torch.dtype = torch.float32
+        self,
+        network: SuperPoint,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        tf32: bool = False,
     ) -> None:
-        self._device, self.dtype = device, dtype
+        self._device, self.dtype, self.tf32 = device, dtype, tf32
         self.config = network.config
         self._pooled: dict[Block, Tensor] = {}
         with torch.no_grad():
@@ -163,15 +168,17 @@ class SuperPointEngine:
 
         ``images`` (B, 1, H, W) in [0, 1], H and W multiples of 8. The maps are the caller's own.
         """
-        return self._maps(images.to(self._device, self.dtype))
+        return self.dense_maps(images.to(self._device, self.dtype))
 
-    def _maps(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        for block in self._blocks:
-            x = self._apply(x, block)
-        logits, descriptors = (
-            _convolve(_convolve(x, hidden).relu_(), last).float()
-            for hidden, last in (self._detector, self._descriptor)
-        )
+    def dense_maps(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """As :meth:`maps`, for images that are on the device in the engine's precision."""
+        with tensor_float(self._device, self.tf32):
+            for block in self._blocks:
+                x = self._apply(x, block)
+            logits, descriptors = (
+                _convolve(_convolve(x, hidden).relu_(), last).float()
+                for hidden, last in (self._detector, self._descriptor)
+            )
         return keypoint_probability(logits), F.normalize(descriptors, dim=1)
 
     def _apply(self, x: Tensor, block: Block) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from superglue_ros.engines.mutual import mutual_best
 from superglue_ros.engines.superpoint import SuperPointEngine
 from superglue_ros.networks.superpoint import (
     detect_keypoints,
@@ -81,11 +82,9 @@ def superglue_trial(engine: Any) -> Trial:
 
 def mutual_matches(log_assignment: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Rows, columns and probabilities (K,), on the CPU, of the matches of (1, M + 1, N + 1)."""
-    inner = log_assignment[0, :-1, :-1].float().exp().cpu()
-    best, column = inner.max(dim=1)
-    mutual = inner.argmax(dim=0)[column] == torch.arange(len(column))
-    rows = torch.nonzero(mutual & (best > THRESHOLD)).flatten()
-    return rows, column[rows], best[rows]
+    column, best = (values[0].cpu() for values in mutual_best(log_assignment))
+    rows = torch.nonzero((column >= 0) & (best > THRESHOLD)).flatten()
+    return rows, column[rows].long(), best[rows]
 
 
 def verdict(expected: Trial, found: Trial) -> str:

@@ -24,12 +24,14 @@ class FrontEnd(Protocol):
     """The interface of a front-end; ``test/contract`` specifies it.
 
     ``precision``: the precision in effect, as in the setting of that name. ``exact``: its keypoints
-    are localised so well that refining matches by the images would only add noise.
+    are localised so well that refining matches by the images would only add noise. ``graphed``: its
+    work runs as CUDA graphs.
     """
 
     detector: str
     descriptor_dim: int
     exact: bool = False
+    graphed: bool = False
 
     @property
     def precision(self) -> str:

@@ -4,30 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from superglue_ros.config import Config, FrontEndConfig
-from superglue_ros.data.image import Resized, resize, to_tensor
-from superglue_ros.engines.backends import superpoint_engine
-from superglue_ros.engines.precision import MapsImages, short_name
+from superglue_ros.data.image import Resized, padded, resize, to_tensor
+from superglue_ros.engines.backends import detector_of, superpoint_engine
+from superglue_ros.engines.detection import Detected, Detection, Detector
+from superglue_ros.engines.precision import short_name
+from superglue_ros.engines.resident import hold
 from superglue_ros.frontends.base import FrontEnd, GreyImage
-from superglue_ros.networks.superpoint import (
-    SuperPointConfig,
-    detect_keypoints,
-    refine_keypoints,
-    sample_descriptors,
-)
+from superglue_ros.networks.superpoint import SuperPointConfig, sample_descriptors
 from superglue_ros.networks.weights import load_superpoint
 from superglue_ros.types import Features, FloatArray
-
-_SUBPIXEL_RADIUS = 2
 
 
 def make(config: Config, device: torch.device) -> SuperPointFrontEnd:
     """With the weights and the engine that ``config`` names."""
     loaded = load_superpoint(config.front_end.weights)
     engine = superpoint_engine(loaded, config, device)
-    return SuperPointFrontEnd(engine, loaded.kind, loaded.network.config, config.front_end, device)
+    detector = detector_of(engine, config, device)
+    return SuperPointFrontEnd(detector, loaded.kind, loaded.network.config, config.front_end)
 
 
 class SuperPointFrontEnd(FrontEnd):
@@ -35,23 +32,26 @@ class SuperPointFrontEnd(FrontEnd):
 
     def __init__(
         self,
-        engine: MapsImages,
+        detector: Detector,
         kind: str,
         architecture: SuperPointConfig,
         config: FrontEndConfig,
-        device: torch.device,
     ) -> None:
         self.detector = kind
         self.descriptor_dim = architecture.descriptor_dim
         self._exact_sampling = architecture.exact_sampling
-        self._engine = engine
+        self._detect = detector
         self._config = config
-        self._device = device
 
     @property
     def precision(self) -> str:
         """See :class:`~superglue_ros.frontends.base.FrontEnd`."""
-        return short_name(self._engine.dtype)
+        return short_name(self._detect.engine)
+
+    @property
+    def graphed(self) -> bool:  # type: ignore[override]
+        """See :class:`~superglue_ros.frontends.base.FrontEnd`."""
+        return self._detect.graphed
 
     def configure(self, config: FrontEndConfig) -> None:
         """See :class:`~superglue_ros.frontends.base.FrontEnd`."""
@@ -61,59 +61,55 @@ class SuperPointFrontEnd(FrontEnd):
         """See :class:`~superglue_ros.frontends.base.FrontEnd`."""
         return self.extract_all([image])[0]
 
-    @torch.inference_mode()
     def extract_all(self, images: Sequence[GreyImage]) -> list[Features]:
         """See :class:`~superglue_ros.frontends.base.FrontEnd`."""
         resized = [resize(image, self._config.max_size) for image in images]
-        tensors = [to_tensor(one.image, self._device) for one in resized]
-        by_shape: dict[torch.Size, list[int]] = {}
-        for index, tensor in enumerate(tensors):
-            by_shape.setdefault(tensor.shape, []).append(index)
+        config = self._config
+        settings = Detection(
+            max_keypoints=config.max_keypoints,
+            threshold=config.threshold,
+            nms_radius=config.nms_radius,
+            border=config.border,
+            subpixel=config.subpixel,
+            exact=self._exact_sampling,
+        )
+        by_shape: dict[tuple[int, ...], list[int]] = {}
+        for index, one in enumerate(resized):
+            by_shape.setdefault(one.image.shape, []).append(index)
         found: dict[int, Features] = {}
-        for indices in by_shape.values():
-            probability, dense = self._engine.maps(torch.cat([tensors[i] for i in indices]))
-            for row, i in enumerate(indices):
-                maps = probability[row : row + 1], dense[row : row + 1]
-                found[i] = self._detect(images[i], resized[i], *maps)
+        for (height, width), indices in by_shape.items():
+            together = np.stack([padded(resized[i].image) for i in indices])
+            for i, detected in zip(
+                indices, self._detect(together, height, width, settings), strict=True
+            ):
+                found[i] = self._features(images[i], resized[i], detected)
         return [found[i] for i in range(len(images))]
 
-    def _detect(
-        self, image: GreyImage, resized: Resized, probability: torch.Tensor, dense: torch.Tensor
-    ) -> Features:
-        """The best keypoints of one image from its maps (1, H, W) and (1, D, H/8, W/8)."""
-        config = self._config
-        height, width = resized.image.shape
-        probability = probability[:, :height, :width]
-        ((keypoints, values),) = detect_keypoints(
-            probability, config.max_keypoints, config.threshold, config.nms_radius, config.border
+    def _features(self, image: GreyImage, resized: Resized, detected: Detected) -> Features:
+        if detected.on_device is not None:
+            hold(detected.descriptors, detected.on_device)
+        height, width = image.shape
+        return Features(
+            keypoints=resized.to_original(detected.keypoints),
+            scores=detected.scores,
+            width=width,
+            height=height,
+            detector=self.detector,
+            descriptors=detected.descriptors,
         )
-        if config.subpixel:
-            radius = min(_SUBPIXEL_RADIUS, config.nms_radius)  # clear of other keypoints
-            keypoints = refine_keypoints(probability[0], keypoints, radius)
-        original = resized.to_original(keypoints.cpu().numpy())
-        return self._features(image, original, values, keypoints, dense)
 
     @torch.inference_mode()
     def describe(self, image: GreyImage, keypoints: FloatArray) -> Features:
         """See :class:`~superglue_ros.frontends.base.FrontEnd`."""
         resized = resize(image, self._config.max_size)
-        _, dense = self._engine.maps(to_tensor(resized.image, self._device))
-        pixels = torch.from_numpy(resized.to_resized(keypoints)).to(self._device)
-        return self._features(image, keypoints, pixels.new_ones(len(pixels)), pixels, dense)
-
-    def _features(
-        self,
-        image: GreyImage,
-        keypoints: FloatArray,
-        scores: torch.Tensor,
-        pixels: torch.Tensor,
-        dense: torch.Tensor,
-    ) -> Features:
+        device = self._detect.device
+        _, dense = self._detect.engine.maps(to_tensor(resized.image, device))
+        pixels = torch.from_numpy(resized.to_resized(keypoints)).to(device)
         descriptors = sample_descriptors(pixels[None], dense, self._exact_sampling)[0]
         height, width = image.shape
         return Features(
             keypoints=keypoints,
-            scores=scores.float().cpu().numpy(),
+            scores=np.ones(len(keypoints), np.float32),
             width=width,
             height=height,
             detector=self.detector,

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from superglue_ros.config import Config, MatcherConfig
 from superglue_ros.engines.backends import superglue_engine
+from superglue_ros.engines.mutual import Partners, mutual_best
 from superglue_ros.engines.precision import MatchesSets, short_name
+from superglue_ros.engines.resident import take
 from superglue_ros.matchers.base import as_tensor, by_score, check_kind
 from superglue_ros.networks.weights import load_superglue
 from superglue_ros.types import Correspondences, Features
@@ -43,7 +45,12 @@ class SuperGlueMatcher:
     @property
     def precision(self) -> str:
         """See :class:`~superglue_ros.matchers.base.Matcher`."""
-        return short_name(self._engine.dtype)
+        return short_name(self._engine)
+
+    @property
+    def graphed(self) -> bool:
+        """Whether matching runs as CUDA graphs."""
+        return getattr(self._engine, "graphed", False)
 
     def configure(self, config: MatcherConfig) -> None:
         """See :class:`~superglue_ros.matchers.base.Matcher`."""
@@ -52,10 +59,13 @@ class SuperGlueMatcher:
     def prepare(self, features: Features) -> Any:
         """See :class:`~superglue_ros.matchers.base.Matcher`; the engine's encoding of a set."""
         check_kind(features, self.descriptor_kind, self._descriptor_dim)
+        descriptors = None if features.descriptors is None else take(features.descriptors)
+        if descriptors is None:
+            descriptors = as_tensor(features.descriptors)
         return self._engine.prepare(
             as_tensor(features.keypoints),
             as_tensor(features.scores),
-            as_tensor(features.descriptors),
+            descriptors,
             (features.width, features.height),
         )
 
@@ -70,13 +80,13 @@ class SuperGlueMatcher:
             for i, (reference, query) in enumerate(zip(references, queries, strict=True))
             if len(reference) and len(query)
         ]
-        assignments = self._engine.match_pairs(
+        found = self._engine.partners(
             [references[i] for i in filled],
             [queries[i] for i in filled],
             self._config.sinkhorn_iterations,
         )
-        for k, assignment in assignments:
-            matches[filled[k]] = mutual_assignment(assignment, self._config.threshold)[0]
+        for k, partners in found:
+            matches[filled[k]] = _certain(partners, self._config.threshold)
         return matches
 
 
@@ -85,20 +95,12 @@ def mutual_assignment(log_assignment: Tensor, threshold: float) -> list[Correspo
 
     ``log_assignment`` (P, M+1, N+1), dustbins last, -inf where there is padding.
     """
-    inner = log_assignment[:, :-1, :-1]
-    if inner.shape[1] == 0 or inner.shape[2] == 0:
-        return [Correspondences.empty() for _ in range(len(inner))]
-    best, to_query = inner.max(dim=2)
-    to_reference = inner.argmax(dim=1)
-    rows = torch.arange(inner.shape[1], device=inner.device)
-    probability = best.exp()
-    valid = (to_reference.gather(1, to_query) == rows) & (probability > threshold)
-    valid_np, to_query_np, probability_np = (
-        valid.cpu().numpy(),
-        to_query.cpu().numpy(),
-        probability.float().cpu().numpy(),
-    )
-    matches = []
-    for keep, indices, scores in zip(valid_np, to_query_np, probability_np, strict=True):
-        matches.append(by_score(np.flatnonzero(keep), indices[keep], scores[keep]))
-    return matches
+    index, probability = (values.cpu().numpy() for values in mutual_best(log_assignment))
+    return [_certain(partners, threshold) for partners in zip(index, probability, strict=True)]
+
+
+def _certain(partners: Partners, threshold: float) -> Correspondences:
+    """The matches whose probability exceeds ``threshold``."""
+    index, probability = partners
+    keep = np.flatnonzero((index >= 0) & (probability > threshold))
+    return by_score(keep, index[keep], probability[keep])

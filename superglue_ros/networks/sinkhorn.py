@@ -10,7 +10,7 @@ rows, in four forms that give the same assignment:
 scaling with early stopping, which is data-dependent: no graph export and no autograd.
 - :func:`training_sinkhorn`: training. Plain kernel scaling with its own gradient; in the log domain
 if the range of scores is too wide.
-- :func:`unrolled_sinkhorn`: export to ONNX. Stabilised kernel scaling without a branch on data.
+- :func:`unrolled_sinkhorn`: CUDA graphs, ONNX. Stabilised kernel scaling without a branch on data.
 
 Kernel scaling: on K = exp(Z + u + v), with potentials u, v absorbed, the iteration is two
 matrix-vector products,

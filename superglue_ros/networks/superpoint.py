@@ -142,6 +142,23 @@ def select_keypoints(
     return candidates.flip(1).to(scores.dtype) + border, values
 
 
+def best_pixels(
+    scores: Tensor, max_keypoints: int, threshold: float, border: int
+) -> tuple[Tensor, Tensor]:
+    """As :func:`select_keypoints`, for a batch (B, H, W) and with a result of fixed shape.
+
+    Pixels (B, K, 2) and scores (B, K), K = ``max_keypoints`` or all pixels where they are fewer; a
+    score of 0 says that there is no keypoint, its pixel is (0, 0). Nothing waits for the device.
+    """
+    height, width = scores.shape[1:]
+    inner = scores[:, border : height - border, border : width - border]
+    columns = inner.shape[2]
+    candidates = torch.where(inner > threshold, inner, 0.0).flatten(1)
+    values, places = candidates.topk(min(max_keypoints, candidates.shape[1]))
+    pixels = torch.stack([places % max(columns, 1), places // max(columns, 1)], dim=2) + border
+    return torch.where(values.unsqueeze(2) > 0, pixels, 0).to(scores.dtype), values
+
+
 def detect_keypoints(
     probability: Tensor, max_keypoints: int, threshold: float, nms_radius: int, border: int
 ) -> list[tuple[Tensor, Tensor]]:
@@ -177,14 +194,15 @@ def sample_descriptors(keypoints: Tensor, descriptors: Tensor, exact: bool = Tru
     (B, N, D). ``exact``: see :class:`SuperPointConfig`.
     """
     h, w = descriptors.shape[2:]
-    size = keypoints.new_tensor([w, h]) * CELL
+    # By numbers, not by a tensor of them: that would be copied to the device.
+    sides = zip(keypoints.unbind(2), (CELL * w, CELL * h), strict=True)
     if exact:
-        grid = (keypoints + 0.5) / size * 2 - 1
+        grid = [(x + 0.5) / side * 2 - 1 for x, side in sides]
     else:
-        grid = (keypoints - CELL / 2 + 0.5) / (size - CELL / 2 - 0.5) * 2 - 1
+        grid = [(x - CELL / 2 + 0.5) / (side - CELL / 2 - 0.5) * 2 - 1 for x, side in sides]
     sampled = F.grid_sample(
         descriptors,
-        grid.unsqueeze(1).to(descriptors.dtype),
+        torch.stack(grid, dim=2).unsqueeze(1).to(descriptors.dtype),
         mode="bilinear",
         padding_mode="border" if exact else "zeros",
         align_corners=not exact,

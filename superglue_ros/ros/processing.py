@@ -103,12 +103,11 @@ class FrameProcessor:
         self._frames = FrameMaker(settings, numbers, announcer, masks)
         self._inputs = inputs
         self._time_jumps: dict[int, int] = {}  # of each camera's pipeline, as last announced
-        self._device = str(resolve_device(settings.core.device))
 
     @property
     def device(self) -> str:
         """Where the networks run."""
-        return self._device
+        return self.pipelines[0].rig.device
 
     @property
     def keyframes(self) -> int:
@@ -368,7 +367,7 @@ class FrameProcessor:
                 masked=counts.masked,
                 resets=counts.resets,
                 keyframes=self.keyframes,
-                device=self._device,
+                device=self.device,
                 precision=self.pipelines[0].rig.precision,
                 weights=self.pipelines[0].rig.networks,
                 detector=self.pipelines[0].rig.detector,
@@ -403,9 +402,13 @@ def images_together(config: NodeConfig) -> int:
 
 
 def warm_up(rig: Rig, images: int) -> None:
-    """Run the networks once on noise, so that the first frame is not slow."""
+    """Run the networks on noise, so that the first frame is not slow.
+
+    Twice: a size of images that comes again is recorded as a CUDA graph.
+    """
     noise = np.random.default_rng(0).integers(0, 256, (480, 640), np.uint8)
-    prepared = [rig.matcher.prepare(f) for f in rig.front_end.extract_all([noise] * images)]
-    rig.matcher.match_pairs(prepared, prepared)
+    for _ in range(2 if rig.front_end.graphed else 1):
+        prepared = [rig.matcher.prepare(f) for f in rig.front_end.extract_all([noise] * images)]
+        rig.matcher.match_pairs(prepared, prepared)
     if torch.cuda.is_available():
         torch.cuda.synchronize()

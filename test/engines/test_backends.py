@@ -72,9 +72,8 @@ def test_onnx_of_the_same_weights(config, point):
 
 
 def test_onnx_is_compared_in_its_own_precision(config, point, monkeypatch):
-    low = dict.fromkeys(("superpoint_dtype", "superglue_dtype"), lambda *_: torch.bfloat16)
-    for name, chosen in low.items():
-        monkeypatch.setattr(backends, name, chosen)
+    for name in ("superpoint_arithmetic", "superglue_arithmetic"):
+        monkeypatch.setattr(backends, name, lambda *_: (torch.bfloat16,))
     expected = detection_outcome(SuperPointEngine(point.network, CPU))
     rounded = detection_outcome(SuperPointEngine(point.network, CPU, torch.bfloat16))
     assert difference(expected, rounded)

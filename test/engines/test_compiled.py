@@ -8,11 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from superglue_ros.engines.compiled import (
-    CompiledSuperGlueEngine,
-    CompiledSuperPointEngine,
-    buckets,
-)
+from superglue_ros.engines.compiled import CompiledSuperGlueEngine, CompiledSuperPointEngine
 from superglue_ros.engines.superglue import SuperGlueEngine
 from superglue_ros.engines.superpoint import SuperPointEngine
 from superglue_ros.errors import ConfigError
@@ -43,14 +39,6 @@ def prepared(engine: SuperGlueEngine, count: int, seed: int) -> torch.Tensor:
     points = 400 * torch.rand(count, 2, generator=generator)
     descriptors = F.normalize(torch.randn(count, WIDTH, generator=generator), dim=1)
     return engine.prepare(points, torch.rand(count, generator=generator), descriptors, (640, 480))
-
-
-@pytest.mark.parametrize(
-    ("most", "sizes"),
-    [(1, (128,)), (128, (128,)), (129, (128, 256)), (1024, (128, 256, 512, 1024))],
-)
-def test_buckets_double_up_to_the_maximum(most, sizes):
-    assert buckets(most) == sizes
 
 
 @needs_compiler

@@ -10,7 +10,13 @@ import torch
 
 from superglue_ros.config import Config, MatcherConfig
 from superglue_ros.engines import precision
-from superglue_ros.engines.precision import difference, superglue_dtype, superpoint_dtype
+from superglue_ros.engines.precision import (
+    FLOAT32,
+    Arithmetic,
+    difference,
+    superglue_arithmetic,
+    superpoint_arithmetic,
+)
 from superglue_ros.engines.superglue import SuperGlueEngine
 from superglue_ros.engines.trial import Trial, superglue_trial, verdict
 from superglue_ros.matchers.superglue import SuperGlueMatcher
@@ -25,6 +31,7 @@ from superglue_ros.rig import Rig
 from superglue_ros.settings import from_flat
 
 CPU = torch.device("cpu")
+BFLOAT16 = Arithmetic(torch.bfloat16)
 
 
 def certain_network() -> SuperGlue:
@@ -43,35 +50,39 @@ def doubtful_network() -> SuperGlue:
 
 
 def test_float32_needs_no_check():
-    assert superglue_dtype(doubtful_network(), "float32", CPU) == torch.float32
+    assert superglue_arithmetic(doubtful_network(), "float32", CPU) == FLOAT32
 
 
 def test_a_precision_that_changes_matches_is_refused_and_says_so(caplog):
-    assert superglue_dtype(doubtful_network(), "bfloat16", CPU) == torch.float32
+    assert superglue_arithmetic(doubtful_network(), "bfloat16", CPU) == FLOAT32
     assert "SuperGlue in bfloat16 is refused" in caplog.text
     assert "float32 stays" in caplog.text
 
 
 def test_a_precision_that_changes_nothing_is_taken():
-    assert superglue_dtype(certain_network(), "bfloat16", CPU) == torch.bfloat16
+    assert superglue_arithmetic(certain_network(), "bfloat16", CPU) == BFLOAT16
+
+
+def test_a_cpu_has_no_tf32():
+    assert superglue_arithmetic(certain_network(), "tfloat32", CPU) == FLOAT32
 
 
 def test_auto_takes_one_of_the_passing():
-    assert superglue_dtype(certain_network(), "auto", CPU) in (torch.float32, torch.bfloat16)
-    assert superglue_dtype(doubtful_network(), "auto", CPU) == torch.float32
+    assert superglue_arithmetic(certain_network(), "auto", CPU) in (FLOAT32, BFLOAT16)
+    assert superglue_arithmetic(doubtful_network(), "auto", CPU) == FLOAT32
 
 
 def test_keypoints_that_move_are_refused():
     torch.manual_seed(0)
     network = SuperPoint(SuperPointConfig((4, 4, 8, 8), 8, 16, batch_norm=False)).eval()
-    assert superpoint_dtype(network, "bfloat16", CPU) == torch.float32
+    assert superpoint_arithmetic(network, "bfloat16", CPU) == FLOAT32
 
 
 def test_what_is_reported_is_the_precision_in_effect():
     for network, used in ((certain_network(), "bfloat16"), (doubtful_network(), "float32")):
-        dtype = superglue_dtype(network, "bfloat16", CPU)
+        arithmetic = superglue_arithmetic(network, "bfloat16", CPU)
         matcher = SuperGlueMatcher(
-            SuperGlueEngine(network, CPU, dtype), "kind", 32, MatcherConfig()
+            SuperGlueEngine(network, CPU, *arithmetic), "kind", 32, MatcherConfig()
         )
         assert matcher.precision == used
         asked = {"device": "cpu", "precision": "bfloat16", "front_end.name": "sift"}
@@ -83,15 +94,15 @@ def test_what_is_reported_is_the_precision_in_effect():
 
 def test_the_packaged_networks_lose_nothing_in_bfloat16():
     point = load_superpoint()
-    assert superpoint_dtype(point.network, "bfloat16", CPU) == torch.bfloat16
+    assert superpoint_arithmetic(point.network, "bfloat16", CPU) == BFLOAT16
     for name in ("small", "wide"):
         network = load_superglue(name).network
-        assert superglue_dtype(network, "bfloat16", CPU, point.kind) == torch.bfloat16
+        assert superglue_arithmetic(network, "bfloat16", CPU, point.kind) == BFLOAT16
 
 
 def test_without_units_for_bfloat16_auto_does_not_even_try_it(monkeypatch, caplog):
-    monkeypatch.setattr(precision, "_has_bfloat16", lambda: False)
-    assert superglue_dtype(doubtful_network(), "auto", CPU) == torch.float32
+    monkeypatch.setattr(precision, "_has_bfloat16", lambda _: False)
+    assert superglue_arithmetic(doubtful_network(), "auto", CPU) == FLOAT32
     assert not caplog.records
 
 
@@ -100,17 +111,17 @@ def test_the_same_weights_are_checked_once(monkeypatch):
 
     def choose(*_):
         asked.append(1)
-        return torch.bfloat16
+        return BFLOAT16
 
     monkeypatch.setattr(precision, "_choose", choose)
     monkeypatch.setattr(precision, "_verdicts", {})
     network = certain_network()
     for _ in range(2):
-        assert superglue_dtype(network, "bfloat16", CPU) == torch.bfloat16
+        assert superglue_arithmetic(network, "bfloat16", CPU) == BFLOAT16
     assert len(asked) == 1
     network.dustbin.data.fill_(199.0)
-    superglue_dtype(network, "bfloat16", CPU)
-    superglue_dtype(network, "auto", CPU)
+    superglue_arithmetic(network, "bfloat16", CPU)
+    superglue_arithmetic(network, "auto", CPU)
     assert len(asked) == 3
 
 
