@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from superglue_ros.bench import measure
+from superglue_ros.bench.device import device_agreement, precision_rows, stage_rows
 from superglue_ros.bench.floor import Rates, measure_rates
 from superglue_ros.bench.inputs import FLOAT32, full_superglue, room_features, room_images
 from superglue_ros.bench.node import RATE_KEYPOINTS, RateRow, held_rates, measure_node
@@ -35,7 +36,9 @@ from superglue_ros.bench.report import (
 from superglue_ros.config import MatcherConfig
 from superglue_ros.engines.backends import superglue_engine, superpoint_engine
 from superglue_ros.engines.export import export_superglue, export_superpoint
+from superglue_ros.engines.precision import Arithmetic
 from superglue_ros.errors import ConfigError
+from superglue_ros.networks.device import resolve_device
 from superglue_ros.networks.weights import load_superglue, load_superpoint
 
 KEYPOINTS = (256, 512, 1024, 2048, 4096)
@@ -48,6 +51,9 @@ def add_subcommands(subparsers: argparse._SubParsersAction) -> None:
     bench.add_argument("--output", type=Path, default=Path("bench_output"))
     bench.add_argument(
         "--document", type=Path, help="Markdown file whose tables to replace (docs/performance.md)"
+    )
+    bench.add_argument(
+        "--device", default="cpu", help="cpu, or cuda: the networks and their peers on a GPU"
     )
     bench.add_argument("--keypoints", type=int, nargs="+", default=list(KEYPOINTS))
     bench.add_argument("--window-keypoints", type=int, default=1024)
@@ -63,6 +69,9 @@ def add_subcommands(subparsers: argparse._SubParsersAction) -> None:
         "--rates",
         action="store_true",
         help="only: the camera rate that the node holds, with either matcher and precision",
+    )
+    bench.add_argument(
+        "--all-tables", action="store_true", help="those of a GPU on a CPU too, to try them"
     )
     bench.add_argument(
         "--options",
@@ -119,15 +128,21 @@ def run_bench(args: argparse.Namespace) -> int:
         return _bench_options(args, console)
     if args.rates:
         return _bench_rates(args, console)
-    rates = measure_rates(measure.CPU)
+    device = resolve_device(args.device)
+    rates = measure_rates(device)
+    # A page that is not there yet is written as the measurements go.
+    page = None if args.document is None or args.document.exists() else args.document
     images = room_images(max(args.frames, max(WINDOWS) + 1))
     results = Results(
-        machine=machine_name(), versions=_versions(), threads=torch.get_num_threads(), rates=rates
+        machine=machine_name(device),
+        versions=_versions(),
+        threads=torch.get_num_threads(),
+        rates=rates,
     )
-    for title, measured in _steps(args, images, rates):
+    for title, measured in _steps(args, images, rates, device):
         with console.status(title):
             results = replace(results, **measured(results))
-        write(results, args.output, None)
+        write(results, args.output, page)
         console.print(f"[green]done[/green] {title}")
     write(results, args.output, args.document)
     Console().print(tables(results), markup=False, highlight=False, soft_wrap=True)
@@ -172,13 +187,16 @@ def _versions() -> str:
 
 
 def _steps(
-    args: argparse.Namespace, images: list[NDArray[np.uint8]], rates: Rates
+    args: argparse.Namespace,
+    images: list[NDArray[np.uint8]],
+    rates: Rates,
+    device: torch.device,
 ) -> Iterator[tuple[str, Callable[[Results], dict[str, Any]]]]:
     """Title of each measurement, and the function that returns its fields of the results."""
 
     def pair(count: int, so_far: Results) -> dict[str, Any]:
         rounds = args.rounds if count <= 1024 else max(1, args.rounds * 1024 // count // 2)
-        row = measure.pair_row(images, count, rates, rounds, count <= args.peer_limit)
+        row = measure.pair_row(images, count, rates, rounds, count <= args.peer_limit, device)
         return {"pairs": [*so_far.pairs, row]}
 
     def memory(count: int, so_far: Results) -> dict[str, Any]:
@@ -194,29 +212,47 @@ def _steps(
     def agreement(_: Results) -> dict[str, Any]:
         glue = load_superglue()
         frames = room_features(images[: args.frames], 512)
-        rows = measure.agreement_rows(glue.network, glue.descriptor_kind, frames)
+        rows = measure.agreement_rows(glue.network, glue.descriptor_kind, frames, device)
         full = full_superglue(frames[0].descriptor_dim)
-        return {"agreement": rows + measure.agreement_rows(full, frames[0].detector, frames[:4])}
+        rows += measure.agreement_rows(full, frames[0].detector, frames[:4], device)
+        return {"agreement": rows}
 
     rounds, keypoints = max(2, args.rounds // 2), args.window_keypoints
     for count in args.keypoints:
         yield f"pairs of {count} keypoints", partial(pair, count)
     yield (
         "windows of keyframes",
-        lambda _: {"windows": measure.window_rows(images, keypoints, WINDOWS, rounds)},
+        lambda _: {"windows": measure.window_rows(images, keypoints, WINDOWS, rounds, device)},
     )
     yield (
         "extraction",
-        lambda _: {"extraction": measure.extract_rows(images[0], keypoints, args.rounds)},
+        lambda _: {"extraction": measure.extract_rows(images[0], keypoints, args.rounds, device)},
     )
+    if device.type != "cpu" or args.all_tables:
+        exact = Arithmetic()
+        yield (
+            "steps of a frame",
+            lambda _: {"stages": stage_rows(images[0], keypoints, device, exact)},
+        )
+        yield (
+            "other precisions",
+            lambda _: {"lower": precision_rows(images, keypoints, device, rounds)},
+        )
+        frames = images[: min(args.frames, 6)]
+        yield (
+            "agreement with the CPU",
+            lambda _: {"on_device": device_agreement(frames, min(keypoints, 512), device)},
+        )
     if not args.skip_node:
         folder = args.output / "node"
         yield "the node", lambda _: {"node": measure_node(folder, args.frames)}
-    for count in args.keypoints:
-        if count >= 1024:
-            yield f"memory of {count} keypoints", partial(memory, count)
+    if device.type == "cpu":
+        for count in args.keypoints:
+            if count >= 1024:
+                yield f"memory of {count} keypoints", partial(memory, count)
     yield "agreement with the plain network", agreement
-    yield "precisions", lambda _: {"precisions": measure.precision_outcomes()}
+    if device.type == "cpu":
+        yield "precisions", lambda _: {"precisions": measure.precision_outcomes()}
     if args.onnx is not None:
         yield (
             "ONNX Runtime",
@@ -224,8 +260,10 @@ def _steps(
         )
 
 
-def machine_name() -> str:
-    """Name of processor and architecture, from the system."""
+def machine_name(device: torch.device = measure.CPU) -> str:
+    """Name of the GPU and of the processor, from the system."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, beside {machine_name()}"
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import ScalarFormatter
 
+from superglue_ros.bench.device import DeviceAgreement, PrecisionRow, StageRow
 from superglue_ros.bench.floor import Rates
 from superglue_ros.bench.measure import AgreementRow, ExtractRow, PairRow, WindowRow
 from superglue_ros.bench.node import NodeRow, RateRow
 from superglue_ros.drawing.plots import new_figure, save
+from superglue_ros.errors import ConfigError
 
 BEGIN = "<!-- tables: written by superglue-ros bench -->"
 END = "<!-- end of tables -->"
@@ -49,6 +51,9 @@ class Results:
     precisions: dict[str, str] = field(default_factory=dict)
     onnx: dict[str, float] = field(default_factory=dict)
     node: NodeRow | None = None
+    stages: Sequence[StageRow] = ()
+    lower: Sequence[PrecisionRow] = ()
+    on_device: DeviceAgreement | None = None
 
 
 def summary(results: Results) -> dict[str, Any]:
@@ -70,12 +75,16 @@ def write(results: Results, output: Path, document: Path | None) -> None:
     output.mkdir(parents=True, exist_ok=True)
     text = json.dumps(_finite(summary(results)), indent=2)
     (output / "summary.json").write_text(text + "\n", encoding="utf-8")
-    plot(results, output / "performance.png")
+    if results.pairs:
+        plot(results, output / "performance.png")
     (output / "tables.md").write_text(tables(results), encoding="utf-8")
     if document is None:
         return
+    if document.suffix != ".md":
+        raise ConfigError(f"{document} is no Markdown file: name one that ends in .md")
     put(document, f"{tables(results)}\n![time and ratio](performance.png)\n", BEGIN, END)
-    plot(results, document.parent / "performance.png")
+    if results.pairs:
+        plot(results, document.parent / "performance.png")
 
 
 def write_rates(machine: str, rows: Sequence[RateRow], output: Path, document: Path | None) -> None:
@@ -224,6 +233,7 @@ def tables(results: Results) -> str:
             ],
         ),
         _agreement(results.agreement),
+        *_of_a_gpu(results),
     ]
     if results.precisions:
         parts += [
@@ -247,6 +257,44 @@ def _agreement(rows: Sequence[AgreementRow]) -> str:
         f"set in {same} of {len(rows)}, {sum(r.matches for r in rows)} matches, scores within "
         f"{max(r.score_difference for r in rows):.1e}.\n"
     )
+
+
+def _of_a_gpu(results: Results) -> list[str]:
+    parts = []
+    if results.stages:
+        rows = [[r.name, _ms(r.seconds), _ms(r.seconds_of_eight)] for r in results.stages]
+        parts += [
+            "### The device's time of each step, float32, without launches\n",
+            _table("step|one keyframe|eight", rows),
+        ]
+    if results.lower:
+        parts += [
+            "### Matching in other precisions\n",
+            _table(
+                "precision|keypoints|a pair|eight keyframes|floor of a pair|over floor|"
+                "matches in common with float32",
+                [
+                    [
+                        r.precision,
+                        str(r.keypoints),
+                        _ms(r.pair_seconds),
+                        _ms(r.eight_seconds),
+                        _ms(r.floor_seconds),
+                        f"{r.pair_seconds / r.floor_seconds:.2f}",
+                        f"{100 * r.common:.1f} %",
+                    ]
+                    for r in results.lower
+                ],
+            ),
+        ]
+    if results.on_device is not None:
+        r = results.on_device
+        parts.append(
+            f"Against the CPU in float32, on {r.pairs} pairs of consecutive frames with the "
+            f"package's weights: {100 * r.matching:.1f} % of {r.matches} matches of the same "
+            f"features in common, {100 * r.keypoints:.1f} % of the keypoints within half a pixel.\n"
+        )
+    return parts
 
 
 def _node(row: NodeRow) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from superglue_ros.bench.device import DeviceAgreement, PrecisionRow, StageRow
 from superglue_ros.bench.floor import Rates, floor_seconds
 from superglue_ros.bench.measure import (
     AgreementRow,
@@ -70,6 +72,29 @@ def test_tables_show_every_measurement_with_its_unit(results):
     assert "| 4096 | 400 MiB | 1000 MiB | - |" in text
     assert "the same index set in 1 of 1, 200 matches, scores within 2.0e-06" in text
     assert "The node adds 8.0 ms (median; 90th percentile 9.0 ms)" in text
+
+
+def test_a_gpu_has_tables_of_its_own(results):
+    lower = PrecisionRow(
+        precision="bfloat16",
+        keypoints=1024,
+        pair_seconds=0.002,
+        eight_seconds=0.009,
+        floor_seconds=0.001,
+        common=0.985,
+    )
+    text = tables(
+        replace(
+            results,
+            stages=[StageRow("encoding of a set", 2e-4, None)],
+            lower=[lower],
+            on_device=DeviceAgreement(5, 900, 0.995, 0.98),
+        )
+    )
+    assert "| encoding of a set | 0.2 ms | - |" in text
+    assert "| bfloat16 | 1024 | 2.0 ms | 9.0 ms | 1.0 ms | 2.00 | 98.5 % |" in text
+    assert "99.5 % of 900 matches of the same features in common, 98.0 % of the keypoints" in text
+    assert "encoding of a set" not in tables(results)
 
 
 def test_document_keeps_what_stands_around_the_tables(results, tmp_path):
