@@ -47,6 +47,8 @@ class NetworkRefinement:
         side = self._network.config.side
         pairs = patch_pairs((reference, query), points_ref, points_query, similarity, side)
         good, turn = pairs.inside, similarity[pairs.inside]
+        if not good.any():
+            return Refined(points_query, covariance)
         found = self._network(
             torch.from_numpy(pairs.reference[good]), torch.from_numpy(pairs.query[good])
         )

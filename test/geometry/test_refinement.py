@@ -42,6 +42,13 @@ def test_every_refiner_keeps_shape_type_and_empty_input(views, name):
     assert refiner.refine(first, second, none, none).points.shape == (0, 2)
 
 
+@pytest.mark.parametrize("name", REFINERS)
+def test_matches_whose_patches_all_leave_the_image_stay_where_they_are(views, name):
+    corner = np.zeros((3, 2), np.float32)
+    found = make_refiner(name).refine(*views[:2], corner, corner)
+    np.testing.assert_array_equal(found.points, corner)
+
+
 def test_whole_pixels_become_fractions(views):
     first, second, corners = views
     rough = np.rint(corners + SHIFT + np.random.default_rng(0).normal(0, 0.5, corners.shape))
