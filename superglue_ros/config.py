@@ -96,6 +96,12 @@ class MatcherConfig:
     filter_threshold: float = setting(
         0.5, "pointcn, oanet: minimum probability that a match is right.", low=0.0, high=1.0
     )
+    prior: str = setting(
+        "none",
+        "motion: a frame is matched near the places that the last frames predict, and by the "
+        "matcher only where that is not good enough or the frame becomes a keyframe.",
+        choices=("none", "motion"),
+    )
     ratio: float = setting(
         0.8,
         "ratio: maximum of the distance to the best over that to the second best.",

@@ -21,6 +21,7 @@ from superglue_ros.errors import ImageError, SuperglueError
 from superglue_ros.mapping import map_io
 from superglue_ros.mapping.encoding import Extracted, prepare
 from superglue_ros.mapping.keyframes import Candidate, Keyframe, KeyframeStore, Overlap
+from superglue_ros.mapping.motion_prior import MotionPrior
 from superglue_ros.mapping.relocalisation import relocalise
 from superglue_ros.mapping.stereo_pair import right_tracks, verify_stereo
 from superglue_ros.mapping.time_jumps import TimeJumps
@@ -79,6 +80,7 @@ class Pipeline:
         self.time = TimeJumps()
         self._newest: tuple[Keyframe, tuple[FrameId, ...]] | None = None
         self._lost_frames = 0
+        self._prior = MotionPrior()
 
     def configure(self, config: Config) -> None:
         """Apply new settings from the next frame on; fixed settings must not change."""
@@ -104,7 +106,7 @@ class Pipeline:
         """What to match the frame against: the keyframes with it, its right image with its left."""
         query = encoded.frame
         self._check_time(query.id)
-        pairings = [Pairing(candidate, query) for candidate in self.keyframes.neighbours()]
+        pairings = [self._pairing(candidate, query) for candidate in self.keyframes.neighbours()]
         if encoded.right is not None:
             pairings.append(Pairing(Candidate(query, MatchKind.STEREO), encoded.right))
         return Plan(encoded, tuple(pairings))
@@ -122,6 +124,8 @@ class Pipeline:
             pairings, found, stereo = pairings[:-1], found[:-1], measured.pair
         candidates = [pairing.candidate for pairing in pairings]
         pairs = self._verify(zip(candidates, found, strict=True), query, clock)
+        if any(pairing.guided is not None for pairing in pairings):
+            pairs = self._confirm(pairings, pairs, query, clock)
         if pairs and not any(pair.tracked for pair in pairs):
             pairs = self._relocalise(query, pairs, clock)
         else:
@@ -132,6 +136,8 @@ class Pipeline:
             pairs += self._match(loops, query, clock)
         query, pairs = self._track(query, pairs, is_keyframe)
         connected = tuple(pair.matches.reference for pair in pairs if pair.tracked)
+        if self.config.matcher.prior != "none":
+            self._prior.learn(query, [(self.keyframes[p.matches.reference], p) for p in pairs])
         if is_keyframe:
             self.keyframes.insert(query, connected)
         self.keyframes.pass_by(query)
@@ -247,6 +253,7 @@ class Pipeline:
         self.keyframes.clear()
         self._newest = None
         self._lost_frames = 0
+        self._prior.forget()
 
     def _check_time(self, frame: FrameId) -> None:
         """Drop all keyframes where time jumped backwards; raise where a frame is out of order."""
@@ -258,6 +265,34 @@ class Pipeline:
                 f"the frame of {frame.stamp_ns * 1e-9:.6f} s lies {behind_ns * 1e-9:.6f} s before "
                 f"the newest, of {(newest_ns or 0) * 1e-9:.6f} s: send frames in order of time"
             )
+
+    def _pairing(self, candidate: Candidate, query: Keyframe) -> Pairing:
+        """With matches near the predicted places, if the last frames tell where these are."""
+        if self.config.matcher.prior == "none":
+            return Pairing(candidate, query)
+        return Pairing(candidate, query, self._prior.guide(candidate.keyframe, query))
+
+    def _confirm(
+        self,
+        pairings: Sequence[Pairing],
+        pairs: tuple[FramePair, ...],
+        query: Keyframe,
+        clock: StageClock,
+    ) -> tuple[FramePair, ...]:
+        """The pairs, those that were guided by the matcher where that was not good enough.
+
+        All of them where the frame would become a keyframe: what the map is made of is the
+        matcher's.
+        """
+        every = self._adds_something(query.features, pairs)
+        again = [
+            k
+            for k, (pairing, pair) in enumerate(zip(pairings, pairs, strict=True))
+            if pairing.guided is not None and (every or not self._prior.good(pair))
+        ]
+        matched = self._match([pairings[k].candidate for k in again], query, clock)
+        replaced = dict(zip(again, matched, strict=True))
+        return tuple(replaced.get(k, pair) for k, pair in enumerate(pairs))
 
     def _match(
         self, candidates: Sequence[Candidate], query: Keyframe, clock: StageClock

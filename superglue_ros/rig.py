@@ -35,10 +35,11 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True, eq=False)
 class Pairing:
-    """A reference to match a query against, and why."""
+    """A reference to match a query against, and why; ``guided``: matches without the matcher."""
 
     candidate: Candidate
     query: Keyframe
+    guided: Correspondences | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,13 +153,15 @@ class Rig:
 
     def match_pairings(self, pairings: Sequence[Pairing]) -> list[Correspondences]:
         """The correspondences of every pairing, in one batch. Raises :class:`SuperglueError`."""
-        if not pairings:
-            return []
-        found = self.matcher.match_pairs(
-            [pairing.candidate.keyframe.prepared for pairing in pairings],
-            [pairing.query.prepared for pairing in pairings],
-        )
-        return self._turned(pairings, found)
+        unknown = [pairing for pairing in pairings if pairing.guided is None]
+        matched: list[Correspondences] = []
+        if unknown:
+            matched = self.matcher.match_pairs(
+                [pairing.candidate.keyframe.prepared for pairing in unknown],
+                [pairing.query.prepared for pairing in unknown],
+            )
+        found = iter(self._turned(unknown, matched))
+        return [next(found) if one.guided is None else one.guided for one in pairings]
 
     def _turned(
         self, pairings: Sequence[Pairing], found: list[Correspondences]

@@ -11,6 +11,7 @@ from superglue_ros.evaluation.bag.trajectories import FORMATS
 from superglue_ros.evaluation.pairs.ablation import VARIANTS
 from superglue_ros.evaluation.pairs.benchmarks import BENCHMARKS, THRESHOLDS_PX
 from superglue_ros.evaluation.pairs.benchmarks import ESTIMATORS as BENCHMARK_ESTIMATORS
+from superglue_ros.evaluation.retrieval import RetrievalProtocol
 from superglue_ros.registry import ESTIMATORS, FRONT_ENDS, MATCHERS, REFINERS, SEQUENCES
 from superglue_ros.settings import add_set_option
 from superglue_ros.synthetic.homographies import HomographyRecipe
@@ -30,6 +31,7 @@ def add_subcommands(subparsers: argparse._SubParsersAction) -> None:
     _add_trajectory(group)
     _add_benchmark(group)
     _add_sequence(group)
+    _add_retrieval(group)
     _add_ablation(group)
     _add_attention(group)
     _add_timing(group)
@@ -252,6 +254,25 @@ def _add_trajectory(group: argparse._SubParsersAction) -> None:
     parser.add_argument("truth", type=Path, help="TUM or EuRoC file")
     parser.add_argument("--scale", action="store_true", help="align the scale too (monocular)")
     parser.set_defaults(run=commands.trajectory_command)
+
+
+def _add_retrieval(group: argparse._SubParsersAction) -> None:
+    parser = group.add_parser(
+        "retrieval", help="place recognition: recall at 1, 5 and 10 of earlier places"
+    )
+    parser.add_argument("sequence", type=Path, help="folder of a sequence with poses, any layout")
+    usual = RetrievalProtocol()
+    for name, value, text in (
+        ("gap", usual.gap, "frames before which a place counts as an earlier one"),
+        ("distance", usual.distance_m, "of the same place, at most [m]"),
+        ("angle", usual.angle_deg, "between the viewing directions, at most [deg]"),
+    ):
+        parser.add_argument(
+            f"--{name}", type=type(value), default=value, help=f"{text} ({value:g})"
+        )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap")
+    _add_method_options(parser, usual_keypoints=1024)
+    parser.set_defaults(run=commands.retrieval_command)
 
 
 def _add_make_pairs(group: argparse._SubParsersAction) -> None:

@@ -45,9 +45,10 @@ from superglue_ros.evaluation.reports.attention_report import (
 )
 from superglue_ros.evaluation.reports.compare import compare, cross_table, markdown
 from superglue_ros.evaluation.reports.pictures import report_homography, report_pose
-from superglue_ros.evaluation.reports.report import Table, number
+from superglue_ros.evaluation.reports.report import Table, number, with_interval
 from superglue_ros.evaluation.reports.results import Results
 from superglue_ros.evaluation.reports.stage_times import timing_report
+from superglue_ros.evaluation.retrieval import RetrievalProtocol, evaluate_retrieval
 from superglue_ros.geometry.ground_truth import INDOOR, OUTDOOR
 from superglue_ros.settings import build, load, override, read_yaml, shorthands
 from superglue_ros.synthetic.homographies import HomographyRecipe
@@ -376,6 +377,11 @@ def bag_command(args: argparse.Namespace) -> int:
         f"{s['frames']} frames, AUC@5/10/20 {auc} over {s['judged_pairs']} pairs, "
         f"matches {s['matches_sha256'][:12]}"
     )
+    tracks = s["tracks"]
+    print(
+        f"{tracks['tracks']:.0f} tracks of {number(tracks['mean_track_frames'], 1)} frames, "
+        f"jitter {number(tracks['track_jitter_px'])} px"
+    )
     for name, row in s.get("back_end", {}).get("trajectories", {}).items():
         print(
             f"{name}: ATE {number(100 * row['ate_m'], 1)} cm, RPE {number(100 * row['rpe_m'])} cm "
@@ -405,6 +411,22 @@ def trajectory_command(args: argparse.Namespace) -> int:
     print(
         f"ATE {errors['ate_m']:.4f} m, RPE {errors['rpe_m']:.4f} m and {errors['rpe_deg']:.3f} deg "
         f"per frame over {errors['poses']} poses (scale {errors['scale']:.4f})"
+    )
+    return 0
+
+
+def retrieval_command(args: argparse.Namespace) -> int:
+    """Place recognition on a sequence with poses."""
+    protocol = RetrievalProtocol(args.gap, args.distance, args.angle)
+    sequence = open_sequence(args.sequence)
+    found = evaluate_retrieval(sequence, method_spec(args), protocol, args.output, args.seed)
+    recall = " / ".join(
+        with_interval(found["recall"][k], found["recall_interval"][k]) for k in found["recall"]
+    )
+    print(
+        f"{found['sequence']}: recall at {' / '.join(found['recall'])}: {recall} % of "
+        f"{found['queries']} frames that come back (within {args.distance:g} m and {args.angle:g} "
+        f"deg of a frame {args.gap} or more before)"
     )
     return 0
 

@@ -13,6 +13,7 @@ from superglue_ros.data.trajectories import Trajectory
 from superglue_ros.errors import DataError
 from superglue_ros.evaluation import metrics
 from superglue_ros.evaluation.bag.outcomes import FrameOutcome, PairOutcome, matches_digest
+from superglue_ros.evaluation.bag.tracks import track_figures
 from superglue_ros.evaluation.bag.trajectories import trajectory_errors
 from superglue_ros.evaluation.bootstrap import interval
 from superglue_ros.evaluation.pairs.repeated_poses import AUC_THRESHOLDS_DEG
@@ -98,6 +99,7 @@ def summarise(
         values = column(name)
         finite = values[np.isfinite(values)]
         out[f"median_{name}"] = float(np.median(finite)) if len(finite) else float("nan")
+    out["tracks"] = track_figures(outcomes)
     if truth is not None:
         out["trajectory"] = _trajectory(outcomes, truth)
     return out

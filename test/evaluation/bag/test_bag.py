@@ -73,6 +73,9 @@ def test_a_recording_evaluated_twice_gives_equal_bytes(tmp_path, storage, jpeg):
     assert numbers["pairs"] == 3
     assert numbers["mean_matches"] > 30
     assert numbers["median_epipolar_px"] < 1
+    assert numbers["tracks"]["tracks"] > 30
+    assert 2 <= numbers["tracks"]["mean_track_frames"] <= 4
+    assert numbers["tracks"]["track_jitter_px"] < 1
     assert numbers["trajectory"]["poses"] == 4
 
 
