@@ -403,6 +403,22 @@ def _evaluation() -> Iterator[FileTarget]:
         "sequence", [plain, tum, scannet, euroc], lambda folder: list(open_sequence(folder)),
         {**text, ".png": BYTES, ".jpg": BYTES, ".csv": TEXT, ".yaml": TEXT}, share=2,
     )  # fmt: skip
+    places = {
+        "TrainSplit.txt": (
+            {"TrainSplit.txt": b"sequence1\n", "seq-01/frame-0.color.png": png,
+             "seq-01/frame-0.pose.txt": b"1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n"}
+        ),
+        "dataset_test.txt": {"dataset_test.txt": b"a\nb\n\nc.png 1 2 3 1 0 0 0\n", "c.png": png},
+        "q_with_intrinsics.txt": {
+            "q_with_intrinsics.txt": b"c.png SIMPLE_RADIAL 8 6 9 4 3 0.1\n", "c.png": png,
+        },
+    }  # fmt: skip
+    for name, files in places.items():
+        yield FileTarget(
+            f"places, {name}", [files],
+            lambda folder, name=name: list(open_sequence(folder / name)),
+            {**text, ".png": BYTES}, share=0.5,
+        )  # fmt: skip
     kitti = {
         "sequences/0/calib.txt": b"P0: 9 0 4 0 0 9 3 0 0 0 1 0\nP1: 9 0 4 -3 0 9 3 0 0 0 1 0\n",
         "sequences/0/times.txt": b"0.0\n0.1\n", "poses/0.txt": b"1 0 0 0 0 1 0 0 0 0 1 0\n" * 2,

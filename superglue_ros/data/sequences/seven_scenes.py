@@ -55,7 +55,7 @@ class SevenScenesLayout:
 def _folders(split: Path, root: Path) -> list[Path]:
     folders = []
     for number, words in text_rows(split):
-        found = re.fullmatch(r"(?:sequence|seq-?)(\d+)", words[0])
+        found = re.fullmatch(r"(?:sequence|seq-?)(\d{1,6})", words[0])
         if found is None:
             raise DataError(f"{split}, line {number}: {words[0][:40]!r} is not 'sequenceN'")
         folders.append(root / f"seq-{int(found[1]):02d}")
