@@ -105,7 +105,7 @@ def run_export(args: argparse.Namespace) -> int:
     paths = [args.output / "superpoint.onnx", args.output / "superglue.onnx"]
     with console.status("exporting SuperPoint"):
         export_superpoint(point.network, point.kind, paths[0])
-    with console.status("exporting SuperGlue; the unrolled iterations take a minute"):
+    with console.status("exporting SuperGlue"):
         export_superglue(glue.network, glue.descriptor_kind, paths[1], args.iterations)
     matcher = replace(MatcherConfig(), sinkhorn_iterations=args.iterations)
     config = replace(FLOAT32, backend="onnx", onnx_folder=str(args.output), matcher=matcher)

@@ -2,7 +2,7 @@
 
 SuperPoint outputs its dense maps: keypoint selection is sorting, which is better done outside the
 graph. SuperGlue is complete, from features to the log assignment, with padding masks. Its optimal
-transport is unrolled, because a static graph cannot stop on a condition.
+transport is a loop of the graph, of a fixed number of iterations.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._higher_order_ops.while_loop import while_loop
 from torch.export import Dim
 
 from superglue_ros.errors import ConfigError
-from superglue_ros.networks.sinkhorn import unrolled_sinkhorn
+from superglue_ros.networks.sinkhorn import Step, fixed_sinkhorn
 from superglue_ros.networks.superglue import SuperGlue
 from superglue_ros.networks.superpoint import SuperPoint, keypoint_probability
 
@@ -44,6 +45,7 @@ class SuperGlueAssignment(nn.Module):
         super().__init__()
         self.network = network
         self.iterations = iterations
+        self.repeat = _loop
 
     def forward(
         self,
@@ -68,7 +70,7 @@ class SuperGlueAssignment(nn.Module):
             else:
                 x0, x1 = _update(layer, x0, x0, mask0), _update(layer, x1, x1, mask1)
         scores = network.final(x0) @ network.final(x1).transpose(1, 2) / network.temperature
-        return unrolled_sinkhorn(scores, network.dustbin, self.iterations, mask0, mask1)
+        return fixed_sinkhorn(scores, network.dustbin, self.iterations, mask0, mask1, self.repeat)
 
 
 def _update(layer: Any, x: Tensor, source: Tensor, source_mask: Tensor) -> Tensor:
@@ -78,6 +80,20 @@ def _update(layer: Any, x: Tensor, source: Tensor, source_mask: Tensor) -> Tenso
     message = F.scaled_dot_product_attention(q, k, v, attn_mask=attention_mask)
     message = layer.merge(message.transpose(1, 2).flatten(2))
     return x + layer.mlp(torch.cat([x, message], dim=-1))
+
+
+def _loop(step: Step, times: int, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """``step`` as the body of a loop of the graph: unrolled, it would be there ``times`` times."""
+    start = torch.zeros((), dtype=torch.int64, device=u.device)
+
+    def more(done: Tensor, _: Tensor, __: Tensor) -> Tensor:
+        return done < times
+
+    def body(done: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return (done + 1, *step(u, v))
+
+    _, u, v = while_loop(more, body, (start, u, v))
+    return u, v
 
 
 def export_superpoint(network: SuperPoint, kind: str, path: Path) -> None:

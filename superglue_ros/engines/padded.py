@@ -17,7 +17,7 @@ from torch import Tensor
 from superglue_ros.engines.mutual import mutual_best
 from superglue_ros.engines.superglue import Layer, SuperGlueEngine
 from superglue_ros.networks.device import tensor_float
-from superglue_ros.networks.sinkhorn import unrolled_sinkhorn
+from superglue_ros.networks.sinkhorn import fixed_sinkhorn
 
 OPTIONS = ("sinusoids", "temperature", "separate_dustbins")
 """Options of a network that act outside of its layers and ask nothing of values."""
@@ -124,14 +124,14 @@ class PaddedSuperGlue:
 
 def transport_of(device: torch.device) -> Callable[..., Tensor]:
     """Optimal transport as a fixed sequence of launches, with the arguments of
-    :func:`unrolled_sinkhorn`: fused by Triton on a GPU where that works.
+    :func:`fixed_sinkhorn`: fused by Triton on a GPU where that works.
     """
     if device.type == "cuda" and find_spec("triton") is not None:
         from superglue_ros.engines.fused_sinkhorn import fused_sinkhorn, works_on
 
         if works_on(device):
             return fused_sinkhorn
-    return unrolled_sinkhorn
+    return fixed_sinkhorn
 
 
 def _mask(counts: Tensor, size: int) -> Tensor:

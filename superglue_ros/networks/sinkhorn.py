@@ -10,7 +10,7 @@ rows, in four forms that give the same assignment:
 scaling with early stopping, which is data-dependent: no graph export and no autograd.
 - :func:`training_sinkhorn`: training. Plain kernel scaling with its own gradient; in the log domain
 if the range of scores is too wide.
-- :func:`unrolled_sinkhorn`: CUDA graphs, ONNX. Stabilised kernel scaling without a branch on data.
+- :func:`fixed_sinkhorn`: CUDA graphs and ONNX. Stabilised kernel scaling without a branch on data.
 
 Kernel scaling: on K = exp(Z + u + v), with potentials u, v absorbed, the iteration is two
 matrix-vector products,
@@ -32,6 +32,7 @@ keypoint on one side; without any the result is undefined.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,8 +47,8 @@ row sum of at least exp(-15)."""
 CHECK_EVERY = 10
 """Iterations between checks of the drift (on a GPU each check waits for the device)."""
 ABSORB_EVERY = 5
-"""Unrolled iterations on one kernel: with dustbins a step is below log(M + N), so five drift by
-less than 45 up to 4096 keypoints."""
+"""Iterations of a fixed sequence on one kernel: with dustbins a step is below log(M + N), so five
+drift by less than 45 up to 4096 keypoints."""
 MAX_RANGE = 80.0
 """Maximum range of the scores in training for float32 exponentials (natural logarithm)."""
 
@@ -283,13 +284,28 @@ class _Scaling(torch.autograd.Function):
         return grad_kernel, None, None, None
 
 
-def unrolled_sinkhorn(
-    scores: Tensor, dustbin: Tensor, iterations: int, mask0: Tensor, mask1: Tensor
-) -> Tensor:
-    """Log assignment (B, M+1, N+1) as a fixed sequence of operations, for export.
+Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""From potentials u, v to those some iterations later."""
 
-    Kernels are absorbed every :data:`ABSORB_EVERY` iterations regardless of the drift, because a
-    static graph has no data-dependent loop. The masks are not optional.
+
+def _unrolled(step: Step, times: int, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    for _ in range(times):
+        u, v = step(u, v)
+    return u, v
+
+
+def fixed_sinkhorn(
+    scores: Tensor,
+    dustbin: Tensor,
+    iterations: int,
+    mask0: Tensor,
+    mask1: Tensor,
+    repeat: Callable[[Step, int, Tensor, Tensor], tuple[Tensor, Tensor]] = _unrolled,
+) -> Tensor:
+    """Log assignment (B, M+1, N+1) as a fixed sequence of operations, without a branch on data.
+
+    Kernels are absorbed every :data:`ABSORB_EVERY` iterations regardless of the drift. The masks
+    are not optional. ``repeat`` applies a step a number of times: an exported graph has a loop.
     """
     z = augment(scores, dustbin)
     log_p, log_q = marginals(z, mask0, mask1)
@@ -299,14 +315,22 @@ def unrolled_sinkhorn(
     v = torch.where(log_q > -1e3, torch.zeros_like(log_q), log_q)
     u = log_p - torch.logsumexp(z + v.unsqueeze(1), dim=2)
     v = log_q - torch.logsumexp(z + u.unsqueeze(2), dim=1)
-    for start in range(1, iterations, ABSORB_EVERY):
+
+    def on_one_kernel(u: Tensor, v: Tensor, count: int = ABSORB_EVERY) -> tuple[Tensor, Tensor]:
         kernel = _assignment(z, u, v).clamp(min=FLOOR).exp()
         b = torch.ones_like(q)
-        for _ in range(min(ABSORB_EVERY, iterations - start)):
+        for _ in range(count):
             a = p / (kernel @ b)
             b = q / (kernel.transpose(1, 2) @ a)
-        u = u + a.squeeze(2).clamp(min=1e-30).log()
-        v = v + b.squeeze(2).clamp(min=1e-30).log()
+        return (
+            u + a.squeeze(2).clamp(min=1e-30).log(),
+            v + b.squeeze(2).clamp(min=1e-30).log(),
+        )
+
+    kernels, rest = divmod(iterations - 1, ABSORB_EVERY)
+    u, v = repeat(on_one_kernel, kernels, u, v)
+    if rest:
+        u, v = on_one_kernel(u, v, rest)
     log_assignment = _assignment(z, u, v)
     padding = (log_p < -1e3).unsqueeze(2) | (log_q < -1e3).unsqueeze(1)
     return torch.where(padding, torch.full_like(log_assignment, -torch.inf), log_assignment)

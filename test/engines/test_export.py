@@ -14,6 +14,7 @@ from superglue_ros.engines.export import export_superglue, export_superpoint
 from superglue_ros.engines.onnx_runtime import OnnxSuperGlueEngine, OnnxSuperPointEngine
 from superglue_ros.engines.superglue import SuperGlueEngine
 from superglue_ros.errors import ConfigError, WeightsError
+from superglue_ros.networks.sinkhorn import ABSORB_EVERY
 from superglue_ros.networks.superglue import SuperGlue, SuperGlueConfig
 from superglue_ros.networks.superpoint import SuperPoint, SuperPointConfig, keypoint_probability
 
@@ -39,6 +40,15 @@ def glue(tmp_path_factory) -> tuple[SuperGlue, Path]:
     path = tmp_path_factory.mktemp("onnx") / "superglue.onnx"
     export_superglue(network, "kind-x", path, ITERATIONS)
     return network, path
+
+
+def test_the_iterations_are_a_loop_of_the_graph(glue):
+    nodes = pytest.importorskip("onnx").load(glue[1]).graph.node
+    loops = [node for node in nodes if node.op_type == "Loop"]
+    assert len(loops) == 1
+    body = next(one.g for one in loops[0].attribute if one.name == "body")
+    inside = sum(node.op_type == "MatMul" for node in body.node)
+    assert inside == 2 * ABSORB_EVERY
 
 
 @pytest.mark.parametrize("size", [(1, 48, 64), (3, 16, 24)])
