@@ -203,7 +203,7 @@ FACTS: dict[str, dict[str, Any]] = {
     "cross": {"seeds": 3, "recipe": "config/train/ablation_base.yaml"},
     "pointcn": {"network.clusters": 0, "network.stages": 1, "loss.form": "matrix"},
     "oanet": {"network.stages": 2, "loss.form": "distance", "validation": ("caches/heldout",)},
-    "refinement": {"steps": 1600, "views.source": "homography", "network.side": 13},
+    "refinement": {"steps": 3500, "views.source": "homography", "network.side": 13},
     "views_worlds": {"source": "worlds", "views": 5, "photometric.probability": 0.0},
     "superpoint_consensus": {
         "start": "",
