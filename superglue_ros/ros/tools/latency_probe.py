@@ -95,6 +95,7 @@ class LatencyProbe(Node):
         self._newest = _Sent(stamp_ns=self.room[0].stamp_ns)
         self._sent: dict[int, _Sent] = {}
         self._answered_ns = 0
+        self._keyframes = 1
 
     def wait_for_node(self) -> bool:
         """Wait until the node has subscribed."""
@@ -154,6 +155,7 @@ class LatencyProbe(Node):
         refused = [result.reason for result in results if not result.successful]
         if refused:
             raise ProbeError("; ".join(refused))
+        self._keyframes = keyframes
         self._asked(Trigger, "matcher/reset", Trigger.Request())
         for index in range(keyframes):
             self._settle(self._send(index))
@@ -189,7 +191,11 @@ class LatencyProbe(Node):
                 return None
             sent.append(self._send(index))
         self._settle(sent[-1])
-        return None if lost() else sent
+        if lost():
+            return None
+        # A frame's status may be here before its last matches.
+        self._wait(lambda: min(one.references for one in sent) >= self._keyframes)
+        return sent
 
     def _settle(self, sent: _Sent) -> None:
         """Wait until the node is done with a frame: answered it, or a later one in its place."""

@@ -150,8 +150,11 @@ class Renderer:
 
     def load(self, world: World) -> None:
         """Put ``world`` in the place of the one before it."""
-        if world is self._world:
-            return
+        if world is not self._world:
+            with self._gl:  # another renderer of the process may have been at work
+                self._load(world)
+
+    def _load(self, world: World) -> None:
         for resource in self._loaded:
             resource.release()
         gl, mesh = self._gl, world.mesh
@@ -195,28 +198,34 @@ class Renderer:
 
         ``matrix`` (3, 3) with pixel centres at whole numbers.
         """
-        self._aim(self._depth, matrix, T_world_camera)
-        self._metres.use()
-        self._metres.clear(depth=1.0)
-        self._draw_depth.render()
-        return self._read(self._metres, "f4").copy()
+        self._check_loaded()
+        with self._gl:
+            self._aim(self._depth, matrix, T_world_camera)
+            self._metres.use()
+            self._metres.clear(depth=1.0)
+            self._draw_depth.render()
+            return self._read(self._metres, "f4").copy()
 
     def radiance(self, matrix: Array, T_world_camera: Array, light: Light = Light()) -> Floats:
         """What surfaces send to the camera (H, W), ``light.sky`` where nothing is."""
-        self._aim(self._colour, matrix, T_world_camera)
-        self._lights.use(1)
-        self._colour["lights"].value = 1
-        self._colour["ambient"].value = light.ambient
-        self._colour["sun"].value = tuple(light.sun)
-        self._drawn.use()
-        self._drawn.clear(light.sky, light.sky, light.sky, 1.0, depth=1.0)
-        self._draw_colour.render()
-        self._gl.copy_framebuffer(self._resolved, self._drawn)
-        return self._read(self._resolved, "f2").astype(np.float32)
+        self._check_loaded()
+        with self._gl:
+            self._aim(self._colour, matrix, T_world_camera)
+            self._lights.use(1)
+            self._colour["lights"].value = 1
+            self._colour["ambient"].value = light.ambient
+            self._colour["sun"].value = tuple(light.sun)
+            self._drawn.use()
+            self._drawn.clear(light.sky, light.sky, light.sky, 1.0, depth=1.0)
+            self._draw_colour.render()
+            self._gl.copy_framebuffer(self._resolved, self._drawn)
+            return self._read(self._resolved, "f2").astype(np.float32)
 
-    def _aim(self, program: Any, matrix: Array, T_world_camera: Array) -> None:
+    def _check_loaded(self) -> None:
         if self._world is None:
             raise DataError("no world is loaded: call load first")
+
+    def _aim(self, program: Any, matrix: Array, T_world_camera: Array) -> None:
         # OpenGL reads matrices column by column.
         program["camera"].write(np.linalg.inv(T_world_camera).T.astype("<f4").tobytes())
         program["projection"].write(self._projection(matrix).T.astype("<f4").tobytes())

@@ -70,6 +70,18 @@ def test_edges_are_where_the_matrix_projects_them(renderer, world):
     assert abs(jump + 0.5 - u) < 1.2  # the row is that of a rounded v
 
 
+def test_renderers_of_two_sizes_take_turns(renderer, world):
+    pose = view([5.0, 3.8, 2.8], [2.5, 6.0, 3.1], roll=0.3)
+    alone = [part.copy() for part in shown(renderer, world, pose)]
+    other = renderer_of(320, 240)
+    other.load(world)
+    small = other.depth(MATRIX, pose)
+    for before, after in zip(alone, shown(renderer, world, pose), strict=True):
+        np.testing.assert_array_equal(after, before)
+    np.testing.assert_array_equal(other.depth(MATRIX, pose), small)
+    assert small.shape == (240, 320)
+
+
 @pytest.mark.parametrize("motion", ["orbit", "forward", "roll"])
 def test_views_reproject_onto_each_other(renderer, world, motion):
     """Lucas-Kanade from where depth and pose say finds the same place, to 0.1 px in the median."""

@@ -11,7 +11,6 @@ import pytest
 from superglue_ros.data.sequences.base import open_sequence
 from superglue_ros.errors import DataError
 from superglue_ros.geometry.ground_truth import INDOOR, OUTDOOR
-from superglue_ros.registry import SEQUENCES
 from superglue_ros.training.data.sequence_views import (
     PosedFrames,
     SequenceDrawer,
@@ -41,7 +40,7 @@ def label_errors(frames: PosedFrames, size: tuple[int, int]) -> np.ndarray:
     return np.linalg.norm(tracked - start, axis=2)[found.astype(bool)]
 
 
-@pytest.mark.parametrize("layout", SEQUENCES)
+@pytest.mark.parametrize("layout", WRITERS)
 def test_labels_fit_the_images_in_every_layout(tmp_path, layout):
     path = WRITERS[layout](tmp_path / "s", Recorded(NO_LENS))
     sequence = open_sequence(path)  # recognised by its files
