@@ -19,6 +19,7 @@ from superglue_ros.ros.launching import (
     optional_input,
     parameter_files,
     switch,
+    viewer_arguments,
 )
 
 TOPICS = {
@@ -152,17 +153,7 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 "enclave", default_value="", description="SROS2 enclave of the node, as /matcher."
             ),
-            DeclareLaunchArgument(
-                "viewer",
-                default_value="",
-                choices=["", "rerun"],
-                description="rerun: show images, matches, trajectory and timing (docs/viewer.md).",
-            ),
-            DeclareLaunchArgument(
-                "viewer_file",
-                default_value="",
-                description="With viewer: write a Rerun recording (.rrd) instead of a window.",
-            ),
+            *viewer_arguments(),
             switch(
                 "stereo",
                 "",

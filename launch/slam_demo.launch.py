@@ -12,7 +12,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity, logging
-from superglue_ros.ros.launching import is_installed, is_on, switch
+from superglue_ros.ros.launching import is_installed, is_on, switch, viewer_arguments
 
 # Handed on to matcher.launch.py, where they are described.
 PASSED_ON = (
@@ -75,17 +75,7 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 "image_transport", default_value="", description="raw, or compressed."
             ),
-            DeclareLaunchArgument(
-                "viewer",
-                default_value="",
-                choices=["", "rerun"],
-                description="rerun: show images, matches, trajectory and timing (docs/viewer.md).",
-            ),
-            DeclareLaunchArgument(
-                "viewer_file",
-                default_value="",
-                description="With viewer: write a Rerun recording (.rrd) instead of a window.",
-            ),
+            *viewer_arguments(),
             DeclareLaunchArgument(
                 "namespace", default_value="", description="Namespace of all nodes and topics."
             ),

@@ -20,6 +20,23 @@ def switch(name: str, default: str, description: str) -> DeclareLaunchArgument:
     )
 
 
+def viewer_arguments() -> list[DeclareLaunchArgument]:
+    """The arguments ``viewer`` and ``viewer_file``."""
+    return [
+        DeclareLaunchArgument(
+            "viewer",
+            default_value="",
+            choices=["", "rerun"],
+            description="rerun: show images, matches, trajectory and timing (docs/viewer.md).",
+        ),
+        DeclareLaunchArgument(
+            "viewer_file",
+            default_value="",
+            description="With viewer: write a Rerun recording (.rrd) instead of a window.",
+        ),
+    ]
+
+
 def is_on(value: str) -> bool:
     """Whether a :func:`switch` was given as true."""
     return value in ON
