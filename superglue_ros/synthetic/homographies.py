@@ -23,9 +23,10 @@ class HomographyRecipe:
     """Ranges of the random homography between two views of ``width`` x ``height`` pixels.
 
     ``perspective`` moves each corner by up to this part of the image side; ``rotation_deg`` either
-    way; ``scale`` (low, high) is drawn uniformly in its logarithm; ``translation`` in parts of the
-    image side; views that share less than ``min_overlap`` of their area are drawn again;
-    ``min_crop`` is the smallest part of the largest possible crop that is used. Raises
+    way, but any angle for the part ``turned`` of the homographies; ``scale`` (low, high) is drawn
+    uniformly in its logarithm; ``translation`` in parts of the image side; views that share less
+    than ``min_overlap`` of their area are drawn again; ``min_crop`` is the smallest part of the
+    largest possible crop that is used. Raises
     :class:`ConfigError` on values that no homography can have.
     """
 
@@ -33,6 +34,7 @@ class HomographyRecipe:
     height: int = 480
     perspective: float = 0.15
     rotation_deg: float = 25.0
+    turned: float = 0.0
     scale: tuple[float, float] = (0.7, 1.4)
     translation: float = 0.2
     min_overlap: float = 0.35
@@ -49,6 +51,8 @@ class HomographyRecipe:
                 raise ConfigError(f"{name} must be at least 0, not {getattr(self, name)}")
         if not 0 < self.min_crop <= 1:
             raise ConfigError(f"min_crop must be above 0 and at most 1, not {self.min_crop}")
+        if not 0 <= self.turned <= 1:
+            raise ConfigError(f"turned must be a part from 0 to 1, not {self.turned}")
         if min(self.width, self.height) < 1:
             raise ConfigError(f"a view of {self.width}x{self.height} has no pixels")
 
@@ -91,7 +95,10 @@ def sample_homography(
     centre = (size - 1) / 2
     for _ in range(1000):
         corners = _corners(recipe)
-        angle = np.radians(rng.uniform(-recipe.rotation_deg, recipe.rotation_deg))
+        # No draw where nothing is turned: pairs of a seed stay what they were.
+        turned = recipe.turned > 0 and rng.random() < recipe.turned
+        limit = 180.0 if turned else recipe.rotation_deg
+        angle = np.radians(rng.uniform(-limit, limit))
         zoom = np.exp(rng.uniform(*np.log(recipe.scale)))
         shift = rng.uniform(-recipe.translation, recipe.translation, 2) * size
         jitter = rng.uniform(-recipe.perspective, recipe.perspective, (4, 2)) * size

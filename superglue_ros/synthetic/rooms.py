@@ -27,11 +27,18 @@ def look_at(position: Matrix, target: Matrix, roll: float = 0.0) -> Matrix:
     right /= np.linalg.norm(right)
     down = np.cross(forward, right)
     T_world_camera = np.eye(4)
-    T_world_camera[:3, 0] = np.cos(roll) * right + np.sin(roll) * down
-    T_world_camera[:3, 1] = np.cos(roll) * down - np.sin(roll) * right
-    T_world_camera[:3, 2] = forward
+    T_world_camera[:3, :3] = np.stack([right, down, forward], axis=1)
     T_world_camera[:3, 3] = position
-    return T_world_camera
+    return rolled(T_world_camera, roll)
+
+
+def rolled(T_world_camera: Matrix, angle: float) -> Matrix:
+    """The pose (4, 4) turned by ``angle`` [rad] about the optical axis, x towards y."""
+    turned = T_world_camera.copy()
+    right, down = T_world_camera[:3, 0], T_world_camera[:3, 1]
+    turned[:3, 0] = np.cos(angle) * right + np.sin(angle) * down
+    turned[:3, 1] = np.cos(angle) * down - np.sin(angle) * right
+    return turned
 
 
 def panel(

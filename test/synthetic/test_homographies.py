@@ -103,3 +103,18 @@ def test_bad_images_and_impossible_recipes_are_refused():
 def test_ranges_that_no_homography_can_have_are_named(values, message):
     with pytest.raises(ConfigError, match=message):
         HomographyRecipe(**values)
+
+
+def test_as_many_homographies_as_asked_are_turned_by_any_angle():
+    def turns(part):
+        recipe = replace(SMALL, perspective=0.0, rotation_deg=10.0, turned=part, min_overlap=0.1)
+        rng = np.random.default_rng(5)
+        found = [sample_homography(rng, recipe) for _ in range(200)]
+        return np.degrees([np.arctan2(h[1, 0], h[0, 0]) for h in found])
+
+    assert np.abs(turns(0.0)).max() <= 10.0 + 1e-6
+    beyond = np.abs(turns(0.3)) > 10.0
+    assert 0.2 < beyond.mean() < 0.36  # 0.28 expected
+    assert np.abs(turns(1.0)).max() > 170
+    with pytest.raises(ConfigError, match=r"turned must be a part from 0 to 1, not 1\.5"):
+        replace(SMALL, turned=1.5)

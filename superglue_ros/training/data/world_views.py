@@ -13,6 +13,7 @@ from superglue_ros.errors import DataError
 from superglue_ros.geometry.ground_truth import HOMOGRAPHY
 from superglue_ros.settings import setting
 from superglue_ros.synthetic.photometric import PhotometricRecipe, distort
+from superglue_ros.synthetic.rooms import rolled
 from superglue_ros.synthetic.worlds.cameras import MOTIONS, first_camera, next_camera
 from superglue_ros.synthetic.worlds.exposure import expose, gain_for
 from superglue_ros.synthetic.worlds.renderer import Light, Renderer
@@ -39,6 +40,9 @@ class WorldConfig:
     motions: tuple[float, float, float] = (0.5, 0.25, 0.25)  # parts that orbit, walk, drive
     min_overlap: float = setting(
         0.15, "Every two views of a set share at least this much.", low=0.0, high=1.0
+    )
+    turned: float = setting(
+        0.0, "Part of the views but the first that are rolled by any angle.", low=0.0, high=1.0
     )
     field_of_view_low_deg: float = setting(45.0, "Narrowest horizontal field of view.", low=10.0)
     field_of_view_high_deg: float = setting(95.0, "Widest horizontal field of view.", high=140.0)
@@ -137,6 +141,8 @@ def _draw_set(
         pose = next_camera(
             rng, world.space, first, motion, distance, rng.uniform(0.05, 1) * largest
         )
+        if pose is not None and config.turned and rng.random() < config.turned:
+            pose = rolled(pose, rng.uniform(-np.pi, np.pi))
         more = None if pose is None else _with_view(views, renderer, pose, config.min_overlap)
         if more is None or pose is None:
             largest *= _SHRINK

@@ -102,6 +102,18 @@ def test_exposure_and_light_change_between_views_where_asked(renderer, world):
     assert not np.array_equal(first.images[0], other.images[0])
 
 
+def test_views_are_rolled_by_any_angle_as_often_as_asked(renderer, world):
+    config = WorldConfig(max_baseline=0.2, min_overlap=0.05, turned=0.5)
+    rolls = []
+    for seed in range(6):
+        views = draw(renderer, world, seed, config, count=5)
+        ups = [np.clip(pose[:3, 1] @ views.poses[0][:3, 1], -1, 1) for pose in views.poses[1:]]
+        rolls += np.degrees(np.arccos(ups)).tolist()
+        assert views.overlap(0, 1 + int(np.argmin(ups))) >= 0.05
+    assert 5 < sum(roll > 45 for roll in rolls) < 19  # of 24, 9 expected
+    assert max(rolls) > 120
+
+
 def test_opaque_textures_are_exchanged_and_holes_stay(world):
     seen = []
 
