@@ -19,6 +19,7 @@ from superglue_ros.errors import SuperglueError
 AREAS = {
     "match": ("superglue_ros.image_pairs.cli", "match two images, a folder or a list of pairs"),
     "reconstruct": ("superglue_ros.reconstruction.cli", "a map from images, a sequence or a bag"),
+    "depth": ("superglue_ros.reconstruction.depth_cli", "depth of such a map: a scene to train on"),
     "localize": ("superglue_ros.localization.cli", "poses of images in such a map"),
     "match-many": ("superglue_ros.many_pairs.cli", "millions of pairs on Ray, every pair once"),
     "demo": ("superglue_ros.demo.cli", "matches of a sequence, end to end over real ROS 2"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -99,6 +99,12 @@ class Camera:
     def distorted(self) -> bool:
         """Whether the camera has lens distortion."""
         return self.model == "equidistant" or bool(np.any(self.distortion))
+
+    def resized(self, width: int, height: int) -> Camera:
+        """The camera of the same images at ``width`` x ``height`` pixels."""
+        x, y = width / self.width, height / self.height
+        resize = np.array([[x, 0, x / 2 - 0.5], [0, y, y / 2 - 0.5], [0, 0, 1]])
+        return replace(self, width=width, height=height, matrix=resize @ self.matrix)
 
     def rays(self, points: ArrayLike) -> Array:
         """Normalised, undistorted image coordinates (N, 2) float64 of pixels (N, 2).

@@ -15,16 +15,19 @@ from superglue_ros.errors import ConfigError, DataError
 from superglue_ros.evaluation.pairs.make_pairs import FrameRange
 from superglue_ros.image_pairs.selection import add_settings_options, config_of
 from superglue_ros.reconstruction import mapper
+from superglue_ros.reconstruction.depth_cli import checked_size, write_scenes
 from superglue_ros.reconstruction.pairs import parse_rule
 from superglue_ros.reconstruction.pictures import Pictures, open_pictures, without_copies
 from superglue_ros.reconstruction.run import (
     DATABASE,
     MODELS,
     PAGE,
+    SCENES,
     Plan,
     Reconstruction,
     reconstruct,
 )
+from superglue_ros.reconstruction.scene import MAX_SIZE
 
 
 def add_subcommands(subparsers: argparse._SubParsersAction) -> None:
@@ -66,6 +69,15 @@ def add_subcommands(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument(
         "--no-align", action="store_true", help="do not bring the model into the given poses' world"
+    )
+    parser.add_argument(
+        "--depth",
+        type=checked_size,
+        nargs="?",
+        const=MAX_SIZE,
+        metavar="SIZE",
+        help=f"make depth of the models too: scenes to train on, of images of at most SIZE pixels "
+        f"({MAX_SIZE})",
     )
     parser.add_argument("--seed", type=int, default=0)
     outside = parser.add_mutually_exclusive_group()
@@ -140,6 +152,8 @@ def run_reconstruct(args: argparse.Namespace) -> int:
     made = reconstruct(pictures, args.output, config, plan)
     report(made, console)
     console.print(f"written to {args.output}: {MODELS}/, {DATABASE}, {PAGE}, summary.json")
+    if args.depth:
+        write_scenes(made.models, pictures.root, args.output / SCENES, args.depth, console)
     return 0
 
 
@@ -148,7 +162,8 @@ def _clear(args: argparse.Namespace) -> None:
     database = args.output / DATABASE
     if args.overwrite:
         database.unlink(missing_ok=True)
-        shutil.rmtree(args.output / MODELS, ignore_errors=True)
+        for folder in (MODELS, SCENES):
+            shutil.rmtree(args.output / folder, ignore_errors=True)
     elif args.database and database.exists():
         raise DataError(f"{database} exists: give another --output, or --overwrite")
 

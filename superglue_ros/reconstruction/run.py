@@ -26,6 +26,7 @@ from superglue_ros.reconstruction.store import Store
 from superglue_ros.rig import Rig
 
 DATABASE, MODELS, NODE_MAP = "database.db", "sparse", "map.safetensors"
+SCENES = "scenes"
 SUMMARY, PAGE = "summary.json", "reconstruction.html"
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from superglue_ros.cli import main
 from superglue_ros.data.bag_sequences import write_bag
+from superglue_ros.data.sequences.base import open_sequence
 from superglue_ros.data.trajectories import Trajectory, read_trajectory, write_trajectory
 from superglue_ros.geometry.angle_errors import rotation_error_deg
 from superglue_ros.reconstruction.mapper import poses_of, require_pycolmap
@@ -53,7 +54,7 @@ def walk(items: list[Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made(walk: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The walk, reconstructed."""
     output = tmp_path_factory.mktemp("made")
-    assert reconstruct(walk, output) == 0
+    assert reconstruct(walk, output, "--depth") == 0
     return output
 
 
@@ -109,6 +110,24 @@ def test_ply_and_page_hold_the_model(made: Path) -> None:
     (model,) = json.loads(page.split("const MODELS = ")[1].split(";\n")[0])
     assert model["count"] == count
     assert len(model["cameras"]) == len(FRAMES)
+
+
+def test_depth_of_the_map_is_that_of_the_room(made: Path, items: list[Any]) -> None:
+    """The map is aligned to metres, its cameras are its own."""
+    sequence = open_sequence(made / "scenes/0/scene_info/scene.npz")
+    assert sequence.outdoor
+    errors = []
+    for item in sequence:
+        number = min(
+            range(len(items)),
+            key=lambda n: np.linalg.norm((items[n].T_world_camera - item.T_world_camera)[:3, 3]),
+        )
+        known = item.depth > 0
+        errors.append(np.abs(item.depth[known] / items[number].depth[known] - 1))
+    every = np.concatenate(errors)
+    assert len(every) > 0.2 * 320 * 240 * len(items)
+    assert np.median(every) < 0.006
+    assert (every < 0.02).mean() > 0.95
 
 
 @pytest.mark.parametrize("kind", ["global", "triangulate"])

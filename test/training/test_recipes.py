@@ -44,6 +44,7 @@ TYPES: dict[str, type] = {
     "cache_rooms": CacheRecipe,
     "cache_sequences": CacheRecipe,
     "cache_worlds": CacheRecipe,
+    "cache_photographs": CacheRecipe,
     "cache_heldout": CacheRecipe,
     "superglue": SuperGlueRecipe,
     "superglue_wide": SuperGlueRecipe,
@@ -109,6 +110,13 @@ FACTS: dict[str, dict[str, Any]] = {
     "cache_rooms": {"source": "rooms", "views": 5, "sets": 1240, "detector": ""},
     "cache_sequences": {"source": "sequences", "views": 4, "sets": 240, "detector": ""},
     "cache_worlds": {"source": "worlds", "views": 5, "sets": 1240, "detector": ""},
+    "cache_photographs": {
+        "source": "sequences",
+        "sequences.0.layout": "megadepth",
+        "sequences.0.gap": (0, 0),
+        "overlap": (0.1, 0.7),
+        "detector": "",
+    },
     "cache_heldout": {"source": "homography", "seed": 303, "detector": ""},
     "superglue": {**PACKAGED, "start": "matching"},
     "superglue_wide": {

@@ -4,11 +4,13 @@ A scene is one ``scene_info/NNNN.npz`` with image and depth paths (``.h5``), int
 (``T_camera_world``), and ``overlap_matrix``, the part of an image's reconstructed points that
 another image sees. Paths are relative to ``root``, by default the folder above ``scene_info``.
 Photographs are unordered in time: stamps are consecutive seconds.
+
+:func:`write_scene` and :func:`write_depth` write what the layout reads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 from superglue_ros.data.arrays import load_arrays
 from superglue_ros.data.sequences.base import FolderSequence, Row
 from superglue_ros.data.trajectories import Trajectory
-from superglue_ros.errors import DataError
+from superglue_ros.errors import ConfigError, DataError
 
 _COLUMNS = ("image_paths", "depth_paths", "intrinsics", "poses")
 _SCORES = "overlap_matrix"
@@ -87,3 +89,38 @@ def _covisibility(
             f"not an array of {scores.shape}"
         )
     return scores[np.ix_(kept, kept)].clip(0, 1)
+
+
+def write_scene(
+    path: Path,
+    images: Sequence[str],
+    depths: Sequence[str],
+    cameras: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]],
+    covisibility: NDArray[np.float32],
+) -> None:
+    """Write a scene file of N images, with their paths below the folder above that of ``path``.
+
+    ``depths``: paths of their depth; ``cameras``: intrinsics (3, 3) and ``T_camera_world`` (4, 4)
+    of each; ``covisibility`` (N, N), see :class:`FolderSequence`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    matrices, poses = zip(*cameras, strict=True)
+    np.savez_compressed(
+        path,
+        image_paths=np.array(images),
+        depth_paths=np.array(depths),
+        intrinsics=np.stack(matrices),
+        poses=np.stack(poses),
+        overlap_matrix=covisibility,
+    )
+
+
+def write_depth(path: Path, depth: NDArray[np.float32]) -> None:
+    """Write depth (H, W), 0 = unknown, as HDF5; raises :class:`ConfigError` without h5py."""
+    try:
+        import h5py
+    except ImportError as error:
+        raise ConfigError("depth maps need h5py: pip install h5py") from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        file.create_dataset("depth", data=depth, compression="gzip", compression_opts=1)
