@@ -27,6 +27,7 @@ TOPICS = {
     "camera_info": "Input: calibration of the camera.",
     "matches": "Output: correspondences with keyframes.",
     "relative_pose": "Output: pose of each frame in its keyframes.",
+    "relocalised_pose": "Output: pose of each frame in a map that was loaded.",
 }
 
 # Outputs whose own names lie below the node's: ~/features and so on.

@@ -17,11 +17,18 @@ from pathlib import Path
 import numpy as np
 
 from superglue_ros.config import Config
-from superglue_ros.errors import ImageError, SuperglueError
+from superglue_ros.errors import DescriptorKindError, ImageError, SuperglueError
+from superglue_ros.geometry.uncertain_pose import UncertainPose
 from superglue_ros.mapping import map_io
 from superglue_ros.mapping.encoding import Extracted, prepare
 from superglue_ros.mapping.keyframes import Candidate, Keyframe, KeyframeStore, Overlap
 from superglue_ros.mapping.motion_prior import MotionPrior
+from superglue_ros.mapping.placement import (
+    candidates_in_map,
+    place,
+    reachable,
+    with_depth_of,
+)
 from superglue_ros.mapping.relocalisation import relocalise
 from superglue_ros.mapping.stereo_pair import right_tracks, verify_stereo
 from superglue_ros.mapping.time_jumps import TimeJumps
@@ -32,6 +39,8 @@ from superglue_ros.types import Correspondences, Features, FloatArray, Frame, Fr
 
 LATE_NS = 1_000_000
 """A frame that is older than the one before it by no more than this is matched all the same."""
+KEYFRAMES_OF_THE_MAP = 2
+"""Keyframes with a pose that are tried before a frame becomes a keyframe beside them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +50,8 @@ class FrameResult:
     ``depth``, ``depth_sigma`` (N,) float32 metres at the keypoints, 0 = unknown, or None;
     ``stereo`` and ``right_features`` (with landmarks) are those of a stereo pair, or None.
     ``masked`` keypoints were dropped: they lay on pixels that are not to be used.
+    ``map_pose`` is ``T_map_camera``, or None; ``unplaced`` says why, if there are keyframes with
+    poses.
     """
 
     frame_id: FrameId
@@ -53,6 +64,8 @@ class FrameResult:
     stereo: FramePair | None = None
     right_features: Features | None = None
     masked: int = 0
+    map_pose: UncertainPose | None = None
+    unplaced: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,17 +144,26 @@ class Pipeline:
         else:
             self._lost_frames = 0
         is_keyframe = self._adds_something(query.features, pairs)
+        if is_keyframe and self.keyframes.placed and not self._lost_frames:
+            pairs += self._find_in_map(query, pairs, clock)
+            is_keyframe = self._adds_something(query.features, pairs)
         if is_keyframe:
             loops = self.keyframes.loop_candidates(query.global_descriptor)
             pairs += self._match(loops, query, clock)
         query, pairs = self._track(query, pairs, is_keyframe)
+        placement = place(pairs, self.keyframes)
+        kept = query
+        if placement.pose is not None:
+            for keyframe, pose in reachable(placement.pose, pairs, self.keyframes).items():
+                self.keyframes.place(keyframe.id, pose)
+            kept = replace(with_depth_of(query, pairs, self.keyframes), pose=placement.pose)
         connected = tuple(pair.matches.reference for pair in pairs if pair.tracked)
         if self.config.matcher.prior != "none":
             self._prior.learn(query, [(self.keyframes[p.matches.reference], p) for p in pairs])
         if is_keyframe:
-            self.keyframes.insert(query, connected)
-        self.keyframes.pass_by(query)
-        self._newest = (query, connected)
+            self.keyframes.insert(kept, connected)
+        self.keyframes.pass_by(kept)
+        self._newest = (kept, connected)
         result = FrameResult(
             frame_id=query.id,
             features=query.features,
@@ -151,6 +173,8 @@ class Pipeline:
             depth=query.depth,
             depth_sigma=query.depth_sigma,
             masked=encoded.masked,
+            map_pose=placement.pose,
+            unplaced=placement.reason,
         )
         if encoded.right is None or stereo is None:
             return result
@@ -182,13 +206,22 @@ class Pipeline:
         """
         return self.take_map(self.read_map(path))
 
-    def read_map(self, path: str | Path) -> map_io.StoredMap:
+    def read_map(self, path: str | Path, detector: str = "") -> map_io.StoredMap:
         """A map with its keyframes ready to be matched; nothing changes yet.
 
-        Raises :class:`DataError` on a bad file and :class:`DescriptorKindError` on features of
-        another network.
+        ``detector``: kind of the frames' descriptors, empty = any that the matcher takes. Raises
+        :class:`DataError` on a bad file and :class:`DescriptorKindError` on features of another
+        network.
         """
         stored = map_io.load(path)
+        expected = self.rig.matcher.descriptor_kind or detector
+        other = {entry.keyframe.features.detector for entry in stored.keyframes} - {expected}
+        if expected and other:
+            raise DescriptorKindError(
+                f"{path} is a map of {', '.join(sorted(other))} descriptors, frames have "
+                f"{expected}: configure the front-end and weights that made the map, or make it "
+                f"again with these"
+            )
         prepared = (
             replace(entry, keyframe=prepare(entry.keyframe, self.rig.matcher))
             for entry in stored.keyframes
@@ -333,6 +366,26 @@ class Pipeline:
         self.keyframes.activate(found.matches.reference)
         return (found, *pairs)
 
+    def _find_in_map(
+        self, query: Keyframe, pairs: Sequence[FramePair], clock: StageClock
+    ) -> tuple[FramePair, ...]:
+        """The frame against keyframes of a known map that the window does not hold, if verified.
+
+        The one with the most inliers becomes the reference if the frame adds nothing to it: a known
+        map is used before it is extended.
+        """
+        tried = {pair.matches.reference for pair in pairs}
+        seen = candidates_in_map(query, place(pairs, self.keyframes).pose, self.keyframes)
+        new = [one for one in seen if one.keyframe.id not in tried][:KEYFRAMES_OF_THE_MAP]
+        found = [pair for pair in self._match(new, query, clock) if pair.tracked]
+        found.sort(key=lambda pair: -pair.pose.num_inliers)
+        for pair in found[:1]:
+            reference = self.keyframes[pair.matches.reference]
+            overlap = overlap_of(pair, reference, query.features)
+            if not self.keyframes.should_insert(query.features, overlap):
+                self.keyframes.activate(reference.id)
+        return tuple(found)
+
     def _adds_something(self, features: Features, pairs: Sequence[FramePair]) -> bool:
         """Whether the frame becomes a keyframe; a lost one only after several lost frames."""
         reference = self.keyframes.reference
@@ -341,11 +394,7 @@ class Pipeline:
         if 0 < self._lost_frames <= self.config.keyframes.lost_frames:
             return False
         pair = next(pair for pair in pairs if pair.matches.reference == reference.id)
-        matched = pair.matches.index_query[pair.verified]
-        overlap = Overlap.measure(
-            reference.features, features, matched, pair.pose.median_parallax_rad
-        )
-        return self.keyframes.should_insert(features, overlap)
+        return self.keyframes.should_insert(features, overlap_of(pair, reference, features))
 
     def _track(
         self, query: Keyframe, pairs: Sequence[FramePair], is_keyframe: bool
@@ -364,6 +413,12 @@ class Pipeline:
             pair.with_tracks(ids, tracking) for pair, ids in zip(pairs, references, strict=True)
         )
         return query, pairs
+
+
+def overlap_of(pair: FramePair, reference: Keyframe, features: Features) -> Overlap:
+    """How much of ``reference`` the frame with ``features`` still sees, by their pair."""
+    matched = pair.matches.index_query[pair.verified]
+    return Overlap.measure(reference.features, features, matched, pair.pose.median_parallax_rad)
 
 
 def process_together(

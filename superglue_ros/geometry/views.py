@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from superglue_ros.config import GeometryConfig
 from superglue_ros.geometry import epipolar
-from superglue_ros.geometry.rotation import skew
 from superglue_ros.geometry.two_view_models import Motion, RayPairs
 from superglue_ros.geometry.two_view_models import epipolar as epipolar_model
+from superglue_ros.geometry.uncertain_pose import UncertainPose
 from superglue_ros.geometry.verdict import PoseMethod, PoseStatus
 
 Array = NDArray[np.float64]
@@ -184,19 +184,12 @@ def epipolar_inliers(motion: Motion, pairs: RayPairs, config: GeometryConfig) ->
 def inverse(geometry: TwoViewGeometry) -> TwoViewGeometry:
     """The same with reference and query swapped: ``x_query = R^T x_ref - R^T t``.
 
-    The covariance is carried along: with ``R = exp([dr]x) R_estimate`` and ``t = t_estimate + dt``,
-    the inverse turns by ``-R^T dr`` and moves by ``-R^T (dt + [t]x dr)``.
+    The covariance is carried along, where there is one.
     """
-    turn = geometry.rotation.T
-    covariance = geometry.covariance
-    if covariance[0, 0] != -1.0:
-        jacobian = np.zeros((6, 6))
-        jacobian[:3, :3] = jacobian[3:, 3:] = -turn
-        jacobian[:3, 3:] = -turn @ skew(geometry.translation)
-        covariance = jacobian @ covariance @ jacobian.T
+    turned = UncertainPose(geometry.rotation, geometry.translation, geometry.covariance).inverse()
     return replace(
         geometry,
-        rotation=turn,
-        translation=-turn @ geometry.translation,
-        covariance=covariance,
+        rotation=turned.rotation,
+        translation=turned.translation,
+        covariance=geometry.covariance if geometry.covariance[0, 0] == -1 else turned.covariance,
     )

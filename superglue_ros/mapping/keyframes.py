@@ -27,6 +27,7 @@ from superglue_ros.config import KeyframesConfig
 from superglue_ros.data.image import Resized
 from superglue_ros.errors import FeaturesError
 from superglue_ros.geometry.camera import Camera
+from superglue_ros.geometry.uncertain_pose import UncertainPose
 from superglue_ros.mapping.tracks import relabelled
 from superglue_ros.types import (
     MAX_DEPTH_M,
@@ -50,7 +51,8 @@ class Keyframe:
     unit length, or None where the features carry no descriptors; ``depth`` (N,) float32 metres at
     the keypoints, 0 = unknown, or None; ``depth_sigma`` (N,) float32 metres its standard deviation,
     None = ``geometry.depth_noise`` of the depth. ``resized``: the image at the network's size, to
-    refine matches by; None where it is not known.
+    refine matches by; None where it is not known. ``pose``: ``T_map_camera`` in metres, None where
+    it is not known.
     """
 
     id: FrameId
@@ -62,6 +64,7 @@ class Keyframe:
     rectified: bool = False
     depth_sigma: FloatArray | None = None
     resized: Resized | None = None
+    pose: UncertainPose | None = None
 
     def __post_init__(self) -> None:
         """Raises :class:`FeaturesError` on depths that are no distances, one per keypoint."""
@@ -164,6 +167,11 @@ class KeyframeStore:
     def reference(self) -> Keyframe | None:
         """The keyframe that is tracked against."""
         return None if self._reference is None else self._keyframes[self._reference]
+
+    @property
+    def placed(self) -> int:
+        """How many keyframes have a pose in the map."""
+        return sum(keyframe.pose is not None for keyframe in self)
 
     def part(self, frame: FrameId) -> int:
         """The part of the map that a keyframe is in; within one, poses connect all keyframes."""
@@ -287,6 +295,13 @@ class KeyframeStore:
         if frame not in self._keyframes:
             raise KeyError(f"no keyframe {frame.id} in the map")
         self._reference = frame
+
+    def place(self, frame: FrameId, pose: UncertainPose) -> None:
+        """Keyframe ``frame``, or the frame before the current one, is at ``pose``."""
+        if frame in self._keyframes:
+            self._keyframes[frame] = dataclasses.replace(self._keyframes[frame], pose=pose)
+        if self._previous is not None and self._previous.id == frame:
+            self._previous = dataclasses.replace(self._previous, pose=pose)
 
     def relabel(self, merged: Mapping[int, int]) -> None:
         """Replace landmark ids that were merged (old id -> surviving id) in every keyframe."""

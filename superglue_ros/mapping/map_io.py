@@ -2,9 +2,10 @@
 
 One safetensors file. The features of all keyframes lie one after the other in shared arrays; the
 metadata holds the format version, the SHA-256 of the arrays, and a JSON list with the other fields
-of every keyframe. Encodings and global descriptors are recomputed on load, not stored, so that a
-map does not depend on the matcher's weights. Landmark ids are stored because other programs refer
-to them; frame and landmark counters are stored so that numbering continues after loading.
+of every keyframe, among them its pose in the map where it is known. Encodings and global
+descriptors are recomputed on load, not stored, so that a map does not depend on the matcher's
+weights. Landmark ids are stored because other programs refer to them; frame and landmark counters
+are stored so that numbering continues after loading.
 """
 
 from __future__ import annotations
@@ -26,13 +27,22 @@ from safetensors.numpy import save_file
 from superglue_ros.errors import DataError, SuperglueError
 from superglue_ros.files import open_regular, replace_atomically
 from superglue_ros.geometry.camera import Camera
+from superglue_ros.geometry.uncertain_pose import UncertainPose
 from superglue_ros.mapping.keyframes import Keyframe, KeyframeStore
 from superglue_ros.types import MAX_ID, Features, FloatArray, FrameId
 
 FORMAT = "superglue_ros map"
-VERSION = "2"
+VERSION = "3"
+READABLE = ("2", VERSION)
+"""Version 2 is of maps without poses."""
+FILE_OF_A_FOLDER = "map.safetensors"
+"""The map in a folder that ``superglue-ros reconstruct`` wrote."""
 MAX_BYTES = 512 << 20
 """Larger files are no maps: 1,500 keyframes of 300 kB are less."""
+
+MAX_POSITION_M = 1e7
+"""A position farther out, in metres, is no measurement."""
+_ROUNDING = 1e-6
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -128,7 +138,7 @@ def load(path: str | Path) -> StoredMap:
         return StoredMap(keyframes, last_frame, _number(counters["next_landmark"]))
     except DataError:
         raise
-    except (SuperglueError, KeyError, TypeError, ValueError, IndexError) as error:
+    except (SuperglueError, KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise DataError(f"{path} is inconsistent: {error!r}. Save it again") from error
 
 
@@ -159,10 +169,10 @@ def _refuse_to_replace_others(path: Path) -> None:
 def _check_version(path: Path, metadata: Mapping[str, str]) -> None:
     if metadata.get("format") != FORMAT:
         raise DataError(f"{path} is a safetensors file but no map: give a file of ~/save_map")
-    if metadata.get("version") != VERSION:
+    if metadata.get("version") not in READABLE:
         raise DataError(
-            f"{path} is a map of version {metadata.get('version')}, this program reads {VERSION}: "
-            f"make the map again"
+            f"{path} is a map of version {metadata.get('version')}, this program reads "
+            f"{' and '.join(READABLE)}: make the map again"
         )
 
 
@@ -213,6 +223,13 @@ def _entry(keyframe: Keyframe, part: int) -> dict[str, Any]:
             "distortion": camera.distortion.tolist(),
             "model": camera.model,
         },
+        "pose": None
+        if keyframe.pose is None
+        else {
+            "rotation": keyframe.pose.rotation.tolist(),
+            "translation": keyframe.pose.translation.tolist(),
+            "covariance": keyframe.pose.covariance.tolist(),
+        },
     }
 
 
@@ -258,6 +275,34 @@ def _truth(value: Any) -> bool:
     return value
 
 
+def _pose(entry: dict[str, Any] | None) -> UncertainPose | None:
+    """A pose that later ones may be composed with. Raises ValueError."""
+    if entry is None:
+        return None
+    rotation, translation, covariance = (
+        np.array(entry[name], np.float64) for name in ("rotation", "translation", "covariance")
+    )
+    shapes = rotation.shape, translation.shape, covariance.shape
+    if shapes != ((3, 3), (3,), (6, 6)):
+        raise ValueError(f"a pose has arrays of shapes {shapes}")
+    if not (np.abs(translation) <= MAX_POSITION_M).all():
+        raise ValueError(f"a position is not within {MAX_POSITION_M:g} m: {translation.tolist()}")
+    if not (
+        np.abs(rotation).max() <= 2  # so that nothing overflows below
+        and np.abs(rotation @ rotation.T - np.eye(3)).max() <= _ROUNDING
+        and np.linalg.det(rotation) > 0
+    ):
+        raise ValueError(f"a rotation is none: {rotation.tolist()}")
+    scale = np.abs(covariance).max()
+    if (
+        not scale <= MAX_POSITION_M**2
+        or np.abs(covariance - covariance.T).max() > _ROUNDING * scale
+        or np.linalg.eigvalsh(covariance)[0] < -_ROUNDING * scale
+    ):
+        raise ValueError(f"the covariance of a pose is none: {covariance.tolist()}")
+    return UncertainPose(rotation, translation, covariance)
+
+
 def _keyframe(entry: dict[str, Any], own: Arrays) -> Keyframe:
     camera = entry["camera"]
     if camera is not None:
@@ -287,6 +332,7 @@ def _keyframe(entry: dict[str, Any], own: Arrays) -> Keyframe:
         depth=own["depth"] if _truth(entry["has_depth"]) else None,
         rectified=_truth(entry["rectified"]),
         depth_sigma=own["depth_sigma"] if _truth(entry["has_depth_sigma"]) else None,
+        pose=_pose(entry.get("pose")),
     )
 
 

@@ -1,7 +1,8 @@
-"""A model as a map of the node: its images as keyframes, with depth at the keypoints.
+"""A model as a map of the node: its images as keyframes, with pose, and depth at the keypoints.
 
-The node relocalises in such a map (``~/load_map``) and gives metric poses relative to its
-keyframes, because they have depth. So it is for models in metres.
+The node relocalises in such a map (``~/load_map``) and gives metric poses in it, because its
+keyframes have depth. So it is for models in metres. The model counts as exact: the covariance of
+its poses is zero.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 
 from superglue_ros.config import KeyframesConfig
 from superglue_ros.data.colmap import from_colmap, from_pycolmap
+from superglue_ros.geometry.uncertain_pose import UncertainPose
 from superglue_ros.mapping import map_io
 from superglue_ros.mapping.global_descriptor import pool
 from superglue_ros.mapping.keyframes import Keyframe, KeyframeStore
@@ -50,11 +52,12 @@ def _keyframe(name: FrameId, image: Any, model: Any, store: Store) -> Keyframe:
     kept = kept[once]
     landmarks = np.full(len(ids), -1, np.int64)
     landmarks[kept] = ids[kept]
+    T_camera_world = image.cam_from_world().matrix()
+    pose = UncertainPose(T_camera_world[:, :3], T_camera_world[:, 3], np.zeros((6, 6))).inverse()
     depth = np.zeros(len(ids))
     if len(kept):
         points = np.stack([model.points3D[int(one)].xyz for one in ids[kept]])
-        T_camera_world = image.cam_from_world().matrix()
-        depth[kept] = points @ T_camera_world[2, :3] + T_camera_world[2, 3]
+        depth[kept] = pose.back(points)[:, 2]
     limit = np.array([features.width, features.height], np.float32) - np.float32(0.5)
     features = replace(
         features,
@@ -70,4 +73,5 @@ def _keyframe(name: FrameId, image: Any, model: Any, store: Store) -> Keyframe:
         depth=known_depth(depth),
         global_descriptor=pool(features),
         rectified=not camera.distorted,
+        pose=pose,
     )

@@ -15,6 +15,7 @@ from superglue_ros.data import colmap
 from superglue_ros.data.trajectories import Trajectory, write_trajectory
 from superglue_ros.errors import DataError
 from superglue_ros.mapping.global_descriptor import pool
+from superglue_ros.mapping.map_io import FILE_OF_A_FOLDER
 from superglue_ros.reconstruction import imports, mapper
 from superglue_ros.reconstruction.keypoints import move_to_consensus
 from superglue_ros.reconstruction.matching import extract, match, settings_of
@@ -25,8 +26,7 @@ from superglue_ros.reconstruction.pictures import Pictures
 from superglue_ros.reconstruction.store import Store
 from superglue_ros.rig import Rig
 
-DATABASE, MODELS, NODE_MAP = "database.db", "sparse", "map.safetensors"
-SCENES = "scenes"
+DATABASE, MODELS, SCENES = "database.db", "sparse", "scenes"
 SUMMARY, PAGE = "summary.json", "reconstruction.html"
 
 
@@ -183,7 +183,7 @@ def _node_map(model: Any, pictures: Pictures, output: Path, config: Config) -> i
     with Store(output / DATABASE) as store:
         if any(store.features(store.images[n]).descriptors is None for n in mapper.poses_of(model)):
             return 0
-        return write_node_map(output / NODE_MAP, model, store, stamps, config.keyframes)
+        return write_node_map(output / FILE_OF_A_FOLDER, model, store, stamps, config.keyframes)
 
 
 def _errors(trajectory: Trajectory, pictures: Pictures) -> dict[str, Any]:

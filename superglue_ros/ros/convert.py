@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
-from geometry_msgs.msg import Pose, PoseWithCovariance
+from geometry_msgs.msg import Pose, PoseWithCovariance, PoseWithCovarianceStamped
 from numpy.typing import NDArray
 from std_msgs.msg import Header
 
 from superglue_ros.data.message_reading import frame_id_from_message
 from superglue_ros.errors import FeaturesError
 from superglue_ros.geometry.camera import Camera
+from superglue_ros.geometry.uncertain_pose import UncertainPose
 from superglue_ros.mapping.keyframes import Keyframe
 from superglue_ros.msg import Features as FeaturesMessage
 from superglue_ros.msg import FrameId as FrameIdMessage
@@ -200,11 +201,17 @@ def pose_to_message(pose: RelativePose) -> RelativePoseMessage:
         median_epipolar_px=float(pose.median_epipolar_px),
         median_parallax_rad=float(pose.median_parallax_rad),
     )
-    message.pose = PoseWithCovariance(
-        pose=pose_of(pose.rotation, pose.translation),
-        covariance=np.asarray(pose.covariance, np.float64).reshape(36),
-    )
+    message.pose = _uncertain(UncertainPose(pose.rotation, pose.translation, pose.covariance))
     return message
+
+
+def map_pose_to_message(
+    pose: UncertainPose, frame: FrameId, map_frame: str
+) -> PoseWithCovarianceStamped:
+    """``T_map_camera`` of a frame, in the TF frame ``map_frame``, with the image's stamp."""
+    return PoseWithCovarianceStamped(
+        header=_header(frame.stamp_ns, map_frame), pose=_uncertain(pose)
+    )
 
 
 def pose_of(rotation: NDArray[np.float64], translation: NDArray[np.float64]) -> Pose:
@@ -287,6 +294,13 @@ def _descriptors(message: Any, count: int) -> NDArray[Any] | None:
 
 def _stamp(nanoseconds: int) -> Time:
     return Time(sec=nanoseconds // 1_000_000_000, nanosec=nanoseconds % 1_000_000_000)
+
+
+def _uncertain(pose: UncertainPose) -> PoseWithCovariance:
+    return PoseWithCovariance(
+        pose=pose_of(pose.rotation, pose.translation),
+        covariance=np.asarray(pose.covariance, np.float64).reshape(36),
+    )
 
 
 def _header(stamp_ns: int, frame_id: str) -> Header:

@@ -22,7 +22,7 @@ class Counts:
     """Frames since activation: ``received = matched + dropped + refused`` + those in progress.
 
     ``stereo_rejected``: stereo pairs whose matches do not lie on equal rows, which gave no depth;
-    ``masked``: keypoints dropped on masked pixels.
+    ``masked``: keypoints dropped on masked pixels; ``placed``: frames with a pose in the map.
     """
 
     received: int = 0
@@ -32,6 +32,7 @@ class Counts:
     resets: int = 0
     stereo_rejected: int = 0
     masked: int = 0
+    placed: int = 0
 
     def since(self, before: Counts) -> Counts:
         """The increase since ``before``, an earlier snapshot; all counts after a restart."""
@@ -82,7 +83,7 @@ class Health:
     ``waiting_mib`` the memory of frames that wait; ``busy_seconds`` how long the frame in hand has
     been worked on, ``hung_after`` when that is too long, ``configuring_seconds`` and
     ``configure_within`` the same of configuring; ``failures`` frames in a row that failed with an
-    unforeseen error.
+    unforeseen error; ``unplaced`` why the last frame has no pose in the map that was loaded.
     """
 
     state: str
@@ -105,6 +106,7 @@ class Health:
     configuring_seconds: float = 0.0
     configure_within: float = 300.0
     failures: int = 0
+    unplaced: str = ""
 
     @property
     def rate(self) -> float:
@@ -159,6 +161,8 @@ def judge(health: Health) -> tuple[bytes, str]:
         return DiagnosticStatus.WARN, (
             f"{recent.dropped} of {recent.received} frames dropped {lately}: images come too fast"
         )
+    if health.unplaced and recent.matched and not recent.placed:
+        return DiagnosticStatus.WARN, f"no pose in the map {lately}: {health.unplaced}"
     return DiagnosticStatus.OK, "matching"
 
 
@@ -178,6 +182,7 @@ def diagnostic_status(health: Health, node_name: str, robot: str) -> DiagnosticS
         "seconds per frame": f"{health.seconds_per_frame:.4f}",
         "device": health.device,
         "last refusal": health.last_refusal,
+        "no pose in the map": health.unplaced,
     }
     return _status(level, text, f"{node_name}: matching", robot, values)
 

@@ -179,7 +179,7 @@ class MatcherNode(LifecycleNode):
             warm_up(rig, images_together(settings.node))
         self._tell_detector(rig.detector)
         self._settings = settings
-        self._outputs = Outputs(self)
+        self._outputs = Outputs(self, settings.node.camera_names)
         self._processor = FrameProcessor(
             [Pipeline(settings.core, rig) for _ in settings.node.camera_names],
             settings,

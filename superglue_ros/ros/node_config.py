@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from superglue_ros.errors import ConfigError
 from superglue_ros.settings import setting
 
+_FRAME_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]{0,255}")
 _TOPIC_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
 
 
@@ -166,6 +167,9 @@ class MapsConfig:
         "Folder of all saved maps; empty = maps/superglue_ros below $ROS_HOME, which is ~/.ros.",
         fixed=True,
     )
+    frame_id: str = setting(
+        "map", "TF frame of a loaded map, in which relocalised_pose is published."
+    )
 
 
 @dataclass(frozen=True)
@@ -237,6 +241,11 @@ class NodeConfig:
             raise ConfigError(
                 f"inputs.mask_file names {len(self.mask_files)} files for {len(names)} cameras: "
                 f"give one for each, separated by commas"
+            )
+        if not _FRAME_NAME.fullmatch(self.maps.frame_id):
+            raise ConfigError(
+                f"maps.frame_id {self.maps.frame_id[:100]!r} is no name of a TF frame: give one "
+                f"such as map, without a slash before it"
             )
         if self.inputs.stereo and self.inputs.depth:
             raise ConfigError("inputs.stereo and inputs.depth both give depth: set one of them")

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
+from geometry_msgs.msg import PoseWithCovarianceStamped
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import Image
@@ -19,35 +20,49 @@ from superglue_ros.ros import convert, sensor_messages
 from superglue_ros.ros.qos import output_profile, overridable
 from superglue_ros.types import Frame, FrameId
 
-# Names that say what they are; others are private to the node.
+# Names that say what they are; others are private to the node. Those of a camera alone, whose
+# messages do not name it, begin with its name where there are several.
 TOPICS: dict[str, type] = {
     "matches": Matches,
     "relative_pose": RelativePose,
+    "relocalised_pose": PoseWithCovarianceStamped,
     "~/features": Features,
     "~/matches_image": Image,
     "~/status": MatcherStatus,
 }
+OF_A_CAMERA = ("relocalised_pose",)
 _PICTURES_KEPT = 16
 _DELIVERY_SECONDS = 1.0  # a subscriber that died without a word holds nothing up for longer
 
 
 class Outputs:
-    """Lifecycle publishers: silent while the node is inactive."""
+    """Lifecycle publishers: silent while the node is inactive.
 
-    def __init__(self, node: LifecycleNode) -> None:
+    ``cameras``: their names, one empty where there is one camera.
+    """
+
+    def __init__(self, node: LifecycleNode, cameras: Sequence[str]) -> None:
         self._node = node
+        self._prefixes = [f"{name}/" if name else "" for name in cameras]
+        named = {topic: kind for topic, kind in TOPICS.items() if topic not in OF_A_CAMERA}
+        named |= {
+            f"{prefix}{topic}": TOPICS[topic] for topic in OF_A_CAMERA for prefix in self._prefixes
+        }
         self._publishers: dict[str, Any] = {
             topic: node.create_lifecycle_publisher(
                 kind, topic, output_profile(), qos_overriding_options=overridable()
             )
-            for topic, kind in TOPICS.items()
+            for topic, kind in named.items()
         }
         self._images: OrderedDict[FrameId, Any] = OrderedDict()
 
-    def publish_result(self, frame: Frame, result: FrameResult, descriptors: str) -> None:
+    def publish_result(
+        self, frame: Frame, result: FrameResult, descriptors: str, map_frame: str
+    ) -> None:
         """Features, then every pair's matches and pose, also empty and rejected ones.
 
-        Of a stereo pair the right image's features too, without descriptors, and their matches.
+        Of a stereo pair the right image's features too, without descriptors, and their matches. The
+        pose in the TF frame ``map_frame``, if there is one.
         """
         self._publish(
             "~/features",
@@ -69,6 +84,11 @@ class Outputs:
         self.publish_pairs(result.pairs)
         if result.stereo is not None:
             self.publish_pairs([result.stereo])
+        if result.map_pose is not None:
+            self._publish(
+                f"{self._prefixes[frame.id.camera_index]}relocalised_pose",
+                convert.map_pose_to_message(result.map_pose, frame.id, map_frame),
+            )
         if result.pairs and self._publishers["~/matches_image"].get_subscription_count():
             self._publish_picture(frame, result.pairs[0])
         self._remember(frame, result.is_keyframe)

@@ -34,7 +34,7 @@ from superglue_ros.ros.announcer import Announcer
 from superglue_ros.ros.diagnostics import Counter
 from superglue_ros.ros.frames import FrameMaker, FrameNumbers
 from superglue_ros.ros.inputs import Bundle, CameraInputs, PeerFeatures
-from superglue_ros.ros.map_files import map_file, map_folder
+from superglue_ros.ros.map_files import map_file, map_folder, map_to_load
 from superglue_ros.ros.masks import StaticMask
 from superglue_ros.ros.node_config import NodeConfig
 from superglue_ros.ros.outputs import Outputs
@@ -78,7 +78,8 @@ class FrameProcessor:
     :meth:`extract` may run while another thread is in :meth:`match`, nothing else at once.
 
     ``pipelines`` and ``masks``: one for each camera. ``inputs``: whose counts the status tells.
-    ``failures``: images in a row that failed with an unforeseen error.
+    ``failures``: images in a row that failed with an unforeseen error. ``unplaced``: why the last
+    frame has no pose in the map, empty if it has one or no map with poses is loaded.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class FrameProcessor:
         masks: Sequence[StaticMask | None],
     ) -> None:
         self.pipelines = pipelines
-        self.last_refusal = ""
+        self.last_refusal = self.unplaced = ""
         self.failures = 0
         self.last_seconds = _NO_SECONDS
         self._settings = settings
@@ -113,6 +114,11 @@ class FrameProcessor:
     def keyframes(self) -> int:
         """Keyframes kept, of all cameras."""
         return sum(len(pipeline.keyframes) for pipeline in self.pipelines)
+
+    @property
+    def placed_keyframes(self) -> int:
+        """Those of them that have a pose in the map."""
+        return sum(pipeline.keyframes.placed for pipeline in self.pipelines)
 
     def configure(self, settings: Settings) -> None:
         """Apply new settings from the next frame on."""
@@ -280,7 +286,7 @@ class FrameProcessor:
     def save_map(self, name: str) -> int:
         """Write the keyframes of every camera; returns their number. Raises :class:`DataError`."""
         last = self._frames.numbers.last
-        files = self._map_files(name)
+        files = self._map_files(map_file, name)
         try:
             files[0].parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -291,31 +297,36 @@ class FrameProcessor:
         )
 
     def load_map(self, name: str) -> int:
-        """Replace all keyframes by those of a file; returns their number.
+        """Replace all keyframes by those of a file or folder; returns their number.
 
         New frames are numbered above all frames of the saved map. Raises
         :class:`SuperglueError` and then changes nothing.
         """
-        files = self._map_files(name)
-        maps = [p.read_map(file) for p, file in zip(self.pipelines, files, strict=True)]
+        files = self._map_files(map_to_load, name)
+        # What an outside front-end will send is not known yet.
+        outside = self._settings.node.inputs.keypoints
+        kind = "" if outside else self.pipelines[0].rig.front_end.detector
+        maps = [p.read_map(file, kind) for p, file in zip(self.pipelines, files, strict=True)]
         for stored in maps:
             self._frames.numbers.reserve(stored.last_frame)
         self._outputs.forget_images()
         return sum(p.take_map(stored) for p, stored in zip(self.pipelines, maps, strict=True))
 
-    def _map_files(self, name: str) -> list[Path]:
+    def _map_files(self, file_of: Callable[[Path, str, int | None], Path], name: str) -> list[Path]:
         """The file with one camera; with several, one each, with its number in the name."""
         folder = map_folder(self._settings.node.maps.folder)
         if len(self.pipelines) == 1:
-            return [map_file(folder, name)]
-        return [map_file(folder, name, index) for index in range(len(self.pipelines))]
+            return [file_of(folder, name, None)]
+        return [file_of(folder, name, index) for index in range(len(self.pipelines))]
 
     def _publish(self, frame: Frame, result: FrameResult, queue_seconds: float) -> None:
         if result.stereo is not None:
             self._check_rows(result.stereo)
-        self._outputs.publish_result(frame, result, self._settings.node.outputs.descriptors)
-        self.last_seconds, self.failures = result.seconds, 0
-        self._counter.add(matched=1, masked=result.masked)
+        node = self._settings.node
+        self._outputs.publish_result(frame, result, node.outputs.descriptors, node.maps.frame_id)
+        self.last_seconds, self.failures, self.unplaced = result.seconds, 0, result.unplaced
+        placed = int(result.map_pose is not None)
+        self._counter.add(matched=1, masked=result.masked, placed=placed)
         self._publish_status(frame.id, queue_seconds, result.seconds)
 
     def _check_rows(self, stereo: FramePair) -> None:

@@ -83,8 +83,19 @@ class Services:
     async def _load_map(
         self, request: LoadMap.Request, response: LoadMap.Response
     ) -> LoadMap.Response:
-        count = await self._answer(response, lambda processor: processor.load_map(request.path))
-        response.keyframes = count or 0
+        def load(processor: FrameProcessor) -> tuple[int, int]:
+            return processor.load_map(request.path), processor.placed_keyframes
+
+        count, placed = await self._answer(response, load) or (0, 0)
+        response.keyframes = count
+        if response.success:
+            response.message = f"{placed} of {count} keyframes have a pose in the map"
+            if not placed:
+                response.message += (
+                    ": relocalised_pose stays silent. A map with poses comes from `superglue-ros "
+                    "reconstruct` with images that have poses, or from a run in such a map"
+                )
+            self._node.get_logger().info(f"map {request.path}: {response.message}")
         return response
 
     async def _answer(self, response: Any, job: Job) -> Any:

@@ -130,6 +130,7 @@ class Watch:
             busy_seconds=worker.busy_seconds if worker is not None else 0.0,
             hung_after=settings.watchdog.hung_after,
             failures=processor.failures if processor is not None else 0,
+            unplaced=processor.unplaced if processor is not None else "",
         )
 
     def _publish(

@@ -43,6 +43,7 @@ from superglue_ros.evaluation.pairs.predictions import Prediction, PredictionSto
 from superglue_ros.evaluation.reports.confidence_curves import Curves, read_curves, write_curves
 from superglue_ros.evaluation.reports.results import read_results
 from superglue_ros.geometry.camera import Camera
+from superglue_ros.geometry.uncertain_pose import UncertainPose
 from superglue_ros.mapping import map_io
 from superglue_ros.mapping.keyframes import Keyframe, KeyframeStore
 from superglue_ros.networks import weights
@@ -181,10 +182,12 @@ def example_map() -> KeyframeStore:
             track_ids=np.arange(12) + 4 * number,
         )
         depth = None if number == 2 else rng.uniform(1, 5, 12).astype(np.float32)
+        pose = UncertainPose(np.eye(3), np.full(3, float(number)), 0.01 * np.eye(6))
         store.insert(
             Keyframe(
                 FrameId(number, number * 10**9, "camera"), features, None,
                 camera=camera, depth=depth, depth_sigma=depth,
+                pose=None if number == 2 else pose,
             )
         )  # fmt: skip
     return store
@@ -212,6 +215,9 @@ def _map_facts(stored: map_io.StoredMap) -> str:
         for values in (f.keypoints, f.scores, f.descriptors, f.sigma_px, f.track_ids, k.depth,
                        k.depth_sigma):  # fmt: skip
             digest.update(b"-" if values is None else values.tobytes())
+        if k.pose is not None:
+            for values in (k.pose.rotation, k.pose.translation, k.pose.covariance):
+                digest.update(values.tobytes())
     return digest.hexdigest()
 
 

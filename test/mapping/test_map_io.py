@@ -136,7 +136,7 @@ def rewrite(path, **metadata) -> None:
 
 def test_another_version_is_refused(saved):
     rewrite(saved, version="99")
-    with pytest.raises(DataError, match="version 99, this program reads 2"):
+    with pytest.raises(DataError, match="version 99, this program reads 2 and 3"):
         map_io.load(saved)
 
 
@@ -165,21 +165,65 @@ NONSENSE = {
     "stamp": {"id": 1, "stamp_ns": 2**70},
     "robot": {"id": 1, "robot": "x" * 10_000},
 }
+EXACT = {
+    "rotation": np.eye(3).tolist(),
+    "translation": [0.0, 0.0, 0.0],
+    "covariance": np.zeros((6, 6)).tolist(),
+}
+NO_POSE = {
+    "nothing": {},
+    "a word": {**EXACT, "translation": ["x", 0.0, 0.0]},
+    "two numbers": {**EXACT, "translation": [0.0, 0.0]},
+    "not a number": {**EXACT, "translation": [float("nan"), 0.0, 0.0]},
+    "far away": {**EXACT, "translation": [1e200, 0.0, 0.0]},
+    "beyond all floats": {**EXACT, "translation": [10**400, 0.0, 0.0]},
+    "a huge rotation": {**EXACT, "rotation": np.full((3, 3), 1e300).tolist()},
+    "a mirror": {**EXACT, "rotation": np.diag([1.0, 1.0, -1.0]).tolist()},
+    "stretched": {**EXACT, "rotation": (1.01 * np.eye(3)).tolist()},
+    "a negative variance": {**EXACT, "covariance": np.diag([1.0] * 5 + [-1.0]).tolist()},
+    "not symmetric": {**EXACT, "covariance": np.triu(np.ones((6, 6))).tolist()},
+    "an infinite variance": {**EXACT, "covariance": np.full((6, 6), np.inf).tolist()},
+}
+
+
+def rewrite_consistently(path, change) -> None:
+    """Change the entries and counters of a map file, and its checksum."""
+    with safe_open(path, "numpy") as file:
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        entries, counters = (json.loads(file.metadata()[n]) for n in ("keyframes", "counters"))
+    change(entries, counters)
+    sha256 = map_io._digest(arrays, {"entries": entries, "counters": counters})
+    rewrite(path, keyframes=json.dumps(entries), counters=json.dumps(counters), sha256=sha256)
+
+
+@pytest.mark.parametrize("pose", NO_POSE)
+def test_a_pose_that_is_none_is_refused(saved, pose):
+    rewrite_consistently(saved, lambda entries, _: entries[0].update(pose=NO_POSE[pose]))
+    with pytest.raises(DataError, match="inconsistent"):
+        map_io.load(saved)
+
+
+def test_a_map_of_version_2_is_one_without_poses(mapped, saved):
+    rewrite_consistently(saved, lambda entries, _: [entry.pop("pose") for entry in entries])
+    rewrite(saved, version="2")
+    other = Pipeline(CONFIG)
+    assert other.load_map(saved) == len(mapped[0].keyframes)
+    assert other.keyframes.placed == 0
+    (result,) = drive(other, mapped[1], [8.0], first=500)
+    assert result.pairs[0].pose.status is PoseStatus.VALID
+    assert (result.map_pose, result.unplaced) == (None, "")
 
 
 @pytest.mark.parametrize("change", [*NONSENSE, "last_frame", "next_landmark"])
 def test_consistent_checksum_but_nonsense_is_refused(saved, change):
-    with safe_open(saved, "numpy") as file:
-        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        entries = json.loads(file.metadata()["keyframes"])
-        counters = json.loads(file.metadata()["counters"])
-    if change in counters:
-        counters[change] = 2**64 - 1
-    else:
-        field = change if change in entries[0] else "id"
-        entries[0][field] = NONSENSE[change]
-    sha256 = map_io._digest(arrays, {"entries": entries, "counters": counters})
-    rewrite(saved, keyframes=json.dumps(entries), counters=json.dumps(counters), sha256=sha256)
+    def spoil(entries, counters):
+        if change in counters:
+            counters[change] = 2**64 - 1
+        else:
+            field = change if change in entries[0] else "id"
+            entries[0][field] = NONSENSE[change]
+
+    rewrite_consistently(saved, spoil)
     with pytest.raises(DataError, match="inconsistent"):
         map_io.load(saved)
 
@@ -199,15 +243,19 @@ class OtherNetwork:
 
     descriptor_kind = "other"
 
-    def prepare(self, features):
-        raise DescriptorKindError(f"descriptors are {features.detector!r}")
-
 
 def test_features_of_another_network_are_refused(saved):
     other = Pipeline(CONFIG, Rig(CONFIG, matcher=OtherNetwork()))
-    with pytest.raises(DescriptorKindError, match="landmark-world"):
+    with pytest.raises(DescriptorKindError) as refused:
         other.load_map(saved)
+    assert str(refused.value) == (
+        f"{saved} is a map of landmark-world descriptors, frames have other: configure the "
+        f"front-end and weights that made the map, or make it again with these"
+    )
     assert len(other.keyframes) == 0
+    # A matcher that takes any: by what the frames will have.
+    with pytest.raises(DescriptorKindError, match="frames have sift-root"):
+        Pipeline(CONFIG).read_map(saved, "sift-root")
 
 
 def test_nothing_to_save_and_no_folder_are_said(mapped, tmp_path):

@@ -16,6 +16,7 @@ MESSAGE_OF = {
     "rviz_default_plugins/Path": "Path",
     "rviz_default_plugins/Odometry": "Odometry",
     "rviz_default_plugins/PointCloud2": "PointCloud2",
+    "rviz_default_plugins/PoseWithCovariance": "PoseWithCovarianceStamped",
     "rviz_default_plugins/Image": "Image",
 }
 
@@ -48,6 +49,7 @@ def test_every_display_has_a_publisher_of_its_type(manager):
     assert back_end == {"~/path": "Path", "~/odometry": "Odometry", "~/landmarks": "PointCloud2"}
     topics = {name.replace("~", "bundle_adjuster"): kind for name, kind in back_end.items()}
     topics["matcher/matches_image"] = "Image"
+    topics["relocalised_pose"] = "PoseWithCovarianceStamped"
     shown = {
         display["Topic"]["Value"]: MESSAGE_OF[display["Class"]]
         for display in manager["Displays"]

@@ -55,6 +55,16 @@ OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.E
         ),
         (Health("active", silent=("/cam/image",)), WARN, "nothing comes from /cam/image"),
         (Health("active", recent=Counts(received=9, dropped=6, matched=3)), WARN, "6 of 9"),
+        (
+            Health("active", window=10.0, unplaced="no keyframe is recognised",
+                   recent=Counts(received=9, matched=9)),
+            WARN, "no pose in the map in the last 10 s: no keyframe is recognised",
+        ),
+        (
+            Health("active", unplaced="no keyframe is recognised",
+                   recent=Counts(received=9, matched=9, placed=1)),
+            OK, "matching",
+        ),
         (Health("active", busy_seconds=60), ERROR, "takes 60 s"),
         (Health("configuring", configuring_seconds=60), OK, "not active (configuring)"),
         (Health("configuring", configuring_seconds=400), ERROR, "configuring takes 400 s"),
