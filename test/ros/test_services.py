@@ -245,6 +245,12 @@ def test_a_rig_of_two_cameras(configure: Callable[..., Matcher]) -> None:
         assert moved == pytest.approx(-shifts[name], abs=0.1)
     ids = [f.frame.id for f in peer.received["features"]]
     assert len(ids) == len(set(ids))
+    # A pose in a map does not name its camera: each has a topic of its own.
+    published = dict(peer.node.get_topic_names_and_types())
+    for name in shifts:
+        assert published[f"/{name}/relocalised_pose"] == [
+            "geometry_msgs/msg/PoseWithCovarianceStamped"
+        ]
     # Landmark ids are unique over the cameras.
     tracks = {0: set(), 1: set()}  # type: ignore[var-annotated]
     for found in peer.received["features"]:
