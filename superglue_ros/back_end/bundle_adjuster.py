@@ -33,6 +33,7 @@ from superglue_ros.types import (
 log = logging.getLogger(__name__)
 
 _SAME_TURN = np.deg2rad(4.0)  # two estimates of one rotation differ by less
+_UNTIL_CONVERGED = 100  # iterations
 _FAR_OFF = 20.0  # times max_error_px: no poor first guess explains such an error
 
 
@@ -78,8 +79,8 @@ class BundleAdjuster:
         return self._adjust(window, fixed, camera, self.config.iterations, covariance_of)
 
     def optimise_all(self, camera: Camera) -> Adjustment | None:
-        """Adjust all frames and landmarks."""
-        return self._adjust(list(self.scene.poses), [], camera, self.config.loop_iterations)
+        """Adjust all frames and landmarks until nothing improves, however long it takes."""
+        return self._adjust(list(self.scene.poses), [], camera, _UNTIL_CONVERGED)
 
     def _adjust(
         self,
@@ -197,7 +198,8 @@ class BundleAdjuster:
         self.scene.merge(merged)
         self._observe(matches, camera)
         if self.config.loop_iterations:
-            self.optimise_all(camera)
+            everything = list(self.scene.poses)
+            self._adjust(everything, [], camera, self.config.loop_iterations)
         return True
 
     def _loop(

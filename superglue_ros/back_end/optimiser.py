@@ -21,7 +21,11 @@ from superglue_ros.types import FrameId
 
 _HUBER = 1.345  # standard deviations; 95 % efficiency under Gaussian noise
 _HALF_BELIEVED = 5.0  # standard deviations of a relative pose's six numbers together
-_HELD = 1e-6  # standard deviation of fixed quantities
+_HELD = 1e-6  # standard deviation of fixed poses
+# Standard deviation of the held distance, relative: nothing pulls at it, but as a stiff bond it
+# would forbid its ends to move across it.
+_SCALE_HELD = 0.01
+_LEAST_DECREASE = 1e-6  # of the cost in one iteration, relative; the scale changes it very little
 _UNIT_CAMERA = gtsam.Cal3_S2(1.0, 1.0, 0.0, 0.0, 0.0)
 
 
@@ -62,9 +66,11 @@ def adjust(
         return None
     values = problem.values()
     graph = problem.graph()
-    parameters = gtsam.LevenbergMarquardtParams()
+    # Damping in proportion to the diagonal: with the same for all, the step of a far landmark is
+    # too large before that of a rotation is noticeably damped, and the map stays as it is.
+    parameters = gtsam.LevenbergMarquardtParams.CeresDefaults()
     parameters.setMaxIterations(iterations)
-    parameters.setRelativeErrorTol(1e-4)
+    parameters.setRelativeErrorTol(_LEAST_DECREASE)
     optimised = gtsam.LevenbergMarquardtOptimizer(graph, values, parameters).optimize()
     problem.write_back(optimised)
     covariance = None
@@ -183,9 +189,10 @@ class _Problem:
         away = np.linalg.norm(centres - centres[anchor], axis=1)
         farthest = int(away.argmax())
         if away[farthest] > 0:
-            noise = gtsam.noiseModel.Isotropic.Sigma(1, _HELD)
+            distance = float(away[farthest])
+            noise = gtsam.noiseModel.Isotropic.Sigma(1, _SCALE_HELD * distance)
             ends = _camera(anchor), _camera(farthest)
-            graph.add(gtsam.RangeFactorPose3(*ends, float(away[farthest]), noise))
+            graph.add(gtsam.RangeFactorPose3(*ends, distance, noise))
 
     def write_back(self, values: gtsam.Values) -> None:
         for i, frame in enumerate(self._frames[: self._num_free]):

@@ -156,6 +156,35 @@ def test_without_scale_the_extent_of_the_scene_stays():
     assert after == pytest.approx(before, rel=1e-4)
 
 
+@pytest.mark.parametrize("unit", [0.1, 10.0])
+def test_a_drifting_map_converges_in_any_unit(unit):
+    """A walk whose steps shrink to a half, along landmarks of which each is seen three times."""
+    rng = np.random.default_rng(3)
+    scene, truth, drift = Scene(), [], np.geomspace(1.0, 0.5, 24)
+    for i in range(24):
+        truth.append(pose_of(heading(4.0 * i), unit * np.array([0.3 * i, 0.02 * i, 0.1 * i])))
+        position = np.zeros(3) if i == 0 else scene.poses[FrameId(i - 1)][:3, 3]
+        step = truth[i][:3, 3] - truth[max(i - 1, 0)][:3, 3]
+        scene.poses[FrameId(i)] = pose_of(truth[i][:3, :3], position + drift[i] * step)
+    for track in range(22 * 20):
+        first = track // 20
+        local = unit * rng.uniform([-1.5, -1.5, 3], [1.5, 1.5, 40 if track % 4 == 0 else 6])
+        point = truth[first + 1][:3, :3] @ local + truth[first + 1][:3, 3]
+        for i in range(first, first + 3):
+            x, y, depth = in_camera(truth[i], point[None])[0]
+            ray = np.array([x, y]) / depth + 0.3 / CAMERA.focal * rng.standard_normal(2)
+            scene.observe(FrameId(i), track, Observation(ray, 0.5 / CAMERA.focal))
+        anchor = scene.poses[FrameId(first + 1)]
+        scene.landmarks[track] = anchor[:3, :3] @ (drift[first] * local) + anchor[:3, 3]
+    adjust(scene, list(scene.poses), [], CAMERA.focal, 100, 50.0)
+    steps = [
+        np.linalg.norm(np.diff([pose[:3, 3] for pose in poses], axis=0), axis=1)
+        for poses in (list(scene.poses.values()), truth)
+    ]
+    ratio = steps[0] / steps[1]
+    assert np.abs(np.log(ratio / np.median(ratio))).max() < 0.1
+
+
 def test_fixed_frames_stay_where_they_are():
     scene = random_scene()
     disturb(scene, 2)
