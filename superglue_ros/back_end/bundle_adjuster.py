@@ -1,7 +1,9 @@
 """The example back-end: matches and relative poses in, poses and landmarks out.
 
     place the new frame -> observe -> triangulate -> bundle adjustment of the window
-    and where a loop closes: where should the frame be? -> pose graph -> merge -> adjust all
+        -> frames that add nothing leave
+    and where a loop closes: where should the frame be? -> pose graph -> merge
+                             -> bundle adjustment of a wider window for the next frames
 
 It uses only what is published on the topics: :class:`~superglue_ros.types.Matches` and
 :class:`~superglue_ros.types.RelativePose` of one calibrated camera.
@@ -15,7 +17,9 @@ import numpy as np
 
 from superglue_ros.back_end import loops
 from superglue_ros.back_end.config import BackEndConfig
-from superglue_ros.back_end.optimiser import Adjustment, adjust, keep_in_place
+from superglue_ros.back_end.covisibility import keep_in_place, neighbourhood
+from superglue_ros.back_end.culling import cull
+from superglue_ros.back_end.optimiser import Adjustment, adjust
 from superglue_ros.back_end.placement import USABLE, Seen, place, resect
 from superglue_ros.back_end.scene import Array, Edge, Observation, Scene, inverse, pose_of
 from superglue_ros.back_end.triangulation import position_covariance, triangulate_new
@@ -34,6 +38,9 @@ log = logging.getLogger(__name__)
 
 _SAME_TURN = np.deg2rad(4.0)  # two estimates of one rotation differ by less
 _UNTIL_CONVERGED = 100  # iterations
+# Of a window, observations are dropped that are farther off by this factor: the frames that are
+# held may be wrong, and where the camera turns on the spot few observations carry the scale.
+_DOUBTFUL = 2.0
 _FAR_OFF = 20.0  # times max_error_px: no poor first guess explains such an error
 
 
@@ -44,6 +51,7 @@ class BundleAdjuster:
         self.config = config or BackEndConfig()
         self.scene = Scene()
         self.loops_closed = 0
+        self._settling = 0  # adjustments of more than the window that a loop still asks for
 
     def add(self, matches: Matches, relative: RelativePose, camera: Camera) -> bool:
         """Add one pair of frames; returns whether its query frame now has a pose.
@@ -54,6 +62,8 @@ class BundleAdjuster:
         if not self.scene.poses and self._can_begin(relative):
             self.scene.poses[matches.reference] = np.eye(4)
         usable = relative.status in USABLE
+        if usable:
+            self.scene.revive(matches.reference)
         if matches.query not in self.scene.poses:
             self._place(matches, relative, camera)
         elif usable and matches.kind is MatchKind.LOOP:
@@ -72,15 +82,36 @@ class BundleAdjuster:
     def optimise(self, camera: Camera, covariance_of: FrameId | None = None) -> Adjustment | None:
         """Adjust the window of the newest frames; the frames most covisible with it stay fixed.
 
+        For some frames after a loop the window is wider, so that the map settles while it is used.
         ``covariance_of`` names a frame of the window whose covariance is wanted as well.
         """
         window = list(self.scene.poses)[-self.config.window :]
-        fixed = keep_in_place(self.scene, window, self.config.fixed)
-        return self._adjust(window, fixed, camera, self.config.iterations, covariance_of)
+        frames, iterations = window, self.config.iterations
+        limit = _DOUBTFUL * self.config.max_error_px
+        if self._settling:
+            frames, iterations = self._around(window), self.config.loop_iterations
+            self._settling -= 1
+            # Nothing is an outlier yet while the map still moves.
+            limit = float("inf") if self._settling else self.config.max_error_px
+        fixed = keep_in_place(self.scene, frames, self.config.fixed)
+        adjustment = self._adjust(frames, fixed, camera, iterations, limit, covariance_of)
+        if self.config.cull_share < 1 and not self._settling:
+            used = {edge.reference for edge in self.scene.edges if edge.query in window}
+            spare = [frame for frame in fixed if frame not in used]
+            cull(self.scene, spare, self.config.cull_share)
+        return adjustment
 
     def optimise_all(self, camera: Camera) -> Adjustment | None:
         """Adjust all frames and landmarks until nothing improves, however long it takes."""
-        return self._adjust(list(self.scene.poses), [], camera, _UNTIL_CONVERGED)
+        self._settling = 0
+        frames, limit = list(self.scene.poses), self.config.max_error_px
+        return self._adjust(frames, [], camera, _UNTIL_CONVERGED, limit)
+
+    def _around(self, window: list[FrameId]) -> list[FrameId]:
+        """The window and the frames nearest to it by shared landmarks, in the map's order."""
+        count = max(self.config.loop_frames, len(window))
+        near = set(neighbourhood(self.scene, window, count))
+        return [frame for frame in self.scene.poses if frame in near]
 
     def _adjust(
         self,
@@ -88,9 +119,9 @@ class BundleAdjuster:
         fixed: list[FrameId],
         camera: Camera,
         iterations: int,
+        limit: float,
         covariance_of: FrameId | None = None,
     ) -> Adjustment | None:
-        limit = self.config.max_error_px
         return adjust(self.scene, frames, fixed, camera.focal, iterations, limit, covariance_of)
 
     def _can_begin(self, relative: RelativePose) -> bool:
@@ -100,12 +131,15 @@ class BundleAdjuster:
 
     def _place(self, matches: Matches, relative: RelativePose, camera: Camera) -> None:
         """The query frame's first pose: from landmarks it sees, else along the relative pose."""
-        if matches.reference not in self.scene.poses and self.scene.poses:
+        if self.scene.poses and not self._knows(matches.reference):
             self._bridge(matches.reference)
         seen = self._seen(matches, camera)
         placed = place(self.scene, relative, seen, camera.focal, self.config)
         if placed is not None:
             self.scene.poses[matches.query] = placed.pose
+
+    def _knows(self, frame: FrameId) -> bool:
+        return frame in self.scene.poses or frame in self.scene.attached
 
     def _bridge(self, frame: FrameId) -> None:
         """Tracking was lost and continues from ``frame``: assume that the camera did not move."""
@@ -166,6 +200,8 @@ class BundleAdjuster:
         carrying = np.flatnonzero(matches.track_ids != NO_TRACK)
         limit = _FAR_OFF * self.config.max_error_px / camera.focal
         for frame, pixels in ends:
+            if frame in self.scene.attached:
+                continue
             rays = np.asarray(camera.rays(pixels), float)[:, :2]
             for k in carrying[np.isfinite(rays[carrying]).all(axis=1)]:
                 track = int(matches.track_ids[k])
@@ -198,8 +234,7 @@ class BundleAdjuster:
         self.scene.merge(merged)
         self._observe(matches, camera)
         if self.config.loop_iterations:
-            everything = list(self.scene.poses)
-            self._adjust(everything, [], camera, self.config.loop_iterations)
+            self._settling = self.config.loop_steps
         return True
 
     def _loop(

@@ -38,9 +38,29 @@ class BackEndConfig:
     )
     iterations: int = setting(8, "Iterations of the optimiser on the window.", low=1, high=1000)
     loop_iterations: int = setting(
-        15,
-        "Iterations on all frames after a loop was closed; 0 = pose graph only.",
+        4,
+        "Iterations of each adjustment after a loop was closed; 0 = pose graph only.",
         low=0,
         high=1000,
+    )
+    loop_steps: int = setting(
+        5,
+        "Frames over which the adjustment after a loop is spread, that of the loop included.",
+        low=1,
+        high=100,
+    )
+    loop_frames: int = setting(
+        200,
+        "Frames that are adjusted together after a loop: the window and those that share most "
+        "landmarks with it, with one another in turn.",
+        low=2,
+        high=100000,
+    )
+    cull_share: float = setting(
+        0.9,
+        "An older frame leaves the map if this share of its landmarks is seen by three others; "
+        "1 = all frames stay.",
+        low=0.1,
+        high=1.0,
     )
     seed: int = setting(0, "Seed of the robust resection.", low=0, high=2**31 - 1)

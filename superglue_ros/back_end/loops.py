@@ -6,7 +6,7 @@ A monocular map also drifts in scale, so every camera has its own scale (Strasda
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import gtsam
 import numpy as np
@@ -103,6 +103,10 @@ def close(scene: Scene, loop: Loop) -> None:
         scene.poses[frame] = np.eye(4)
         scene.poses[frame][:3, :3] = new.rotation().matrix()
         scene.poses[frame][:3, 3] = new.scale() * new.translation()
+    for frame, one in scene.attached.items():
+        pose = one.pose.copy()
+        pose[:3, 3] *= moved[one.anchor].scale()
+        scene.attached[frame] = replace(one, pose=pose)
 
 
 def _similarity(pose: Array, scale: float = 1.0) -> gtsam.Similarity3:

@@ -157,11 +157,12 @@ class Session:
             self._back_end.optimise_all(self._camera)
             self._seconds += time.perf_counter() - started
         scene = self._back_end.scene
+        trajectory = scene.trajectory
         return SlamRun(
             stamps_ns=np.array([one.stamp_ns for one in self._ids], np.int64),
             truth=[self._chain.truth[one] for one in self._ids],
             chained=[self._chain.poses.get(one) for one in self._ids],
-            optimised=[scene.poses.get(one) for one in self._ids],
+            optimised=[trajectory.get(one) for one in self._ids],
             landmarks=scene.points(scene.landmarks),
             closures=tuple(self._closures),
             lost=self._lost,

@@ -87,20 +87,6 @@ def adjust(
     )
 
 
-def keep_in_place(scene: Scene, frames: Sequence[FrameId], count: int) -> list[FrameId]:
-    """The ``count`` frames outside ``frames`` that share the most landmarks with them."""
-    inside = set(frames)
-    shared: dict[FrameId, int] = {}
-    for track in scene.tracks_seen_by(frames):
-        if track in scene.landmarks:
-            for frame in scene.placed_views(track):
-                if frame not in inside:
-                    shared[frame] = shared.get(frame, 0) + 1
-    order = {frame: i for i, frame in enumerate(scene.poses)}
-    ranked = sorted(shared, key=lambda frame: (-shared[frame], -order[frame]))
-    return ranked[:count]
-
-
 class _Problem:
     """One factor graph: its frames, landmarks and observations, as flat arrays."""
 

@@ -1,5 +1,8 @@
 """The back-end's map: poses, landmarks, and observations of landmarks in frames.
 
+A frame that was culled (:mod:`superglue_ros.back_end.culling`) has no observations any more and
+moves with a frame that was kept.
+
 Poses are ``T_world_camera`` (4, 4) float64; landmarks (3,) float64 in the world; observations are
 rays (x, y) at depth 1 with a standard deviation in the same unit. The world is the first camera;
 its unit is the metre if relative poses are metric, else the first baseline.
@@ -8,11 +11,12 @@ its unit is the metre if relative poses are metric, else the first baseline.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from superglue_ros.geometry.rotation import skew
 from superglue_ros.types import FrameId
 
 Array = NDArray[np.float64]
@@ -41,16 +45,84 @@ class Edge:
     covariance: Array | None = None
     bridge: bool = False
 
+    def inverse(self) -> Edge:
+        """The same measurement with its ends exchanged."""
+        if self.metric is None or self.covariance is None:
+            return replace(self, reference=self.query, query=self.reference)
+        # R^-1 = exp(-R^T dr) R^T and t^-1 = -R^T exp(-dr) (t + dt), to first order.
+        turn = -self.metric[:3, :3].T
+        slope = np.block([[turn, turn @ skew(self.metric[:3, 3])], [np.zeros((3, 3)), turn]])
+        covariance = slope @ self.covariance @ slope.T
+        return replace(
+            self,
+            reference=self.query,
+            query=self.reference,
+            metric=inverse(self.metric),
+            covariance=covariance,
+        )
+
+    def then(self, other: Edge) -> Edge:
+        """From this edge's reference over its query, where ``other`` begins, to that one's query.
+
+        Metric where both are; the errors of the two count as independent.
+        """
+        joined = Edge(
+            reference=self.reference, query=other.query, bridge=self.bridge or other.bridge
+        )
+        if self.metric is None or other.metric is None:
+            return joined
+        assert self.covariance is not None  # metric edges have both
+        assert other.covariance is not None
+        turn = self.metric[:3, :3]
+        lever = np.eye(6)
+        lever[:3, 3:] = -skew(turn @ other.metric[:3, 3])
+        both = np.kron(np.eye(2), turn)
+        covariance = lever @ self.covariance @ lever.T + both @ other.covariance @ both.T
+        return replace(joined, metric=self.metric @ other.metric, covariance=covariance)
+
+
+@dataclass(frozen=True, eq=False)
+class Attached:
+    """A culled frame: ``pose`` (4, 4) ``T_anchor_camera`` in a frame that was kept, its anchor."""
+
+    anchor: FrameId
+    pose: Array
+
 
 @dataclass
 class Scene:
-    """Poses in order of arrival, landmarks by track id, observations by both."""
+    """Poses in order of arrival, landmarks by track id, observations by both.
+
+    ``attached``: the culled frames.
+    """
 
     poses: dict[FrameId, Array] = field(default_factory=dict)
     landmarks: dict[int, Array] = field(default_factory=dict)
     observations: dict[int, dict[FrameId, Observation]] = field(default_factory=dict)
     tracks_of: dict[FrameId, set[int]] = field(default_factory=dict)
     edges: list[Edge] = field(default_factory=list)
+    attached: dict[FrameId, Attached] = field(default_factory=dict)
+
+    @property
+    def trajectory(self) -> dict[FrameId, Array]:
+        """``T_world_camera`` of all frames, the culled ones after the others."""
+        culled = {
+            frame: np.asarray(self.poses[one.anchor] @ one.pose)
+            for frame, one in self.attached.items()
+        }
+        return self.poses | culled
+
+    def revive(self, frame: FrameId) -> None:
+        """Make a culled frame one of the others again, at its place in their order."""
+        one = self.attached.pop(frame, None)
+        if one is None:
+            return
+        order = list(self.poses.items())
+        later = (i for i, (other, _) in enumerate(order) if other.stamp_ns > frame.stamp_ns)
+        place = next(later, len(order))
+        order.insert(place, (frame, np.asarray(self.poses[one.anchor] @ one.pose)))
+        self.poses = dict(order)
+        self.edges.append(Edge(reference=one.anchor, query=frame))
 
     @property
     def metric(self) -> bool:
@@ -81,6 +153,8 @@ class Scene:
         self.tracks_of[frame].discard(track)
         if len(self.observations[track]) < 2:
             self.landmarks.pop(track, None)
+        if not self.observations[track]:
+            del self.observations[track]
 
     def discard(self, tracks: Iterable[int]) -> None:
         """Drop landmarks with all their observations."""

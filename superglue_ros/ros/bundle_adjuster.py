@@ -134,7 +134,7 @@ class BundleAdjusterNode(Node):
         path = Path()
         path.header = convert.header_of(newest)
         path.header.frame_id = self._world
-        for frame, pose in sorted(scene.poses.items(), key=lambda entry: entry[0].stamp_ns):
+        for frame, pose in sorted(scene.trajectory.items(), key=lambda entry: entry[0].stamp_ns):
             stamped = PoseStamped()
             stamped.header = convert.header_of(frame)
             stamped.header.frame_id = self._world

@@ -126,7 +126,8 @@ class _Map:
     def state(self) -> tuple[tuple[int, ...], NDArray[np.float64], NDArray[np.float64]]:
         scene = self._back_end.scene
         placed = sorted(
-            ((frame.stamp_ns, pose) for frame, pose in scene.poses.items()), key=lambda one: one[0]
+            ((frame.stamp_ns, pose) for frame, pose in scene.trajectory.items()),
+            key=lambda one: one[0],
         )
         return (
             tuple(stamp for stamp, _ in placed),

@@ -31,6 +31,7 @@ SETTINGS = {
     "keyframes.loop_min_gap": 4,
     "keyframes.relocalise_budget_s": 0.0,
 }
+BACK_END = BackEndConfig(window=6, fixed=5, loop_frames=30)
 
 
 def circle(degrees, with_depth=False, noise_px=0.5):
@@ -43,10 +44,22 @@ def circle(degrees, with_depth=False, noise_px=0.5):
         yield Recording(frame, pose_of(rotation, position))
 
 
-def slam(recordings, **settings):
+class Watched(BundleAdjuster):
+    """Remembers how many frames each adjustment moved."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.sizes = []
+
+    def _adjust(self, frames, *rest):
+        self.sizes.append(len(frames))
+        return super()._adjust(frames, *rest)
+
+
+def slam(recordings, back_end=None, **settings):
     names = {key.replace("__", "."): value for key, value in settings.items()}
     pipeline = Pipeline(from_flat(Config, {**SETTINGS, **names}))
-    return run(recordings, pipeline, BundleAdjuster(BackEndConfig(window=6, fixed=5)))
+    return run(recordings, pipeline, back_end or BundleAdjuster(BACK_END))
 
 
 def aligned_error(run, poses, with_scale: bool) -> tuple[float, float]:
@@ -86,7 +99,8 @@ def gap(result) -> float:
 
 def test_a_closed_loop_removes_the_drift():
     degrees = np.arange(0, 410, 10.0)
-    closed = slam(circle(degrees, noise_px=1.0))
+    back_end = Watched(BACK_END)
+    closed = slam(circle(degrees, noise_px=1.0), back_end)
     open_end = slam(circle(degrees, noise_px=1.0), keyframes__loop_candidates=0)
     assert len(closed.closures) >= 1
     assert not open_end.closures
@@ -95,6 +109,11 @@ def test_a_closed_loop_removes_the_drift():
     before, _ = aligned_error(open_end, open_end.optimised, with_scale=True)
     after, _ = aligned_error(closed, closed.optimised, with_scale=True)
     assert after < 1.25 * before  # the rest of the circle stays as good as it was
+    *live, final = back_end.sizes
+    wide = [size for size in live if size > BACK_END.window]
+    assert max(wide) == BACK_END.loop_frames  # a loop takes no more than that
+    assert len(wide) <= BACK_END.loop_steps * len(closed.closures)
+    assert final == len(back_end.scene.poses) > 30
 
 
 # -- the parts -------------------------------------------------------------------------------------
