@@ -9,7 +9,7 @@ unit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from superglue_ros.evaluation.progress import track
 from superglue_ros.geometry.depth_overlap import project_depth, sample_depth
 from superglue_ros.reconstruction.placed import PlacedImage, PlacedImages, neighbours
-from superglue_ros.reconstruction.stereo import Depth, depth_by_second, rectify
+from superglue_ros.reconstruction.stereo import Depth, RectifiedPair, depth_by_second
 
 _NEIGHBOURS = 6
 _AGREEING = 2
@@ -38,7 +38,7 @@ class DepthMaps:
     """
 
     depths: Sequence[Depth]
-    neighbours: Sequence[Sequence[int]]
+    neighbours: Sequence[Iterable[int]]
     share: float
     carried_px: float
 
@@ -78,23 +78,17 @@ def agreeing(depths: NDArray[np.float32], tolerance: float, least: int) -> Depth
     return np.where(near.sum(axis=0) >= least, median, 0).astype(np.float32)
 
 
-def _fused(placed: PlacedImages, place: int, others: Sequence[int]) -> Depth:
+def _fused(placed: PlacedImages, place: int, others: Mapping[int, RectifiedPair]) -> Depth:
     """The depth that an image's neighbours agree on."""
-    first = placed.images[place]
     grey = placed.grey(place)
-    found = []
-    for other in others:
-        second = placed.images[other]
-        pair = rectify(first.view, second.view, first.points)
-        if pair is not None:
-            found.append(depth_by_second(pair, grey, placed.grey(other)))
-    if len(found) < _AGREEING:
+    if len(others) < _AGREEING:
         return np.zeros(grey.shape, np.float32)
+    found = [depth_by_second(pair, grey, placed.grey(other)) for other, pair in others.items()]
     return agreeing(np.stack(found), _TOLERANCE, _AGREEING)
 
 
 def _confirmed(
-    place: int, others: Sequence[int], images: Sequence[PlacedImage], depths: Sequence[Depth]
+    place: int, others: Iterable[int], images: Sequence[PlacedImage], depths: Sequence[Depth]
 ) -> Depth:
     """An image's depth where a neighbour's own is the same."""
     depth = depths[place]
@@ -115,7 +109,7 @@ def _confirmed(
 
 
 def _carried_px(
-    images: Sequence[PlacedImage], depths: Sequence[Depth], chosen: Sequence[Sequence[int]]
+    images: Sequence[PlacedImage], depths: Sequence[Depth], chosen: Sequence[Iterable[int]]
 ) -> float:
     """See :class:`DepthMaps`."""
     distances = [np.zeros(0)]

@@ -20,7 +20,7 @@ from superglue_ros.data.rectify import Rectification
 from superglue_ros.errors import DataError, ImageError
 from superglue_ros.geometry.camera import Camera
 from superglue_ros.reconstruction.mapper import require_pycolmap
-from superglue_ros.reconstruction.stereo import View
+from superglue_ros.reconstruction.stereo import RectifiedPair, View, rectify
 
 Array = NDArray[np.float64]
 
@@ -152,22 +152,25 @@ def covisibility(images: Sequence[PlacedImage]) -> NDArray[np.float32]:
     return np.asarray(shared / np.maximum(np.diag(shared), 1)[:, None], np.float32)
 
 
-def neighbours(images: Sequence[PlacedImage], most: int) -> list[list[int]]:
-    """For each image those that it is matched with for depth, at most ``most``.
+def neighbours(images: Sequence[PlacedImage], most: int) -> list[dict[int, RectifiedPair]]:
+    """For each image those that it is matched with for depth, at most ``most``, as rectified pairs.
 
     The ones with the most common points among those that see these 3 to 20 degrees apart
     (median): less is no baseline, more changes what patches look like.
     """
     shared = _common(images)
     np.fill_diagonal(shared, 0)
-    chosen: list[list[int]] = []
-    for place, row in enumerate(shared):
-        fitting: list[int] = []
+    chosen: list[dict[int, RectifiedPair]] = []
+    for image, row in zip(images, shared, strict=True):
+        fitting: dict[int, RectifiedPair] = {}
         for other in np.argsort(-row, kind="stable"):
             if len(fitting) == most or row[other] < _LEAST_COMMON:
                 break
-            if _ANGLES_DEG[0] <= _angle_deg(images[place], images[other]) <= _ANGLES_DEG[1]:
-                fitting.append(int(other))
+            if not _ANGLES_DEG[0] <= _angle_deg(image, images[other]) <= _ANGLES_DEG[1]:
+                continue
+            pair = rectify(image.view, images[other].view, image.points)
+            if pair is not None:
+                fitting[int(other)] = pair
         chosen.append(fitting)
     return chosen
 

@@ -316,7 +316,7 @@ def test_neighbours_see_the_same_from_beside(model: Any, images: Path) -> None:
     assert {1, 2} <= set(chosen[0])
     assert all(len(others) <= 1 for others in neighbours(placed.images, 1))
     still = [placed.images[0]] * 3
-    assert neighbours(still, 6) == [[], [], []]
+    assert neighbours(still, 6) == [{}, {}, {}]
 
 
 # -- bad input -------------------------------------------------------------------------------------
