@@ -214,8 +214,15 @@ class KeyframesConfig:
     loop_min_gap: int = setting(
         10, "Number of newest keyframes that are no loop candidates.", low=1, high=10000
     )
+    loop_confirmations: int = setting(
+        1,
+        "Keyframes after the one that sights a loop that must agree with it before it is closed; "
+        "0 = none.",
+        low=0,
+        high=10,
+    )
     loop_similarity: float = setting(
-        0.9,
+        0.75,
         "Minimum similarity of a loop candidate, as a fraction of the reference keyframe's.",
         low=0.0,
         high=2.0,

@@ -22,6 +22,7 @@ from superglue_ros.geometry.uncertain_pose import UncertainPose
 from superglue_ros.mapping import map_io
 from superglue_ros.mapping.encoding import Extracted, prepare
 from superglue_ros.mapping.keyframes import Candidate, Keyframe, KeyframeStore, Overlap
+from superglue_ros.mapping.loops import LoopConfirmation
 from superglue_ros.mapping.motion_prior import MotionPrior
 from superglue_ros.mapping.placement import (
     candidates_in_map,
@@ -94,6 +95,7 @@ class Pipeline:
         self._newest: tuple[Keyframe, tuple[FrameId, ...]] | None = None
         self._lost_frames = 0
         self._prior = MotionPrior()
+        self._loops = LoopConfirmation()
 
     def configure(self, config: Config) -> None:
         """Apply new settings from the next frame on; fixed settings must not change."""
@@ -148,8 +150,7 @@ class Pipeline:
             pairs += self._find_in_map(query, pairs, clock)
             is_keyframe = self._adds_something(query.features, pairs)
         if is_keyframe:
-            loops = self.keyframes.loop_candidates(query.global_descriptor)
-            pairs += self._match(loops, query, clock)
+            pairs += self._loop_pairs(query, pairs, clock)
         query, pairs = self._track(query, pairs, is_keyframe)
         placement = place(pairs, self.keyframes)
         kept = query
@@ -161,7 +162,7 @@ class Pipeline:
         if self.config.matcher.prior != "none":
             self._prior.learn(query, [(self.keyframes[p.matches.reference], p) for p in pairs])
         if is_keyframe:
-            self.keyframes.insert(kept, connected)
+            self._loops.drop(self.keyframes.insert(kept, connected))
         self.keyframes.pass_by(kept)
         self._newest = (kept, connected)
         result = FrameResult(
@@ -252,7 +253,8 @@ class Pipeline:
         if query.id not in self.keyframes:
             ids = self.rig.tracks.begin(query.features.track_ids)
             features = replace(query.features, track_ids=ids)
-            self.keyframes.insert(replace(query, features=features), connected)
+            kept = replace(query, features=features)
+            self._loops.drop(self.keyframes.insert(kept, connected))
         return query.id
 
     # -- apart from the map ------------------------------------------------------------------
@@ -287,6 +289,7 @@ class Pipeline:
         self._newest = None
         self._lost_frames = 0
         self._prior.forget()
+        self._loops.forget()
 
     def _check_time(self, frame: FrameId) -> None:
         """Drop all keyframes where time jumped backwards; raise where a frame is out of order."""
@@ -385,6 +388,14 @@ class Pipeline:
             if not self.keyframes.should_insert(query.features, overlap):
                 self.keyframes.activate(reference.id)
         return tuple(found)
+
+    def _loop_pairs(
+        self, query: Keyframe, pairs: Sequence[FramePair], clock: StageClock
+    ) -> tuple[FramePair, ...]:
+        """A new keyframe with its loop candidates; what was only sighted is marked as such."""
+        candidates = self.keyframes.loop_candidates(query.global_descriptor, self._loops.awaited)
+        matched = self._match(candidates, query, clock)
+        return self._loops.judge(matched, pairs, self.config.keyframes.loop_confirmations)
 
     def _adds_something(self, features: Features, pairs: Sequence[FramePair]) -> bool:
         """Whether the frame becomes a keyframe; a lost one only after several lost frames."""

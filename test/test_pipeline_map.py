@@ -76,8 +76,12 @@ def test_a_full_turn_closes_the_loop_and_merges_landmarks():
             merged.update(zip(old, pair.matches.merged_into.tolist(), strict=True))
     closed = [loop for loop in loops if loop[2] is PoseStatus.VALID]
     assert closed, loops
+    # The keyframe before the first one sighted the same, and was not yet believed.
+    first = closed[0]
+    sighted = [loop for loop in loops if loop[2] is PoseStatus.UNCONFIRMED and loop[1] < first[1]]
+    assert sighted[-1][0] == first[0]
     for reference, query, _ in closed:
-        assert abs((query - reference) * 8 - 360) <= 40, "a false loop"
+        assert abs((query - reference) * 8 - 360) <= 60, "a false loop"  # views are 77 deg wide
     assert len(merged) >= 20
     wrong = [1 for old, new in merged.items() if point_of[old] != point_of[new]]
     assert not wrong

@@ -24,3 +24,4 @@ class PoseStatus(IntEnum):
     ROTATION_ONLY = 3
     PLANAR = 4
     LOST = 5
+    UNCONFIRMED = 6

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -196,9 +196,12 @@ class KeyframeStore:
             found.append(Candidate(self._previous, MatchKind.SEQUENTIAL))
         return tuple(found)
 
-    def loop_candidates(self, global_descriptor: FloatArray | None) -> tuple[Candidate, ...]:
+    def loop_candidates(
+        self, global_descriptor: FloatArray | None, awaited: Collection[FrameId] = ()
+    ) -> tuple[Candidate, ...]:
         """Loop candidates: keyframes that look like the current frame but are not tracked against.
 
+        First those of ``awaited`` (see :mod:`superglue_ros.mapping.loops`), however they look.
         Excluded are those that share landmarks with the reference and, in the part of the map
         connected with it, the newest ``loop_min_gap`` keyframes. A candidate must be at least
         ``loop_similarity`` times as similar to the frame as the reference is: the reference shows
@@ -211,13 +214,16 @@ class KeyframeStore:
         connected = [k.id for k in self if self._parts[k.id] == part]
         near = {k.id for k in self.covisible(reference.id)} | {reference.id}
         near.update(connected[-self.config.loop_min_gap :])
-        ranked = _by_similarity([k for k in self if k.id not in near], global_descriptor)
+        far = [k for k in self if k.id not in near]
         least = self.config.loop_similarity * _similarity(reference, global_descriptor)
-        return tuple(
-            Candidate(keyframe, MatchKind.LOOP)
+        ranked = _by_similarity([k for k in far if k.id not in awaited], global_descriptor)
+        chosen = [k for k in far if k.id in awaited]
+        chosen += [
+            keyframe
             for similarity, keyframe in ranked[: self.config.loop_candidates]
             if similarity >= least
-        )
+        ]
+        return tuple(Candidate(keyframe, MatchKind.LOOP) for keyframe in chosen)
 
     def relocalisation_candidates(
         self, global_descriptor: FloatArray | None

@@ -110,9 +110,14 @@ class FramePair:
 
     def lost(self) -> FramePair:
         """The same pair, with the status that no keyframe was recognised."""
-        return dataclasses.replace(
-            self, pose=dataclasses.replace(self.pose, status=PoseStatus.LOST)
-        )
+        return self._with_status(PoseStatus.LOST)
+
+    def unconfirmed(self) -> FramePair:
+        """The same pair, with the status of a loop that no further keyframe has confirmed."""
+        return self._with_status(PoseStatus.UNCONFIRMED)
+
+    def _with_status(self, status: PoseStatus) -> FramePair:
+        return dataclasses.replace(self, pose=dataclasses.replace(self.pose, status=status))
 
 
 def verify(

@@ -24,7 +24,11 @@ def lookalike(copies: int) -> LandmarkWorld:
 
 @pytest.mark.parametrize("least", [45, 30])
 def test_a_false_loop_joins_landmarks_only_if_it_passes_for_a_strong_one(least):
-    pipeline = make(keyframes__loop_similarity=0.0, keyframes__loop_merge_inliers=least)
+    pipeline = make(
+        keyframes__loop_similarity=0.0,
+        keyframes__loop_merge_inliers=least,
+        keyframes__loop_confirmations=0,
+    )
     false = []
     for frame, _ in turn(lookalike(40), list(np.arange(0, 188, 12.0))):
         for pair in pipeline.process(frame).pairs:
@@ -40,3 +44,26 @@ def test_a_false_loop_joins_landmarks_only_if_it_passes_for_a_strong_one(least):
         assert (joined, landmarks) == (0, 0)
     else:
         assert landmarks > 20
+
+
+@pytest.mark.parametrize("confirmations", [0, 1])
+def test_one_view_that_looks_like_another_place_closes_no_loop(confirmations):
+    """What stands before one keyframe only, as a poster that is carried past."""
+    pipeline = make(keyframes__loop_similarity=0.0, keyframes__loop_confirmations=confirmations)
+    world, once = LandmarkWorld(count=700), lookalike(80)
+    degrees = list(np.arange(0, 240, 12.0))
+    sighted, closed = [], []
+    for number, (frame, _) in enumerate(turn(world, degrees)):
+        if degrees[number] == 180:
+            frame, _ = next(turn(once, [180.0], first=number))
+        for pair in pipeline.process(frame).pairs:
+            if pair.matches.kind is MatchKind.LOOP and pair.pose.num_inliers >= 30:
+                (closed if pair.tracked else sighted).append(pair)
+    assert len(sighted) + len(closed) == 1
+    joined = int(((sighted + closed)[0].matches.track_ids != NO_TRACK).sum())
+    if confirmations:
+        assert sighted[0].pose.status is PoseStatus.UNCONFIRMED
+        assert joined == 0
+    else:
+        assert closed[0].strong
+        assert joined >= 45
