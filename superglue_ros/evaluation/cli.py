@@ -8,6 +8,7 @@ from pathlib import Path
 from superglue_ros.config import PRESETS
 from superglue_ros.evaluation import commands
 from superglue_ros.evaluation.bag.trajectories import FORMATS
+from superglue_ros.evaluation.loops import LoopProtocol
 from superglue_ros.evaluation.pairs.ablation import VARIANTS
 from superglue_ros.evaluation.pairs.benchmarks import BENCHMARKS, THRESHOLDS_PX
 from superglue_ros.evaluation.pairs.benchmarks import ESTIMATORS as BENCHMARK_ESTIMATORS
@@ -32,6 +33,7 @@ def add_subcommands(subparsers: argparse._SubParsersAction) -> None:
     _add_benchmark(group)
     _add_sequence(group)
     _add_retrieval(group)
+    _add_loops(group)
     _add_ablation(group)
     _add_attention(group)
     _add_timing(group)
@@ -260,19 +262,47 @@ def _add_retrieval(group: argparse._SubParsersAction) -> None:
     parser = group.add_parser(
         "retrieval", help="place recognition: recall at 1, 5 and 10 of earlier places"
     )
-    parser.add_argument("sequence", type=Path, help="folder of a sequence with poses, any layout")
+    parser.add_argument(
+        "sequences", type=Path, nargs="+", metavar="SEQUENCE", help="folders with poses, any layout"
+    )
     usual = RetrievalProtocol()
     for name, value, text in (
         ("gap", usual.gap, "frames before which a place counts as an earlier one"),
-        ("distance", usual.distance_m, "of the same place, at most [m]"),
-        ("angle", usual.angle_deg, "between the viewing directions, at most [deg]"),
+        ("overlap", usual.overlap, "shared part of views of one place; 0 = by distance and angle"),
+        ("distance", usual.distance_m, "of the same place, at most [m], without depth"),
+        ("angle", usual.angle_deg, "between the viewing directions, at most [deg], likewise"),
     ):
         parser.add_argument(
             f"--{name}", type=type(value), default=value, help=f"{text} ({value:g})"
         )
+    parser.add_argument("--later", action="store_true", help="ask for later frames too")
+    parser.add_argument("--stride", type=int, default=1, help="every so many frames")
+    parser.add_argument("--places", default="", help="weights of train places (the package's own)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap")
     _add_method_options(parser, usual_keypoints=1024)
     parser.set_defaults(run=commands.retrieval_command)
+
+
+def _add_loops(group: argparse._SubParsersAction) -> None:
+    parser = group.add_parser("loops", help="loops sighted and closed, and how many are wrong")
+    parser.add_argument(
+        "sequences",
+        type=Path,
+        nargs="*",
+        metavar="SEQUENCE",
+        help="folders with poses, any layout; none: once around the built-in room",
+    )
+    usual = LoopProtocol()
+    parser.add_argument("--depth", action="store_true", help="use the depth: metric poses")
+    parser.add_argument("--depth-unit", type=float, metavar="METRES", help="of the depth images")
+    parser.add_argument("--stride", type=int, default=1, help="every so many frames")
+    for name, value, text in (
+        ("rotation", usual.rotation_deg, "a loop is wrong if its rotation is more off [deg]"),
+        ("overlap", usual.overlap, "or if both frames have depth and share less"),
+    ):
+        parser.add_argument(f"--{name}", type=float, default=value, help=f"{text} ({value:g})")
+    _add_method_options(parser, usual_keypoints=512)
+    parser.set_defaults(run=commands.loops_command)
 
 
 def _add_make_pairs(group: argparse._SubParsersAction) -> None:

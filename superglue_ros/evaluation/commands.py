@@ -15,6 +15,7 @@ from superglue_ros.data.sequences.base import open_sequence
 from superglue_ros.data.trajectories import Trajectory, pose_from_quaternion
 from superglue_ros.errors import ConfigError
 from superglue_ros.evaluation.bag.trajectories import read_ground_truth, trajectory_errors
+from superglue_ros.evaluation.loops import LoopProtocol, evaluate_loops
 from superglue_ros.evaluation.pairs import homography, pose
 from superglue_ros.evaluation.pairs.ablation import trained_files, variant, write_knock_outs
 from superglue_ros.evaluation.pairs.benchmarks import (
@@ -45,10 +46,14 @@ from superglue_ros.evaluation.reports.attention_report import (
 )
 from superglue_ros.evaluation.reports.compare import compare, cross_table, markdown
 from superglue_ros.evaluation.reports.pictures import report_homography, report_pose
-from superglue_ros.evaluation.reports.report import Table, number, with_interval
+from superglue_ros.evaluation.reports.report import Table, number
 from superglue_ros.evaluation.reports.results import Results
 from superglue_ros.evaluation.reports.stage_times import timing_report
-from superglue_ros.evaluation.retrieval import RetrievalProtocol, evaluate_retrieval
+from superglue_ros.evaluation.retrieval import (
+    RetrievalProtocol,
+    evaluate_retrieval,
+    retrieval_table,
+)
 from superglue_ros.geometry.ground_truth import INDOOR, OUTDOOR
 from superglue_ros.settings import build, load, override, read_yaml, shorthands
 from superglue_ros.synthetic.homographies import HomographyRecipe
@@ -397,10 +402,9 @@ def sequence_command(args: argparse.Namespace) -> int:
 
     options = SequenceOptions(args.depth, args.stereo, args.frames, args.stride)
     sequences = [open_sequence(path, args.depth_unit, args.layout) for path in args.sequences]
-    text = markdown(evaluate_sequences(sequences, method_spec(args), options, args.output))
-    (args.output / "table.md").write_text(text, encoding="utf-8")
-    print(text, end="")
-    return 0
+    return _print_table(
+        evaluate_sequences(sequences, method_spec(args), options, args.output), args.output
+    )
 
 
 def trajectory_command(args: argparse.Namespace) -> int:
@@ -416,18 +420,41 @@ def trajectory_command(args: argparse.Namespace) -> int:
 
 
 def retrieval_command(args: argparse.Namespace) -> int:
-    """Place recognition on a sequence with poses."""
-    protocol = RetrievalProtocol(args.gap, args.distance, args.angle)
-    sequence = open_sequence(args.sequence)
-    found = evaluate_retrieval(sequence, method_spec(args), protocol, args.output, args.seed)
-    recall = " / ".join(
-        with_interval(found["recall"][k], found["recall_interval"][k]) for k in found["recall"]
+    """Place recognition on sequences with poses."""
+    protocol = RetrievalProtocol(
+        gap=args.gap,
+        overlap=args.overlap,
+        distance_m=args.distance,
+        angle_deg=args.angle,
+        later=args.later,
+        stride=args.stride,
     )
-    print(
-        f"{found['sequence']}: recall at {' / '.join(found['recall'])}: {recall} % of "
-        f"{found['queries']} frames that come back (within {args.distance:g} m and {args.angle:g} "
-        f"deg of a frame {args.gap} or more before)"
+    sequences = [open_sequence(path) for path in args.sequences]
+    found = evaluate_retrieval(
+        sequences, method_spec(args), protocol, args.output, args.places, args.seed
     )
+    return _print_table(retrieval_table(found), args.output)
+
+
+def loops_command(args: argparse.Namespace) -> int:
+    """Right and wrong loops of the pipeline on sequences with poses."""
+    protocol = LoopProtocol(
+        rotation_deg=args.rotation, overlap=args.overlap, depth=args.depth, stride=args.stride
+    )
+    sequences: list[Any] = [open_sequence(path, args.depth_unit) for path in args.sequences]
+    if not sequences:
+        from superglue_ros.back_end.round_trip import RoundTripSequence
+
+        sequences = [RoundTripSequence()]
+    return _print_table(
+        evaluate_loops(sequences, method_spec(args), protocol, args.output), args.output
+    )
+
+
+def _print_table(table: Table, output: Path) -> int:
+    text = markdown(table)
+    (output / "table.md").write_text(text, encoding="utf-8")
+    print(text, end="")
     return 0
 
 

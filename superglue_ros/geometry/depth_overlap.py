@@ -83,10 +83,10 @@ def overlap(
 
 
 def mutual_overlap(
-    depth0: Depth, depth1: Depth, matrix0: Array, matrix1: Array, T_1_0: Array
+    depth0: Depth, depth1: Depth, matrix0: Array, matrix1: Array, T_1_0: Array, step: int = 16
 ) -> float:
     """The overlap score of appendix E: the mean share of either view that the other sees."""
     T_0_1: Array = np.asarray(np.linalg.inv(T_1_0), np.float64)
-    there = overlap(depth0, depth1, matrix0, matrix1, T_1_0)
-    back = overlap(depth1, depth0, matrix1, matrix0, T_0_1)
+    there = overlap(depth0, depth1, matrix0, matrix1, T_1_0, step)
+    back = overlap(depth1, depth0, matrix1, matrix0, T_0_1, step)
     return (there + back) / 2

@@ -1,9 +1,8 @@
 """A global image descriptor pooled from local ones, for place recognition.
 
-VLAD (Jegou et al., CVPR 2010) with soft assignment (Arandjelovic et al., NetVLAD, CVPR 2016), but
-with fixed random anchors in place of a learned vocabulary: no second network, nothing to
-train, any descriptor size. Descriptors are first centred on their mean over the image, which
-removes the component that all descriptors of a network share. docs/slam.md has the comparison.
+Two ways: :func:`learned`, the aggregation of :mod:`superglue_ros.networks.places`, for the
+descriptors that its packaged weights were trained on; :func:`vlad` for those of every other
+front-end. docs/slam.md has the comparison.
 """
 
 from __future__ import annotations
@@ -11,7 +10,10 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
+import torch
 
+from superglue_ros.networks.places import PlaceAggregation
+from superglue_ros.networks.weights import LoadedPlaces, load_places
 from superglue_ros.types import Features, FloatArray
 
 ANCHORS = 32
@@ -19,18 +21,44 @@ SHARPNESS = 20.0  # inverse temperature of the soft assignment to anchors
 
 
 def pool(features: Features) -> FloatArray | None:
-    """Global descriptor (32 D,) float32 of unit length; their dot product is the similarity.
+    """Global descriptor (G,) float32 of unit length; their dot product is the similarity.
 
-    None where there are no descriptors, or fewer than two keypoints.
+    G is that of the aggregation, or 32 D. None where there are no descriptors, or fewer than two
+    keypoints.
     """
     if features.descriptors is None or len(features) < 2:
         return None
-    centred = features.descriptors - features.descriptors.mean(axis=0)
-    closeness = SHARPNESS * _unit(centred) @ _anchors(features.descriptor_dim).T
+    places = _packaged()
+    if features.detector == places.descriptor_kind:
+        return learned(features.descriptors, places.network)
+    return vlad(features.descriptors)
+
+
+@torch.inference_mode()
+def learned(descriptors: FloatArray, network: PlaceAggregation) -> FloatArray:
+    """What ``network`` makes of local descriptors (N, D): unit length, float32."""
+    return network(torch.from_numpy(np.asarray(descriptors, np.float32))[None])[0].numpy()
+
+
+def vlad(descriptors: FloatArray) -> FloatArray:
+    """VLAD (32 D,) float32 of local descriptors (N, D): unit length.
+
+    Jegou et al., CVPR 2010, with soft assignment (Arandjelovic et al., NetVLAD, CVPR 2016), but
+    with fixed random anchors in place of a learned vocabulary: nothing to train, any descriptor
+    size. Descriptors are first centred on their mean over the image, which removes the component
+    that all descriptors of a network share.
+    """
+    centred = descriptors - descriptors.mean(axis=0)
+    closeness = SHARPNESS * _unit(centred) @ _anchors(descriptors.shape[1]).T
     weights = np.exp(closeness - closeness.max(axis=1, keepdims=True))
     weights /= weights.sum(axis=1, keepdims=True)
     residuals = _unit(weights.T @ centred)  # intra-normalisation: no anchor outweighs the others
     return np.ascontiguousarray(_unit(residuals.ravel()), np.float32)
+
+
+@lru_cache(maxsize=1)
+def _packaged() -> LoadedPlaces:
+    return load_places()
 
 
 @lru_cache(maxsize=4)

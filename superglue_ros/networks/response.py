@@ -12,9 +12,12 @@ from torch import Tensor
 
 from superglue_ros.errors import WeightsError
 from superglue_ros.networks.match_filter import MatchFilter
+from superglue_ros.networks.places import PlaceAggregation
 from superglue_ros.networks.refinement import PatchRegistration
 from superglue_ros.networks.superglue import SuperGlue
 from superglue_ros.networks.superpoint import CELL, SuperPoint
+
+AnyNetwork = SuperPoint | SuperGlue | PatchRegistration | MatchFilter | PlaceAggregation
 
 _SIDE = 8 * CELL
 _KEYPOINTS = 16
@@ -22,7 +25,7 @@ _SMALLEST_SHARE = 1e-6
 """Of the largest output: what rounding alone may change."""
 
 
-def check_response(network: SuperPoint | SuperGlue | PatchRegistration | MatchFilter) -> None:
+def check_response(network: AnyNetwork) -> None:
     """Run a network (on the CPU, in evaluation mode) on two fixed inputs of noise.
 
     Raises :class:`WeightsError` where an output is NaN or infinite, or is the same for both.
@@ -37,9 +40,7 @@ def check_response(network: SuperPoint | SuperGlue | PatchRegistration | MatchFi
             raise WeightsError(f"{name} do not depend on the test input: fetch the file again")
 
 
-def _outputs(
-    network: SuperPoint | SuperGlue | PatchRegistration | MatchFilter, noise: torch.Generator
-) -> dict[str, Tensor]:
+def _outputs(network: AnyNetwork, noise: torch.Generator) -> dict[str, Tensor]:
     """By name, each with the answers to the two inputs along the first axis."""
     if isinstance(network, SuperPoint):
         logits, descriptors = network(torch.rand(2, 1, _SIDE, _SIDE, generator=noise))
@@ -48,6 +49,9 @@ def _outputs(
         return {"assignments": _assignments(network, noise)}
     if isinstance(network, MatchFilter):
         return {"log odds": network(2 * torch.rand(2, _KEYPOINTS, 4, generator=noise) - 1)}
+    if isinstance(network, PlaceAggregation):
+        shape = (2, _KEYPOINTS, network.config.descriptor_dim)
+        return {"places": network(F.normalize(torch.randn(shape, generator=noise), dim=2))}
     side = network.config.side
     first, second = 255 * torch.rand(2, 2, side, side, generator=noise)
     offset, factor = network(first, second)

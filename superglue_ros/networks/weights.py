@@ -34,8 +34,9 @@ from torch import Tensor
 from superglue_ros.errors import WeightsError
 from superglue_ros.files import open_regular, replace_atomically
 from superglue_ros.networks.match_filter import MatchFilter, MatchFilterConfig
+from superglue_ros.networks.places import PlaceAggregation, PlacesConfig
 from superglue_ros.networks.refinement import PatchRegistration, PatchRegistrationConfig
-from superglue_ros.networks.response import check_response
+from superglue_ros.networks.response import AnyNetwork, check_response
 from superglue_ros.networks.superglue import (
     SuperGlue,
     SuperGlueConfig,
@@ -64,7 +65,9 @@ PACKAGED_SUPERGLUE = ("small", "wide")
 
 log = logging.getLogger(__name__)
 
-Network = TypeVar("Network", SuperPoint, SuperGlue, PatchRegistration, MatchFilter)
+Network = TypeVar(
+    "Network", SuperPoint, SuperGlue, PatchRegistration, MatchFilter, PlaceAggregation
+)
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,15 @@ class LoadedMatchFilter:
     """A filter of matches in evaluation mode."""
 
     network: MatchFilter
+    provenance: str
+
+
+@dataclass(frozen=True)
+class LoadedPlaces:
+    """An aggregation for place recognition in evaluation mode, of descriptors of one kind."""
+
+    network: PlaceAggregation
+    descriptor_kind: str
     provenance: str
 
 
@@ -204,8 +216,21 @@ def load_match_filter(name: str, weights: str | Path = "auto") -> LoadedMatchFil
     return LoadedMatchFilter(network, metadata.get("provenance", ""))
 
 
+def load_places(path: str | Path = "") -> LoadedPlaces:
+    """Read the weights of an aggregation for place recognition; empty takes the package's own.
+
+    Raises :class:`WeightsError` on anything but a complete, exactly fitting file.
+    """
+    file = Path(path) if path else PACKAGED / "places.safetensors"
+    metadata, state = _read(file)
+    if not _is_own(file, metadata):
+        raise WeightsError(f"{file} has no description of its network: train it with this package")
+    network, kind = _load_own(file, metadata, state, PlaceAggregation, PlacesConfig)
+    return LoadedPlaces(network, kind, metadata.get("provenance", ""))
+
+
 def save(
-    network: SuperPoint | SuperGlue | PatchRegistration | MatchFilter,
+    network: AnyNetwork,
     path: str | Path,
     descriptor_kind: str,
     provenance: str,
@@ -321,7 +346,7 @@ def _load_own(
             f"{network_type.__name__}: front_end.weights takes a SuperPoint, "
             f"matcher.weights the network that matcher.name says"
         )
-    described = network_type in (SuperPoint, SuperGlue)  # the others read no descriptors
+    described = network_type not in (PatchRegistration, MatchFilter)  # these read no descriptors
     if described and not metadata.get("descriptor_kind"):
         raise WeightsError(f"{file} lacks descriptor_kind in its metadata: save it again")
     try:
@@ -375,9 +400,7 @@ def _check_unpacked_size(file: BinaryIO) -> None:
         raise OSError(f"it unpacks to {size} bytes, more than the limit of {MAX_BYTES}")
 
 
-def _check_by_response(
-    file: Path, network: SuperPoint | SuperGlue | PatchRegistration | MatchFilter
-) -> None:
+def _check_by_response(file: Path, network: AnyNetwork) -> None:
     """What can be checked of a file without a checksum."""
     with _naming(file):
         check_response(network)

@@ -43,6 +43,7 @@ def add_subcommands(subparsers: Any) -> None:
         ("consensus", _consensus, "train SuperPoint without labels", "loop.minutes=5"),
         ("refinement", _refinement, "train the network that refines matches", "steps=500"),
         ("filter", _filter, "train PointCN or OANet on cached features", "steps=500"),
+        ("places", _places, "train the aggregation for place recognition", "steps=500"),
         (
             "ablation",
             _ablation,
@@ -183,6 +184,13 @@ def _filter(args: argparse.Namespace) -> int:
     from superglue_ros.training.runs import match_filter_trainer
 
     match_filter_trainer(args.recipe, args.set).run()
+    return 0
+
+
+def _places(args: argparse.Namespace) -> int:
+    from superglue_ros.training.runs import places_trainer
+
+    places_trainer(args.recipe, args.set).run()
     return 0
 
 

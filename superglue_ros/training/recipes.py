@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from superglue_ros.errors import ConfigError
 from superglue_ros.geometry.ground_truth import LabelRule
 from superglue_ros.networks.match_filter import MatchFilterConfig
+from superglue_ros.networks.places import PlacesConfig
 from superglue_ros.networks.refinement import PatchRegistrationConfig
 from superglue_ros.networks.superglue import SuperGlueConfig
 from superglue_ros.networks.superpoint import CELL, SuperPointConfig
@@ -405,3 +406,36 @@ class MatchFilterRecipe:
             raise ConfigError("caches is empty: name at least one, made with 'train cache'")
         if self.sampling.hard_percentile:
             raise ConfigError("sampling.hard_percentile is SuperGlue's: set it to 0")
+
+
+@dataclass(frozen=True)
+class PlacesRecipe:
+    """Training of the aggregation for place recognition on the overlapping views of ``caches``.
+
+    ``caches``: folder to sampling weight, of any one kind of features; ``validation``: caches to
+    report recall on; ``keypoints``: range of how many of the best of a view are used. Raises
+    :class:`ConfigError` without a cache.
+    """
+
+    output: str
+    steps: int
+    caches: dict[str, float]
+    network: PlacesConfig = field(default_factory=PlacesConfig)
+    validation: tuple[str, ...] = ()
+    places: int = setting(64, "Places per step, two views of each.", low=2)
+    keypoints: tuple[int, int] = (128, 512)
+    drop: float = setting(0.2, "Part of the keypoints left out.", low=0.0, high=0.9)
+    crop: float = setting(
+        0.6, "Least part of a view's width and height whose keypoints are used.", low=0.1, high=1.0
+    )
+    temperature: float = setting(0.05, "Of the cross-entropy over similarities.", low=1e-3)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+    def __post_init__(self) -> None:
+        if not self.caches:
+            raise ConfigError("caches is empty: name at least one, made with 'train cache'")
+        low, high = self.keypoints
+        if not 2 <= low <= high:
+            raise ConfigError(f"keypoints must be a range from 2 on, not {list(self.keypoints)}")

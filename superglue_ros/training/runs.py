@@ -12,6 +12,7 @@ from superglue_ros.settings import load, override, read_yaml
 from superglue_ros.training.objectives.consensus import ConsensusObjective
 from superglue_ros.training.objectives.end_to_end import EndToEndObjective
 from superglue_ros.training.objectives.match_filter import MatchFilterObjective
+from superglue_ros.training.objectives.places import PlacesObjective
 from superglue_ros.training.objectives.refinement import RefinementObjective
 from superglue_ros.training.objectives.superglue import SuperGlueObjective
 from superglue_ros.training.objectives.superpoint import SuperPointObjective
@@ -19,6 +20,7 @@ from superglue_ros.training.recipes import (
     ConsensusRecipe,
     EndToEndRecipe,
     MatchFilterRecipe,
+    PlacesRecipe,
     RefinementRecipe,
     SuperGlueRecipe,
     SuperPointRecipe,
@@ -63,6 +65,12 @@ def match_filter_trainer(recipe_path: str | Path, overrides: Sequence[str] = ())
     return _trainer(MatchFilterObjective(recipe), recipe.steps, recipe)
 
 
+def places_trainer(recipe_path: str | Path, overrides: Sequence[str] = ()) -> Trainer:
+    """The trainer of a recipe for place recognition, resumed where its output has a checkpoint."""
+    recipe = load(recipe_path, PlacesRecipe, overrides)
+    return _trainer(PlacesObjective(recipe), recipe.steps, recipe)
+
+
 def export(
     recipe_path: str | Path,
     output: Path,
@@ -83,6 +91,9 @@ def export(
         trainer = superglue_trainer(recipe_path, overrides)
         objective = trainer.objective
         kind = objective.descriptor_kind  # type: ignore[attr-defined]
+    elif "places" in values:
+        trainer = places_trainer(recipe_path, overrides)
+        kind = trainer.objective.descriptor_kind  # type: ignore[attr-defined]
     elif "caches" in values:
         trainer = match_filter_trainer(recipe_path, overrides)
     elif "noise" in values:

@@ -48,6 +48,7 @@ from superglue_ros.mapping import map_io
 from superglue_ros.mapping.keyframes import Keyframe, KeyframeStore
 from superglue_ros.networks import weights
 from superglue_ros.networks.match_filter import MatchFilter, MatchFilterConfig
+from superglue_ros.networks.places import PlaceAggregation, PlacesConfig
 from superglue_ros.networks.refinement import PatchRegistration, PatchRegistrationConfig
 from superglue_ros.networks.superglue import SuperGlue, SuperGlueConfig
 from superglue_ros.networks.superpoint import SuperPoint, SuperPointConfig
@@ -87,15 +88,18 @@ POINT = SuperPoint(SuperPointConfig((2, 2, 4, 4), 4, 8, batch_norm=True, exact_s
 GLUE = SuperGlue(SuperGlueConfig(8, 8, 1, 2, (4, 5)))
 PATCHES = PatchRegistration(PatchRegistrationConfig(5, 2, (3,)))
 FILTER = MatchFilter(MatchFilterConfig(4, 2, clusters=3, cluster_blocks=1, stages=2))
+PLACES = PlaceAggregation(PlacesConfig(descriptor_dim=8, clusters=3, ghosts=1, width=2))
 _OWN = {".safetensors": (damage, flip_bits, flip_bits, mutate_safetensors)}
 _LOADERS = {"point": weights.load_superpoint, "glue": weights.load_superglue,
             "patches": weights.load_refinement,
-            "filter": lambda file: weights.load_match_filter("oanet", file)}  # fmt: skip
+            "filter": lambda file: weights.load_match_filter("oanet", file),
+            "places": weights.load_places}  # fmt: skip
 
 
 def _weights() -> Iterator[FileTarget]:
     torch.manual_seed(0)
-    networks = (("point", POINT), ("glue", GLUE), ("patches", PATCHES), ("filter", FILTER))
+    networks = (("point", POINT), ("glue", GLUE), ("patches", PATCHES), ("filter", FILTER),
+                ("places", PLACES))  # fmt: skip
     for name, network in networks:
         own = [
             made(

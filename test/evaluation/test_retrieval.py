@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -11,7 +12,19 @@ import pytest
 from skimage import data
 
 from superglue_ros.cli import main
-from superglue_ros.evaluation.retrieval import RetrievalProtocol, first_true_ranks, same_places
+from superglue_ros.config import Config, FrontEndConfig
+from superglue_ros.data.sequences.base import SequenceItem, open_sequence
+from superglue_ros.evaluation.pairs.methods import MethodSpec
+from superglue_ros.evaluation.retrieval import (
+    RetrievalProtocol,
+    _true,
+    _View,
+    evaluate_retrieval,
+    first_true_ranks,
+    retrieval_table,
+    same_places,
+)
+from superglue_ros.geometry.camera import Camera
 
 
 def pose(x: float, degrees: float) -> np.ndarray:
@@ -38,6 +51,28 @@ def test_the_same_place_is_near_and_seen_from_the_same_side() -> None:
     assert [tuple(p) for p in np.argwhere(np.triu(found, 1)).tolist()] == [(0, 1)]
 
 
+def test_with_depth_a_place_is_what_both_frames_see():
+    """A wall 2 m away: what is 2 m further along it is another place, which 1.5 m would not be."""
+    camera = Camera(640, 480, np.array([[320.0, 0, 320], [0, 320, 240], [0, 0, 1]]), np.zeros(0))
+    wall = np.full((480, 640), 2.0, np.float32)
+    image = np.zeros((480, 640), np.uint8)
+
+    def true(protocol: RetrievalProtocol, depth: np.ndarray | None = wall) -> list[bool]:
+        items = [
+            SequenceItem(0, image, camera, depth, None if x is None else pose(x, 0))
+            for x in (0, 1.4, 2.0, 3.5, None)  # views of 4 m: 65, 50 and 12 % are shared
+        ]
+        views = [_View.of(item) for item in items]
+        everything = np.ones((5, 5), bool)
+        return _true(views, everything, protocol)[0].tolist()
+
+    assert true(RetrievalProtocol(overlap=0.55))[1:] == [True, False, False, False]
+    assert true(RetrievalProtocol(overlap=0.3))[1:] == [True, True, False, False]
+    by_distance = [True, False, False, False]
+    assert true(RetrievalProtocol(overlap=0.0))[1:] == by_distance
+    assert true(RetrievalProtocol(overlap=0.3), None)[1:] == by_distance
+
+
 @pytest.fixture
 def there_and_back(tmp_path: Path) -> Path:
     """Along a photograph and back: the second half shows what the first half showed."""
@@ -60,11 +95,44 @@ def test_the_command_finds_the_way_back(
     there_and_back: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     words = ["evaluate", "retrieval", str(there_and_back), "--front-end", "sift", "--gap", "2"]
-    words += ["--output", str(tmp_path / "out")]
-    assert main([*words, "--distance", "0.1"]) == 0
-    assert "recall at 1 / 5 / 10: 100.0" in capsys.readouterr().out
+    words += ["--output", str(tmp_path / "out"), "--distance", "0.1"]
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    # The learned aggregation is made for SuperPoint's descriptors, and there is one sequence.
+    assert [line.split("|")[1:4] for line in shown.splitlines() if "VLAD" in line] == [
+        [" sequence ", " VLAD ", " 4 "]
+    ]
+    assert "learned" not in shown
+    assert "| all |" not in shown
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert summary["queries"] == 4  # one of the five stands still at the turn
-    assert summary["recall"] == {"1": 100.0, "5": 100.0, "10": 100.0}
-    assert main([*words, "--distance", "0.1", "--gap", "50"]) == 1
-    assert "comes back within 0.1 m and 30 deg" in capsys.readouterr().err
+    found = summary["sequences"]["sequence"]
+    assert found["queries"] == 4  # one of the five stands still at the turn
+    assert {k: v["value"] for k, v in found["recall"]["VLAD"].items()} == {
+        "1": 100.0, "5": 100.0, "10": 100.0,
+    }  # fmt: skip
+    assert main([*words, "--later"]) == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["all"]["queries"] == 8  # the way there asks for the way back
+    assert main([*words, "--gap", "50"]) == 1
+    assert "without depth within 0.1 m and 30 deg" in capsys.readouterr().err
+
+
+def test_every_third_frame_and_both_aggregations_of_two_sequences(
+    there_and_back: Path, tmp_path: Path
+) -> None:
+    other = there_and_back.with_name("other")
+    shutil.copytree(there_and_back, other)
+    sequences = [open_sequence(folder) for folder in (there_and_back, other)]
+    spec = MethodSpec(Config(front_end=FrontEndConfig(max_keypoints=100)))
+    protocol = RetrievalProtocol(gap=1, distance_m=0.1, stride=3)
+    found = evaluate_retrieval(sequences, spec, protocol, tmp_path / "out")
+    assert found["sequences"]["other"]["frames"] == 4
+    assert found["all"]["queries"] == 4
+    table = retrieval_table(found)
+    assert [row[:3] for row in table.rows] == [
+        [name, method, queries]
+        for name, queries in (("sequence", "2"), ("other", "2"), ("all", "4"))
+        for method in ("VLAD", "learned")
+    ]
+    values = {method: one["1"]["value"] for method, one in found["all"]["recall"].items()}
+    assert values == {"VLAD": 100.0, "learned": 100.0}

@@ -5,14 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from superglue_ros.mapping.global_descriptor import pool
+from superglue_ros.mapping.global_descriptor import learned, pool, vlad
+from superglue_ros.networks.weights import load_places
 from superglue_ros.types import Features
 
+PLACES = load_places()
 
-def features(descriptors: np.ndarray) -> Features:
+
+def features(descriptors: np.ndarray, detector: str = "test") -> Features:
     n = len(descriptors)
     pixels = np.zeros((n, 2), np.float32)
-    return Features(pixels, np.ones(n, np.float32), 64, 48, "test", descriptors)
+    return Features(pixels, np.ones(n, np.float32), 64, 48, detector, descriptors)
 
 
 def place(rng: np.random.Generator, n: int = 200, dim: int = 64) -> np.ndarray:
@@ -66,3 +69,24 @@ def test_what_all_descriptors_of_an_image_share_does_not_count():
     shared = 2 * rng.standard_normal(64).astype(np.float32)
     plain, shifted = pool(features(descriptors)), pool(features(descriptors + shared))
     np.testing.assert_allclose(shifted, plain, atol=1e-4)
+
+
+def test_each_kind_of_descriptors_is_pooled_by_what_is_made_for_it():
+    descriptors = place(np.random.default_rng(0), dim=256)
+    packaged = pool(features(descriptors, PLACES.descriptor_kind))
+    np.testing.assert_array_equal(packaged, learned(descriptors, PLACES.network))
+    np.testing.assert_array_equal(pool(features(descriptors)), vlad(descriptors))
+    config = PLACES.network.config
+    assert packaged.shape == (config.clusters * config.width,)
+    assert vlad(descriptors).shape == (32 * 256,)
+
+
+def test_the_learned_one_has_unit_length_whatever_the_order():
+    rng = np.random.default_rng(0)
+    descriptors = place(rng, dim=256)
+    one = learned(descriptors, PLACES.network)
+    other = learned(rng.permutation(descriptors), PLACES.network)
+    assert one.dtype == np.float32
+    assert np.linalg.norm(one) == pytest.approx(1, abs=1e-5)
+    np.testing.assert_allclose(one, other, atol=1e-5)
+    assert np.isfinite(learned(np.ones((5, 256), np.float32), PLACES.network)).all()

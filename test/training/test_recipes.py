@@ -12,6 +12,7 @@ from superglue_ros.networks.superglue import SuperGlue
 from superglue_ros.networks.superglue_config import OPTIONS
 from superglue_ros.networks.weights import (
     load_match_filter,
+    load_places,
     load_refinement,
     load_superglue,
     load_superpoint,
@@ -26,6 +27,7 @@ from superglue_ros.training.recipes import (
     ConsensusRecipe,
     EndToEndRecipe,
     MatchFilterRecipe,
+    PlacesRecipe,
     RefinementRecipe,
     SuperGlueRecipe,
     SuperPointRecipe,
@@ -59,6 +61,7 @@ TYPES: dict[str, type] = {
     "refinement": RefinementRecipe,
     "pointcn": MatchFilterRecipe,
     "oanet": MatchFilterRecipe,
+    "places": PlacesRecipe,
     "views_worlds": StoreRecipe,
     "superpoint_consensus": ConsensusRecipe,
 }
@@ -212,6 +215,7 @@ FACTS: dict[str, dict[str, Any]] = {
     "pointcn": {"network.clusters": 0, "network.stages": 1, "loss.form": "matrix"},
     "oanet": {"network.stages": 2, "loss.form": "distance", "validation": ("caches/heldout",)},
     "refinement": {"steps": 3500, "views.source": "homography", "network.side": 13},
+    "places": {"steps": 700, "crop": 0.5, "validation": ("caches/heldout",)},
     "views_worlds": {"source": "worlds", "views": 5, "photometric.probability": 0.0},
     "superpoint_consensus": {
         "start": "",
@@ -272,6 +276,12 @@ def test_filter_recipes_are_the_packaged_networks(name):
     assert read(name).network == load_match_filter(name).network.config
 
 
+def test_places_yaml_is_the_packaged_network_for_the_packaged_descriptors():
+    packaged = load_places()
+    assert read("places").network == packaged.network.config
+    assert packaged.descriptor_kind == load_superpoint("").kind
+
+
 def test_consensus_reads_the_views_that_another_recipe_renders():
     consensus, views = read("superpoint_consensus"), read("views_worlds")
     assert consensus.views == views.output
@@ -285,7 +295,7 @@ def test_caches_and_labels_that_a_recipe_reads_are_made_by_another():
             recipe = read(name)
             used = {cache for stage in recipe.stages for cache in stage.caches}
             assert used | ({recipe.validation} - {""}) <= outputs, name
-        if kind is MatchFilterRecipe:
+        if kind in (MatchFilterRecipe, PlacesRecipe):
             assert {*read(name).caches, *read(name).validation} <= outputs, name
     labels = {read(name).output for name, kind in TYPES.items() if kind is LabelRecipe}
     assert {read(name).labels for name, kind in TYPES.items() if kind is SuperPointRecipe} <= labels

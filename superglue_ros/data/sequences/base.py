@@ -46,6 +46,12 @@ class ImageSequence(Protocol):
     def __iter__(self) -> Iterator[SequenceItem]: ...
 
 
+class IndexedSequence(ImageSequence, Protocol):
+    """One whose frames can be asked for in any order."""
+
+    def __getitem__(self, index: int) -> SequenceItem: ...
+
+
 @dataclass(frozen=True, eq=False)
 class Row:
     """Metadata of a frame before its files are read.
