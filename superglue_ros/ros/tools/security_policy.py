@@ -6,6 +6,7 @@ and remappings, so that it names what that node uses and nothing else.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ from rclpy.signals import SignalHandlerOptions
 from superglue_ros.errors import ConfigError
 
 _VERSION = "0.2.0"  # of the format
+_DISCOVERY_S = 10.0
+_POLL_S = 0.02
 # The graph does not depend on the networks: the quickest ones.
 _QUICK = ("front_end.name:=sift", "matcher.name:=mutual", "warm_up:=false", "refinement:=none")
 
@@ -36,7 +39,34 @@ class Interfaces:
 
 
 def interfaces_of(node: Node) -> Interfaces:
-    """What a node uses, of its own and of ROS (parameters, log, life cycle)."""
+    """What a node uses, of its own and of ROS (parameters, log, life cycle).
+
+    Discovery tells the graph a moment after something was made. Raises :class:`ConfigError` where
+    the graph still lacks something of the node's own after ten seconds.
+    """
+    deadline = time.monotonic() + _DISCOVERY_S
+    while True:
+        found = _in_graph(node)
+        shown = {*found.publish, *found.subscribe, *found.reply, *found.request}
+        missing = _made_by(node) - shown
+        if not missing:
+            return found
+        if time.monotonic() > deadline:
+            raise ConfigError(
+                f"the ROS graph does not show {', '.join(sorted(missing))} of the node: run the "
+                f"command again on a less busy machine"
+            )
+        time.sleep(_POLL_S)
+
+
+def _made_by(node: Node) -> set[str]:
+    """Resolved names of what the node itself made."""
+    topics = {one.topic_name for one in (*node.publishers, *node.subscriptions)}
+    services = {one.srv_name for one in (*node.services, *node.clients)}
+    return topics | {node.resolve_service_name(name) for name in services}
+
+
+def _in_graph(node: Node) -> Interfaces:
     name, namespace = node.get_name(), node.get_namespace()
 
     def names(by_node: Callable[[str, str], Any]) -> tuple[str, ...]:
