@@ -44,6 +44,12 @@ def auc(errors: ArrayLike, threshold: float, interpolate: bool = True) -> float:
     return float(np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2) / threshold)
 
 
+def mean_auc(errors: ArrayLike, threshold: float) -> float:
+    """The mean :func:`auc` of repeats: ``errors`` (N, R), or (N,) of one."""
+    repeats = np.asarray(errors, np.float64)
+    return float(np.mean([auc(one, threshold) for one in repeats.reshape(len(repeats), -1).T]))
+
+
 def auc_approximate(errors: ArrayLike, threshold: float, bin_width: float = 5.0) -> float:
     """The coarse area of earlier work (table 6): mean recall at the multiples of ``bin_width``.
 

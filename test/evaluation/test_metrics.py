@@ -57,6 +57,14 @@ def test_auc_closed_forms():
     assert np.isnan(metrics.auc([], 5.0))
 
 
+def test_the_auc_of_repeats_is_their_mean_and_not_that_of_all_their_errors():
+    repeats = np.array([[1.0, 9.0], [3.0, np.inf]])
+    each = [metrics.auc(one, 10.0) for one in ([1.0, 3.0], [9.0, np.inf])]
+    assert metrics.mean_auc(repeats, 10.0) == pytest.approx(np.mean(each))
+    assert metrics.mean_auc(repeats[:, 0], 10.0) == each[0]
+    assert metrics.auc(repeats.ravel(), 10.0) != pytest.approx(np.mean(each), abs=0.01)
+
+
 def test_approximate_auc_is_the_mean_recall_at_multiples_of_five_degrees():
     values = [1.0, 6.0, 12.0, np.inf]
     assert metrics.auc_approximate(values, 5.0) == 0.25

@@ -38,7 +38,7 @@ class Headline:
 
     def value(self, errors: NDArray[np.float64]) -> float:
         """AUC in percent of errors (cases, repeats), the mean over the repeats."""
-        return float(np.mean([100 * metrics.auc(one, self.threshold) for one in errors.T]))
+        return 100 * metrics.mean_auc(errors, self.threshold)
 
 
 HEADLINES = {
@@ -74,8 +74,7 @@ def compare(folders: Sequence[Path], output: Path) -> Table:
     )
     figures.bars(output / "bars.png", headline.name, values, intervals, f"{headline.name} [%]")
     errors = {
-        label: run.repeated(headline.column).ravel()
-        for label, run in zip(labels, runs, strict=True)
+        label: run.repeated(headline.column) for label, run in zip(labels, runs, strict=True)
     }
     figures.error_curves(
         output / "curves.png", headline.name, errors, headline.threshold, headline.unit

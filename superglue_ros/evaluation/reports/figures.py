@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from superglue_ros.drawing.plots import save
-from superglue_ros.evaluation.metrics import auc, cumulative_curve
+from superglue_ros.evaluation.metrics import cumulative_curve, mean_auc
 
 Floats = NDArray[np.float64]
 
@@ -21,14 +21,17 @@ Floats = NDArray[np.float64]
 def error_curves(
     path: Path, title: str, errors: Mapping[str, ArrayLike], limit: float, unit: str
 ) -> None:
-    """Cumulative error curves up to ``limit``; the legend gives the area under each."""
+    """Cumulative error curves up to ``limit``; the legend gives the area under each.
+
+    ``errors`` (N,), or (N, R) of R repeats: their common curve, and the mean of their areas.
+    """
     figure, axis = _figure()
     for label, values in errors.items():
-        x, y = cumulative_curve(values)
+        x, y = cumulative_curve(np.ravel(values))
         inside = x < limit
         x = np.concatenate([x[inside], [limit]])
         y = np.concatenate([y[inside], y[inside][-1:]])
-        area = 100 * auc(values, limit)
+        area = 100 * mean_auc(values, limit)
         axis.plot(x, 100 * y, label=f"{label}, AUC {area:.1f}", linewidth=1.6)
     axis.set_xlim(0, limit)
     axis.set_ylim(0, 100)

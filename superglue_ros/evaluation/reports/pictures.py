@@ -138,7 +138,7 @@ def report_pose(
         folder / "pose_error.png",
         f"Relative pose ({protocol.estimators[0].key})",
         {
-            name: results.repeated(f"{name}_error_deg").ravel()
+            name: results.repeated(f"{name}_error_deg")
             for name in ("pose", "rotation", "direction")
         },
         20.0,
