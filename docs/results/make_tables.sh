@@ -13,7 +13,7 @@ WORK=${WORK:-results}
 PEER=${PEER:-}
 
 evaluate() { # NAME, then the options
-    python -m superglue_ros.cli evaluate "$2" --feature-cache "$WORK/cache" --refinement none \
+    python -m superglue_ros.cli evaluate "$2" --feature-cache "$WORK/cache" --no-pictures \
         --precision float32 --output "$WORK/$1" "${@:3}"
 }
 
@@ -27,7 +27,8 @@ for set in homography walk_gap5 walk_gap10; do
             data=(homography --images "$CORPUS" --image-list docs/results/photographs.txt --pairs 60)
             sift=512 ;;
         *)
-            data=(pose --pairs "$WORK/${set#walk_}.txt" --images "$WALK")
+            data=(pose --pairs "$WORK/${set#walk_}.txt" --images "$WALK" --repeats 5
+                --estimator poselib opencv-ransac)
             sift=2048 ;;
     esac
     evaluate "$set/sift_ratio" "${data[@]}" --front-end sift --matcher ratio --max-keypoints $sift
@@ -40,7 +41,7 @@ for set in homography walk_gap5 walk_gap10; do
     runs+=("$WORK/$set"/superpoint_{nn,ratio,superglue})
     if [ -n "$PEER" ]; then
         PYTHONPATH=.${PYTHONPATH:+:$PYTHONPATH} "$PEER" -m superglue_ros.cli evaluate "${data[@]}" \
-            --matcher lightglue --refinement none --feature-cache "$WORK/cache" \
+            --matcher lightglue --no-pictures --feature-cache "$WORK/cache" \
             --output "$WORK/$set/aliked_lightglue"
         runs+=("$WORK/$set/aliked_lightglue")
     fi
