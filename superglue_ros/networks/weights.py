@@ -191,9 +191,7 @@ def load_refinement(path: str | Path = "") -> LoadedRefinement:
     Raises :class:`WeightsError` on anything but a complete, exactly fitting file.
     """
     file = Path(path) if path else PACKAGED / "refinement.safetensors"
-    metadata, state = _read(file)
-    if not _is_own(file, metadata):
-        raise WeightsError(f"{file} has no description of its network: train it with this package")
+    metadata, state = _read_own(file)
     network, _ = _load_own(file, metadata, state, PatchRegistration, PatchRegistrationConfig)
     return LoadedRefinement(network, metadata.get("provenance", ""))
 
@@ -209,9 +207,7 @@ def load_match_filter(name: str, weights: str | Path = "auto") -> LoadedMatchFil
     Raises :class:`WeightsError` on anything but a complete, exactly fitting file.
     """
     file = match_filter_file(name, weights)
-    metadata, state = _read(file)
-    if not _is_own(file, metadata):
-        raise WeightsError(f"{file} has no description of its network: train it with this package")
+    metadata, state = _read_own(file)
     network, _ = _load_own(file, metadata, state, MatchFilter, MatchFilterConfig)
     return LoadedMatchFilter(network, metadata.get("provenance", ""))
 
@@ -222,9 +218,7 @@ def load_places(path: str | Path = "") -> LoadedPlaces:
     Raises :class:`WeightsError` on anything but a complete, exactly fitting file.
     """
     file = Path(path) if path else PACKAGED / "places.safetensors"
-    metadata, state = _read(file)
-    if not _is_own(file, metadata):
-        raise WeightsError(f"{file} has no description of its network: train it with this package")
+    metadata, state = _read_own(file)
     network, kind = _load_own(file, metadata, state, PlaceAggregation, PlacesConfig)
     return LoadedPlaces(network, kind, metadata.get("provenance", ""))
 
@@ -322,6 +316,14 @@ def _is_own(file: Path, metadata: Mapping[str, str]) -> bool:
     if not own and len(_OTHER_KEYS & metadata.keys()) > 1:
         raise WeightsError(f"{file} is damaged: {_FORMAT_KEY} is missing. Fetch it again")
     return own
+
+
+def _read_own(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a file that this package wrote; raises :class:`WeightsError`."""
+    metadata, state = _read(file)
+    if not _is_own(file, metadata):
+        raise WeightsError(f"{file} has no description of its network: train it with this package")
+    return metadata, state
 
 
 def _load_own(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from superglue_ros.training.objectives.consensus_loss import (
     consensus_loss,
     detect,
 )
+from superglue_ros.training.objectives.single_stage import SingleStage
 from superglue_ros.training.objectives.superpoint import start_network
 from superglue_ros.training.precision import autocast, channels_last, resolve_dtype
 from superglue_ros.training.recipes import ConsensusRecipe
@@ -44,10 +45,10 @@ class ConsensusBatch:
     groups: tuple[tuple[Tensor, PairGeometry], ...]
 
 
-class ConsensusObjective:
+class ConsensusObjective(SingleStage):
     """SuperPoint trained by what two views agree on; see :class:`ConsensusRecipe`."""
 
-    capturable = False
+    name = "consensus"
 
     def __init__(self, recipe: ConsensusRecipe) -> None:
         """Raises :class:`DataError` where corpus or views hold nothing of the recipe's size."""
@@ -72,24 +73,8 @@ class ConsensusObjective:
                 f"({recipe.width}, {recipe.height}): give width and height of the views"
             )
 
-    def architecture(self) -> dict[str, Any]:
-        """See :class:`superglue_ros.training.trainer.Objective`."""
-        values = asdict(self.network.config)
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
-
     def write_weights(self, network: nn.Module, folder: Path) -> None:
         """Nothing: new descriptors have no name before ``train export`` gives them one."""
-
-    def parameters(self) -> list[nn.Parameter]:
-        """All that is trained."""
-        return [p for p in self.network.parameters() if p.requires_grad]
-
-    def stage(self, step: int) -> str:
-        """There is one stage."""
-        return "consensus"
-
-    def stage_end(self, step: int) -> None:
-        """There is one stage."""
 
     def draw(self, step: int, rng: np.random.Generator) -> ConsensusBatch:
         """Pairs of views, changed photometrically, on the device."""

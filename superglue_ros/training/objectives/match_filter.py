@@ -8,7 +8,7 @@ are of a plane, for which there is no single fundamental matrix.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from superglue_ros.training.data.batches import (
 from superglue_ros.training.data.cache import Shard, cached_source, read_cache
 from superglue_ros.training.data.loading import to_device
 from superglue_ros.training.distributed import training_device
+from superglue_ros.training.objectives.single_stage import SingleStage
 from superglue_ros.training.recipes import FilterLossConfig, MatchFilterRecipe
 
 _RIGHT_PX, _WRONG_PX = 3.0, 5.0  # from the labelled partner; matches between are left out
@@ -61,8 +62,10 @@ class FilterBatch:
     regress: bool
 
 
-class MatchFilterObjective:
+class MatchFilterObjective(SingleStage):
     """PointCN or OANet on the nearest neighbours of cached views."""
+
+    name = "filter"
 
     def __init__(self, recipe: MatchFilterRecipe) -> None:
         self.recipe = recipe
@@ -74,29 +77,9 @@ class MatchFilterObjective:
         self._shares = shares / shares.sum()
         self._validation = [_Cache.read(name) for name in recipe.validation]
 
-    def architecture(self) -> dict[str, Any]:
-        """See :class:`superglue_ros.training.trainer.Objective`."""
-        return asdict(self.network.config)
-
-    @property
-    def capturable(self) -> bool:
-        """See :class:`superglue_ros.training.trainer.Objective`."""
-        return False
-
     def write_weights(self, network: Any, folder: Path) -> None:
         """See :class:`superglue_ros.training.trainer.Objective`."""
         save(network, folder / WEIGHTS, "", "trained with superglue-ros train", half=True)
-
-    def parameters(self) -> list[nn.Parameter]:
-        """All of the network's."""
-        return list(self.network.parameters())
-
-    def stage(self, step: int) -> str:
-        """There is one stage."""
-        return "filter"
-
-    def stage_end(self, step: int) -> None:
-        """There is one stage."""
 
     def draw(self, step: int, rng: np.random.Generator) -> FilterBatch:
         """Matches of pairs of one cache, as many of each as the pair with the fewest has."""

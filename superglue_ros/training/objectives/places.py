@@ -7,7 +7,7 @@ more similar to its partner's than to all others of the batch: cross-entropy ove
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from superglue_ros.training.checkpoint import WEIGHTS
 from superglue_ros.training.data.cache import Shard, read_cache
 from superglue_ros.training.data.loading import to_device
 from superglue_ros.training.distributed import training_device
+from superglue_ros.training.objectives.single_stage import SingleStage
 from superglue_ros.training.recipes import PlacesRecipe
 
 
@@ -36,8 +37,10 @@ class PlaceBatch:
     mask1: Tensor
 
 
-class PlacesObjective:
+class PlacesObjective(SingleStage):
     """The aggregation on cached views."""
+
+    name = "places"
 
     def __init__(self, recipe: PlacesRecipe) -> None:
         """Raises :class:`DataError` on caches of different features, or with too few places."""
@@ -51,30 +54,10 @@ class PlacesObjective:
         shares = np.array(list(recipe.caches.values()), np.float64)
         self._shares = shares / shares.sum()
 
-    def architecture(self) -> dict[str, Any]:
-        """See :class:`superglue_ros.training.trainer.Objective`."""
-        return asdict(self.network.config)
-
-    @property
-    def capturable(self) -> bool:
-        """See :class:`superglue_ros.training.trainer.Objective`."""
-        return False
-
     def write_weights(self, network: Any, folder: Path) -> None:
         """See :class:`superglue_ros.training.trainer.Objective`."""
         provenance = "trained with superglue-ros train"
         save(network, folder / WEIGHTS, self.descriptor_kind, provenance, half=True)
-
-    def parameters(self) -> list[nn.Parameter]:
-        """All of the network's."""
-        return list(self.network.parameters())
-
-    def stage(self, step: int) -> str:
-        """There is one stage."""
-        return "places"
-
-    def stage_end(self, step: int) -> None:
-        """There is one stage."""
 
     def draw(self, step: int, rng: np.random.Generator) -> PlaceBatch:
         """A pair of views of each of ``places`` places of one cache."""

@@ -7,7 +7,7 @@ learns to say so by a large covariance.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from superglue_ros.training.data.drawn_pairs import PairSource
 from superglue_ros.training.data.loading import to_device
 from superglue_ros.training.data.views import ViewSet
 from superglue_ros.training.distributed import training_device
+from superglue_ros.training.objectives.single_stage import SingleStage
 from superglue_ros.training.recipes import NoiseConfig, RefinementRecipe
 
 FloatArray = NDArray[np.float32]
@@ -42,8 +43,10 @@ class PatchBatch:
     right: Tensor
 
 
-class RefinementObjective:
+class RefinementObjective(SingleStage):
     """The refinement network on matches of drawn views."""
+
+    name = "refinement"
 
     def __init__(self, recipe: RefinementRecipe) -> None:
         self.recipe = recipe
@@ -52,30 +55,9 @@ class RefinementObjective:
         self.network = PatchRegistration(recipe.network).to(self.device)
         self._source = PairSource(recipe.views, recipe.pairs)
 
-    def architecture(self) -> dict[str, Any]:
-        """See :class:`superglue_ros.training.trainer.Objective`."""
-        values = asdict(self.network.config)
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
-
-    @property
-    def capturable(self) -> bool:
-        """See :class:`superglue_ros.training.trainer.Objective`."""
-        return False
-
     def write_weights(self, network: Any, folder: Path) -> None:
         """See :class:`superglue_ros.training.trainer.Objective`."""
         save(network, folder / WEIGHTS, "", "trained with superglue-ros train", half=True)
-
-    def parameters(self) -> list[nn.Parameter]:
-        """All parameters."""
-        return list(self.network.parameters())
-
-    def stage(self, step: int) -> str:
-        """There is one stage."""
-        return "refinement"
-
-    def stage_end(self, step: int) -> None:
-        """There is one stage."""
 
     def draw(self, step: int, rng: np.random.Generator) -> PatchBatch:
         """Matches of new pairs of views."""

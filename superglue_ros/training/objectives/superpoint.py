@@ -46,6 +46,7 @@ from superglue_ros.training.data.view_features import (
 )
 from superglue_ros.training.data.views import homography_views
 from superglue_ros.training.distributed import training_device
+from superglue_ros.training.objectives.single_stage import SingleStage
 from superglue_ros.training.precision import autocast, channels_last, resolve_dtype
 from superglue_ros.training.recipes import SuperPointRecipe
 
@@ -96,8 +97,10 @@ class SuperPointBatch:
     owner: Tensor
 
 
-class SuperPointObjective:
+class SuperPointObjective(SingleStage):
     """SuperPoint on pairs of views of labelled crops."""
+
+    name = "superpoint"
 
     def __init__(self, recipe: SuperPointRecipe) -> None:
         if recipe.width % CELL or recipe.height % CELL:
@@ -120,29 +123,8 @@ class SuperPointObjective:
         self._dtype = resolve_dtype(recipe.loop.precision, self.device)
         self._validation = _validation_pairs(recipe) if recipe.validation_corpus else []
 
-    def architecture(self) -> dict[str, Any]:
-        """See :class:`superglue_ros.training.trainer.Objective`."""
-        values = asdict(self.network.config)
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
-
-    @property
-    def capturable(self) -> bool:
-        """See :class:`superglue_ros.training.trainer.Objective`."""
-        return False
-
     def write_weights(self, network: nn.Module, folder: Path) -> None:
         """Nothing: new descriptors have no name before ``train export`` gives them one."""
-
-    def parameters(self) -> list[nn.Parameter]:
-        """All that is trained."""
-        return [p for p in self.network.parameters() if p.requires_grad]
-
-    def stage(self, step: int) -> str:
-        """There is one stage."""
-        return "superpoint"
-
-    def stage_end(self, step: int) -> None:
-        """There is one stage."""
 
     def draw(self, step: int, rng: np.random.Generator) -> SuperPointBatch:
         """Pairs of views of random crops."""
