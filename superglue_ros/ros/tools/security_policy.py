@@ -6,6 +6,7 @@ and remappings, so that it names what that node uses and nothing else.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from rclpy.signals import SignalHandlerOptions
 from superglue_ros.errors import ConfigError
 
 _VERSION = "0.2.0"  # of the format
+_RANGE = "ROS_AUTOMATIC_DISCOVERY_RANGE"
 _DISCOVERY_S = 10.0
 _POLL_S = 0.02
 # The graph does not depend on the networks: the quickest ones.
@@ -59,6 +61,18 @@ def interfaces_of(node: Node) -> Interfaces:
         time.sleep(_POLL_S)
 
 
+def _init_alone(arguments: Sequence[str]) -> None:
+    """Initialise ROS out of sight of other processes: a running node may have the same name."""
+    before = os.environ.get(_RANGE)
+    os.environ[_RANGE] = "OFF"
+    try:
+        rclpy.init(args=list(arguments), signal_handler_options=SignalHandlerOptions.NO)
+    finally:
+        del os.environ[_RANGE]
+        if before is not None:
+            os.environ[_RANGE] = before
+
+
 def _made_by(node: Node) -> set[str]:
     """Resolved names of what the node itself made."""
     topics = {one.topic_name for one in (*node.publishers, *node.subscriptions)}
@@ -91,7 +105,7 @@ def matcher_interfaces(ros_arguments: Sequence[str]) -> Interfaces:
 
     quick = [word for value in _QUICK for word in ("-p", value)]
     arguments = ["--ros-args", *ros_arguments, *quick]
-    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+    _init_alone(arguments)
     try:
         node = MatcherNode(on_failure=print)
         try:
@@ -110,7 +124,7 @@ def back_end_interfaces(ros_arguments: Sequence[str]) -> Interfaces:
     from superglue_ros.ros.bundle_adjuster import BundleAdjusterNode
 
     arguments = ["--ros-args", *ros_arguments]
-    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+    _init_alone(arguments)
     try:
         node = BundleAdjusterNode()
         try:

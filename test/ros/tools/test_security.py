@@ -38,7 +38,10 @@ POLICY = """
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of the matcher as it runs with depth and another name of the images."""
-    file = tmp_path_factory.mktemp("policy") / "matcher.policy.xml"
+    return _write_policy(tmp_path_factory.mktemp("policy") / "matcher.policy.xml")
+
+
+def _write_policy(file: Path) -> Path:
     command = [sys.executable, "-m", "superglue_ros.cli", "security", "policy"]
     ros = ["--ros-args", "-r", "image:=/camera/image_raw", "-p", "inputs.depth:=true"]
     done = subprocess.run(
@@ -62,6 +65,21 @@ def test_the_policy_names_what_the_node_uses_and_nothing_else(policy: Path) -> N
     assert own <= allowed["reply"]
     assert all(name.startswith("/matcher/") for name in allowed["reply"])
     assert "request" not in allowed
+
+
+@pytest.mark.ros
+def test_a_running_node_of_the_same_name_does_not_count(policy: Path, tmp_path: Path) -> None:
+    import rclpy
+
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = rclpy.create_node("matcher", context=context)
+    try:
+        again = _write_policy(tmp_path / "again.policy.xml")
+    finally:
+        node.destroy_node()
+        rclpy.shutdown(context=context)
+    assert again.read_text() == policy.read_text()
 
 
 def test_permissions_are_those_of_the_policy_in_the_names_of_dds() -> None:
