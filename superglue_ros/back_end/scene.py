@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from superglue_ros.geometry.rotation import skew
+from superglue_ros.geometry.uncertain_pose import UncertainPose
 from superglue_ros.types import FrameId
 
 Array = NDArray[np.float64]
@@ -47,38 +47,33 @@ class Edge:
 
     def inverse(self) -> Edge:
         """The same measurement with its ends exchanged."""
-        if self.metric is None or self.covariance is None:
-            return replace(self, reference=self.query, query=self.reference)
-        # R^-1 = exp(-R^T dr) R^T and t^-1 = -R^T exp(-dr) (t + dt), to first order.
-        turn = -self.metric[:3, :3].T
-        slope = np.block([[turn, turn @ skew(self.metric[:3, 3])], [np.zeros((3, 3)), turn]])
-        covariance = slope @ self.covariance @ slope.T
-        return replace(
-            self,
-            reference=self.query,
-            query=self.reference,
-            metric=inverse(self.metric),
-            covariance=covariance,
-        )
+        turned = None if self._motion is None else self._motion.inverse()
+        return self._between(self.query, self.reference, turned)
 
     def then(self, other: Edge) -> Edge:
         """From this edge's reference over its query, where ``other`` begins, to that one's query.
 
         Metric where both are; the errors of the two count as independent.
         """
-        joined = Edge(
-            reference=self.reference, query=other.query, bridge=self.bridge or other.bridge
+        first, second = self._motion, other._motion
+        joined = first @ second if first is not None and second is not None else None
+        bridge = self.bridge or other.bridge
+        return replace(self._between(self.reference, other.query, joined), bridge=bridge)
+
+    @property
+    def _motion(self) -> UncertainPose | None:
+        if self.metric is None or self.covariance is None:
+            return None
+        return UncertainPose(self.metric[:3, :3], self.metric[:3, 3], self.covariance)
+
+    def _between(self, reference: FrameId, query: FrameId, motion: UncertainPose | None) -> Edge:
+        return Edge(
+            reference=reference,
+            query=query,
+            metric=None if motion is None else pose_of(motion.rotation, motion.translation),
+            covariance=None if motion is None else motion.covariance,
+            bridge=self.bridge,
         )
-        if self.metric is None or other.metric is None:
-            return joined
-        assert self.covariance is not None  # metric edges have both
-        assert other.covariance is not None
-        turn = self.metric[:3, :3]
-        lever = np.eye(6)
-        lever[:3, 3:] = -skew(turn @ other.metric[:3, 3])
-        both = np.kron(np.eye(2), turn)
-        covariance = lever @ self.covariance @ lever.T + both @ other.covariance @ both.T
-        return replace(joined, metric=self.metric @ other.metric, covariance=covariance)
 
 
 @dataclass(frozen=True, eq=False)
