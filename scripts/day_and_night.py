@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from superglue_ros.data.sequences.base import write_intrinsics
 from superglue_ros.data.trajectories import Trajectory, write_trajectory
 from superglue_ros.errors import DataError
 from superglue_ros.geometry.camera import Camera
@@ -159,11 +160,8 @@ def _write(
         name = f"{number:03d}.png"
         cv2.imwrite(str(folder / name), expose(noisy.astype(np.float32), 1.0, GAMMA))
         lines.append(f"{number}.0 {name}\n")
-    k = camera.matrix
     (folder / "images.txt").write_text("".join(lines))
-    (folder / "intrinsics.txt").write_text(
-        f"{camera.width} {camera.height} {k[0, 0]} {k[1, 1]} {k[0, 2]} {k[1, 2]} 0 0 0 0\n"
-    )
+    write_intrinsics(folder / "intrinsics.txt", camera)
     stamps = np.arange(len(poses), dtype=np.int64) * 1_000_000_000
     write_trajectory(folder / "groundtruth.tum", Trajectory(stamps, np.stack(poses)))
 

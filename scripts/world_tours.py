@@ -15,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from superglue_ros.data.sequences.base import write_intrinsics
 from superglue_ros.data.trajectories import Trajectory, write_trajectory
 from superglue_ros.errors import DataError
 from superglue_ros.geometry.camera import Camera
@@ -76,11 +77,8 @@ def _write(
         cv2.imwrite(str(folder / names[0]), image)
         cv2.imwrite(str(folder / names[1]), np.clip(depth * 1000, 0, 65535).astype(np.uint16))
         lines.append(f"{number / 10:.1f} {names[0]} {names[1]}\n")
-    k = camera.matrix
     (folder / "images.txt").write_text("".join(lines))
-    (folder / "intrinsics.txt").write_text(
-        f"{camera.width} {camera.height} {k[0, 0]} {k[1, 1]} {k[0, 2]} {k[1, 2]} 0 0 0 0\n"
-    )
+    write_intrinsics(folder / "intrinsics.txt", camera)
     stamps = np.arange(len(poses), dtype=np.int64) * 100_000_000
     write_trajectory(folder / "groundtruth.tum", Trajectory(stamps, np.stack(poses)))
     print(f"{folder}: {len(poses)} frames", flush=True)

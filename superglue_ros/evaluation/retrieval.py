@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +208,7 @@ def recall(ranks: NDArray[np.int64], seed: int = 0) -> dict[str, Any]:
     return {
         str(k): {
             "value": _recall(ranks, k),
-            "interval": list(interval(ranks.astype(float), lambda r, k=k: _recall(r, k), seed)),  # type: ignore[misc]
+            "interval": list(interval(ranks.astype(float), partial(_recall, k=k), seed)),
         }
         for k in AT
     }

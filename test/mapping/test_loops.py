@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from superglue_ros.mapping.loops import LoopConfirmation, Motion, agree
 from superglue_ros.mapping.verification import FramePair
-from superglue_ros.types import (
-    FrameId,
-    Matches,
-    MatchKind,
-    MatchStatus,
-    PoseMethod,
-    PoseStatus,
-    RelativePose,
-)
+from superglue_ros.types import FrameId, MatchKind, PoseStatus, RelativePose
 
+from .. import pair_results
 from ..landmark_world import heading
 
 OLD, OTHER = 1, 2
@@ -30,41 +25,18 @@ def relative(
     status: PoseStatus = PoseStatus.VALID,
     metric: bool = False,
 ) -> RelativePose:
-    return RelativePose(
-        reference=FrameId(reference),
-        query=FrameId(query),
+    return replace(
+        pair_results.pose(FrameId(reference), FrameId(query)),
         status=status,
-        method=PoseMethod.ESSENTIAL,
         rotation=heading(degrees),
         translation=np.array(position, np.float64),
-        covariance=np.zeros((6, 6)),
         scale_known=metric,
-        num_matches=50,
-        num_inliers=40,
-        inlier_threshold_px=1.0,
-        median_epipolar_px=0.3,
-        median_parallax_rad=0.05,
     )
 
 
 def pair(kind: MatchKind, pose: RelativePose) -> FramePair:
-    nothing = np.zeros(0, np.int32)
-    points = np.zeros((0, 2), np.float32)
-    matches = Matches(
-        reference=pose.reference,
-        query=pose.query,
-        kind=kind,
-        status=MatchStatus.OK,
-        index_ref=nothing,
-        index_query=nothing,
-        points_ref=points,
-        points_query=points,
-        scores=np.zeros(0, np.float32),
-        inlier=np.zeros(0, bool),
-        sigma_px=np.zeros(0, np.float32),
-        track_ids=np.zeros(0, np.int64),
-    )
-    return FramePair(matches, pose)
+    matches = pair_results.matches(pose.reference, pose.query)
+    return FramePair(replace(matches, kind=kind), pose)
 
 
 def loop(query: int, degrees: float, reference: int = OLD, **more) -> FramePair:

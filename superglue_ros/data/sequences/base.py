@@ -242,6 +242,13 @@ def read_intrinsics(path: Path) -> Camera:
     return camera_of(int(values[0]), int(values[1]), values[2:], str(path))
 
 
+def write_intrinsics(path: Path, camera: Camera) -> None:
+    """Write a camera without distortion for :func:`read_intrinsics`."""
+    k = camera.matrix
+    numbers = f"{k[0, 0]} {k[1, 1]} {k[0, 2]} {k[1, 2]}"
+    path.write_text(f"{camera.width} {camera.height} {numbers}\n", encoding="utf-8")
+
+
 def camera_of(width: int, height: int, values: NDArray[np.float64], where: str) -> Camera:
     """A camera of ``fx fy cx cy`` and OpenCV's coefficients; raises :class:`DataError`."""
     fx, fy, cx, cy = values[:4]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from superglue_ros.data.image import to_grey
 from superglue_ros.data.rectify import Rectification
-from superglue_ros.data.sequences.base import FolderSequence, open_sequence
+from superglue_ros.data.sequences.base import FolderSequence, open_sequence, write_intrinsics
 from superglue_ros.data.trajectories import format_stamp, write_trajectory
 from superglue_ros.errors import DataError
 from superglue_ros.evaluation.pairs.pairs_file import PosePair
@@ -104,7 +104,6 @@ def rectify(sequence: FolderSequence, folder: Path, frames: FrameRange) -> Folde
     if camera is None:
         raise DataError(f"sequence {sequence.name} has no calibration that all its images share")
     rectification = Rectification.of(camera)
-    ideal = camera.matrix
     folder.mkdir(parents=True, exist_ok=True)
     lines = ["# timestamp[s] color depth\n"]
     indices = frames.indices(len(sequence))
@@ -119,10 +118,7 @@ def rectify(sequence: FolderSequence, folder: Path, frames: FrameRange) -> Folde
             cv2.imwrite(str(folder / names[1]), millimetres)
         lines.append(f"{format_stamp(item.stamp_ns)} {' '.join(names)}\n")
     (folder / "images.txt").write_text("".join(lines), encoding="utf-8")
-    numbers = f"{ideal[0, 0]} {ideal[1, 1]} {ideal[0, 2]} {ideal[1, 2]}"
-    (folder / "intrinsics.txt").write_text(
-        f"{camera.width} {camera.height} {numbers}\n", encoding="utf-8"
-    )
+    write_intrinsics(folder / "intrinsics.txt", rectification.camera)
     if sequence.trajectory is not None:
         write_trajectory(folder / "groundtruth.tum", sequence.trajectory)
     return open_sequence(folder)
