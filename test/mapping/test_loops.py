@@ -31,12 +31,14 @@ def relative(
         rotation=heading(degrees),
         translation=np.array(position, np.float64),
         scale_known=metric,
+        num_inliers=40,
     )
 
 
 def pair(kind: MatchKind, pose: RelativePose) -> FramePair:
+    nothing = np.zeros(0, np.int64)
     matches = pair_results.matches(pose.reference, pose.query)
-    return FramePair(replace(matches, kind=kind), pose)
+    return FramePair(replace(matches, kind=kind, merged_from=nothing, merged_into=nothing), pose)
 
 
 def loop(query: int, degrees: float, reference: int = OLD, **more) -> FramePair:
