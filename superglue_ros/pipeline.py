@@ -141,7 +141,7 @@ class Pipeline:
         pairs = self._verify(zip(candidates, found, strict=True), query, clock)
         if any(pairing.guided is not None for pairing in pairings):
             pairs = self._confirm(pairings, pairs, query, clock)
-        if pairs and not any(pair.tracked for pair in pairs):
+        if len(self.keyframes) and not any(pair.tracked for pair in pairs):
             pairs = self._relocalise(query, pairs, clock)
         else:
             self._lost_frames = 0
@@ -242,6 +242,7 @@ class Pipeline:
             first = first_of.setdefault(entry.part, keyframe.id)
             self.keyframes.insert(keyframe, [first] if first != keyframe.id else [])
             self.rig.tracks.reserve(keyframe.features.track_ids)
+        self.keyframes.deactivate()
         self.rig.tracks.reserve(np.array([stored.next_landmark - 1]))
         return len(self.keyframes)
 
@@ -352,7 +353,11 @@ class Pipeline:
     def _relocalise(
         self, query: Keyframe, pairs: tuple[FramePair, ...], clock: StageClock
     ) -> tuple[FramePair, ...]:
-        """Relocalise the frame in the map; the keyframe that it matches becomes the reference."""
+        """Relocalise the frame in the map; the keyframe that it matches becomes the reference.
+
+        Otherwise the frame is lost, and so is each of ``pairs``; where there are none, as in a map
+        that was just loaded, the pair with the most similar keyframe says so.
+        """
         tried = {pair.matches.reference for pair in pairs}
         candidates = self.keyframes.relocalisation_candidates(query.global_descriptor)
         limits = self.config.keyframes
@@ -362,9 +367,10 @@ class Pipeline:
             limits.relocalise_keyframes,
             limits.relocalise_budget_s,
         )
-        if found is None:
+        if found is None or not found.tracked:
             self._lost_frames += 1
-            return tuple(pair.lost() for pair in pairs)
+            tried_first = (found,) if found is not None else ()
+            return tuple(pair.lost() for pair in pairs or tried_first)
         self._lost_frames = 0
         self.keyframes.activate(found.matches.reference)
         return (found, *pairs)
@@ -399,11 +405,11 @@ class Pipeline:
 
     def _adds_something(self, features: Features, pairs: Sequence[FramePair]) -> bool:
         """Whether the frame becomes a keyframe; a lost one only after several lost frames."""
+        if 0 < self._lost_frames <= self.config.keyframes.lost_frames:
+            return False
         reference = self.keyframes.reference
         if reference is None:
             return self.keyframes.should_insert(features, None)
-        if 0 < self._lost_frames <= self.config.keyframes.lost_frames:
-            return False
         pair = next(pair for pair in pairs if pair.matches.reference == reference.id)
         return self.keyframes.should_insert(features, overlap_of(pair, reference, features))
 

@@ -8,7 +8,8 @@ Three rules, each deterministic for a given input:
 * **removal** of the most redundant keyframe once the map is full.
 
 The reference is the keyframe that is tracked against: the newest, until relocalisation selects
-another.
+another. There is none before the first frame, and none in a map that was loaded before a frame is
+relocalised in it.
 """
 
 from __future__ import annotations
@@ -301,6 +302,10 @@ class KeyframeStore:
         if frame not in self._keyframes:
             raise KeyError(f"no keyframe {frame.id} in the map")
         self._reference = frame
+
+    def deactivate(self) -> None:
+        """Track against no keyframe: it is not known which of them the next frame shows."""
+        self._reference = None
 
     def place(self, frame: FrameId, pose: UncertainPose) -> None:
         """Keyframe ``frame``, or the frame before the current one, is at ``pose``."""

@@ -111,6 +111,34 @@ def test_another_process_relocalises_in_the_loaded_map(mapped, saved):
     assert other.rig.tracks.next_id >= mapped[0].rig.tracks.next_id
 
 
+def test_the_first_frame_in_a_loaded_map_is_relocalised_and_not_tracked(mapped, saved):
+    """Nothing is known of where it is: no keyframe is tried as if it were tracked."""
+    other = Pipeline(CONFIG)
+    other.load_map(saved)
+    (stranger,) = drive(other, LandmarkWorld(seed=9), [0.0], first=500)
+    (pair,) = stranger.pairs
+    assert (pair.matches.kind, pair.pose.status) == (MatchKind.RELOCALISE, PoseStatus.LOST)
+    assert not stranger.is_keyframe
+    last = mapped[0].keyframes.newest.id
+    found, tracked = drive(other, mapped[1], [6.0 * last.id, 6.0 * last.id - 1], first=501)
+    assert [(p.matches.kind, p.matches.reference) for p in found.pairs] == [
+        (MatchKind.RELOCALISE, last)
+    ]
+    assert found.pairs[0].pose.status is PoseStatus.VALID
+    assert tracked.pairs[0].matches.kind is MatchKind.KEYFRAME
+    assert tracked.pairs[0].matches.reference == last
+
+
+def test_frames_that_a_loaded_map_does_not_show_begin_a_part_of_their_own(mapped, saved):
+    other = Pipeline(CONFIG)
+    kept = other.load_map(saved)
+    strangers = drive(other, LandmarkWorld(seed=9), [0.0, 2.0, 4.0], first=500)
+    assert [result.is_keyframe for result in strangers] == [False, True, False]
+    assert len(other.keyframes) == kept + 1
+    assert strangers[2].pairs[0].tracked
+    assert strangers[2].pairs[0].matches.reference.id == 501
+
+
 @pytest.mark.parametrize("kept", [0, 7, 100, 0.5, 0.999])
 def test_a_truncated_file_is_refused(saved, kept):
     data = saved.read_bytes()

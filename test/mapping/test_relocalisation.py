@@ -31,7 +31,8 @@ class Matching:
 @pytest.mark.parametrize(("most", "tried"), [(0, 11), (1, 1), (6, 6), (8, 8), (100, 11)])
 def test_no_more_keyframes_are_tried_than_the_bound_says(most, tried):
     matching = Matching({})
-    assert relocalise(list(range(11)), matching, most) is None
+    found = relocalise(list(range(11)), matching, most)
+    assert (found.name, found.tracked) == (0, False)  # the most similar one says that it is lost
     assert matching.tried == list(range(tried))
 
 
@@ -45,10 +46,14 @@ def test_the_best_of_the_first_batch_that_has_any_is_taken():
 @pytest.mark.parametrize(("most", "found"), [(BATCH, False), (BATCH + 1, True)])
 def test_a_keyframe_beyond_the_bound_is_not_found(most, found):
     matching = Matching({BATCH: 40})
-    assert (relocalise(list(range(20)), matching, most) is not None) == found
+    assert relocalise(list(range(20)), matching, most).tracked == found
+
+
+def test_without_candidates_there_is_none():
+    assert relocalise([], Matching({})) is None
 
 
 def test_a_budget_of_time_ends_the_search_after_the_first_batch():
     matching = Matching({BATCH: 40})
-    assert relocalise(list(range(20)), matching, most=0, budget_s=1e-9) is None
+    assert not relocalise(list(range(20)), matching, most=0, budget_s=1e-9).tracked
     assert matching.tried == list(range(BATCH))
