@@ -291,6 +291,13 @@ class Config:
         "are not exact: none, lk (Lucas-Kanade), or network, which also states covariances.",
         choices=REFINERS,
     )
+    place_weights: str = setting(
+        "auto",
+        "Weights that `superglue-ros train places` made: of the global descriptors by which images "
+        "of one place are found, for loops, relocalisation and retrieval. A file, or auto for the "
+        "package's own, and VLAD for descriptors that those are not made for.",
+        fixed=True,
+    )
     robot: str = setting("", "Robot name in frame ids; empty where there is one robot.", fixed=True)
     front_end: FrontEndConfig = field(default_factory=FrontEndConfig)
     matcher: MatcherConfig = field(default_factory=MatcherConfig)

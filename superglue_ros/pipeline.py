@@ -20,7 +20,7 @@ from superglue_ros.config import Config
 from superglue_ros.errors import DescriptorKindError, ImageError, SuperglueError
 from superglue_ros.geometry.uncertain_pose import UncertainPose
 from superglue_ros.mapping import map_io
-from superglue_ros.mapping.encoding import Extracted, prepare
+from superglue_ros.mapping.encoding import Extracted
 from superglue_ros.mapping.keyframes import Candidate, Keyframe, KeyframeStore, Overlap
 from superglue_ros.mapping.loops import LoopConfirmation
 from superglue_ros.mapping.motion_prior import MotionPrior
@@ -224,8 +224,7 @@ class Pipeline:
                 f"again with these"
             )
         prepared = (
-            replace(entry, keyframe=prepare(entry.keyframe, self.rig.matcher))
-            for entry in stored.keyframes
+            replace(entry, keyframe=self.rig.prepare(entry.keyframe)) for entry in stored.keyframes
         )
         return replace(stored, keyframes=tuple(prepared))
 
@@ -277,7 +276,7 @@ class Pipeline:
         ``front_end.max_keypoints`` keypoints are matched; matches index the features as received.
         """
         best, places = frame.best(self.config.front_end.max_keypoints)
-        query = prepare(best, self.rig.matcher)
+        query = self.rig.prepare(best)
         candidates = self.keyframes.relocalisation_candidates(query.global_descriptor)[:keyframes]
         alike = [Candidate(candidate.keyframe, MatchKind.LOOP) for candidate in candidates]
         pairs = self._match(alike, query, StageClock())

@@ -19,7 +19,8 @@ from typing import Any, TypeVar
 from superglue_ros.config import Config
 from superglue_ros.errors import ConfigError, SuperglueError
 from superglue_ros.frontends.base import FrontEnd, make_front_end
-from superglue_ros.mapping.encoding import Extracted, encode, extract
+from superglue_ros.mapping.encoding import Extracted, encode, extract, prepare
+from superglue_ros.mapping.global_descriptor import Pooling
 from superglue_ros.mapping.keyframes import Candidate, Keyframe
 from superglue_ros.mapping.rotation import best_turn, is_poor, turned_encodings
 from superglue_ros.mapping.tracks import Tracks
@@ -65,7 +66,8 @@ class Rig:
     all the rest. Front-end and matcher keep their working memory apart.
 
     ``front_end`` and ``matcher`` default to those that ``config`` names. Raises
-    :class:`ConfigError` and :class:`WeightsError`.
+    :class:`ConfigError`, :class:`WeightsError`, and :class:`DescriptorKindError` where matcher and
+    ``place_weights`` are made for different descriptors.
     """
 
     def __init__(
@@ -83,6 +85,9 @@ class Rig:
         device = self._device = resolve_device(self.config.device)
         self.front_end = front_end or make_front_end(self.config, device)
         self.matcher = matcher or make_matcher(self.config, device)
+        self.pool = Pooling(self.config.place_weights)
+        if self.matcher.descriptor_kind is not None:
+            self.pool.check_kind(self.matcher.descriptor_kind)
         self.tracks = Tracks()
         self._extracting = threading.Lock()  # a front-end serves one thread at a time
 
@@ -130,7 +135,12 @@ class Rig:
         self, extracted: Sequence[Extracted | SuperglueError]
     ) -> list[Extracted | SuperglueError]:
         """The same frames with the matcher's encoding of their features."""
-        return [attempt(partial(encode, matcher=self.matcher), one) for one in extracted]
+        step = partial(encode, matcher=self.matcher, pool=self.pool)
+        return [attempt(step, one) for one in extracted]
+
+    def prepare(self, raw: Keyframe) -> Keyframe:
+        """The keyframe ready to be matched and found. Raises :class:`DescriptorKindError`."""
+        return prepare(raw, self.matcher, self.pool)
 
     def match(self, plans: Sequence[Plan | SuperglueError]) -> list[Matched | SuperglueError]:
         """The correspondences of every plan, all in one batch.

@@ -10,6 +10,8 @@ import skimage.data
 from superglue_ros.config import Config
 from superglue_ros.errors import DescriptorKindError
 from superglue_ros.geometry.camera import Camera
+from superglue_ros.networks.places import PlaceAggregation, PlacesConfig
+from superglue_ros.networks.weights import save
 from superglue_ros.pipeline import FrameResult, Pipeline, process_together
 from superglue_ros.rig import Rig
 from superglue_ros.settings import from_flat
@@ -132,3 +134,10 @@ def test_a_pair_that_cannot_be_matched_does_not_affect_the_others():
 )
 def test_networks_are_named_with_their_weights(settings, named):
     assert Rig(from_flat(Config, {**SETTINGS, **settings})).networks == named
+
+
+def test_weights_of_places_for_other_descriptors_than_the_matcher_takes_are_refused(tmp_path):
+    own = tmp_path / "own.safetensors"
+    save(PlaceAggregation(PlacesConfig(128, 8)), own, "sift-root", "")
+    with pytest.raises(DescriptorKindError, match=r"own\.safetensors were made for 'sift-root'"):
+        Rig(from_flat(Config, {**SETTINGS, "place_weights": str(own)}))

@@ -277,7 +277,6 @@ def _add_retrieval(group: argparse._SubParsersAction) -> None:
         )
     parser.add_argument("--later", action="store_true", help="ask for later frames too")
     parser.add_argument("--stride", type=int, default=1, help="every so many frames")
-    parser.add_argument("--places", default="", help="weights of train places (the package's own)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap")
     _add_method_options(parser, usual_keypoints=1024)
     parser.set_defaults(run=commands.retrieval_command)

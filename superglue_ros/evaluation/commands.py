@@ -430,9 +430,7 @@ def retrieval_command(args: argparse.Namespace) -> int:
         stride=args.stride,
     )
     sequences = [open_sequence(path) for path in args.sequences]
-    found = evaluate_retrieval(
-        sequences, method_spec(args), protocol, args.output, args.places, args.seed
-    )
+    found = evaluate_retrieval(sequences, method_spec(args), protocol, args.output, args.seed)
     return _print_table(retrieval_table(found), args.output)
 
 

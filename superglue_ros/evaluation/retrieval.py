@@ -29,9 +29,8 @@ from superglue_ros.evaluation.reports.report import Table, with_interval
 from superglue_ros.evaluation.reports.results import versions, write_json, write_records
 from superglue_ros.frontends.base import make_front_end
 from superglue_ros.geometry.depth_overlap import mutual_overlap
-from superglue_ros.mapping.global_descriptor import learned, vlad
+from superglue_ros.mapping.global_descriptor import Pooling, learned, vlad
 from superglue_ros.networks.device import resolve_device
-from superglue_ros.networks.weights import load_places
 from superglue_ros.types import FloatArray
 
 Floats = NDArray[np.float64]
@@ -114,15 +113,17 @@ def _true(views: Sequence[_View], allowed: Bools, protocol: RetrievalProtocol) -
     return true
 
 
-def aggregations(weights: str | Path, detector: str) -> dict[str, Aggregate]:
-    """VLAD, and the learned aggregation of ``weights`` if it is made for those of ``detector``.
+def aggregations(weights: str, detector: str) -> dict[str, Aggregate]:
+    """VLAD, and the learned aggregation of ``weights`` (as the setting ``place_weights``).
 
-    Empty ``weights`` are the package's own.
+    Without the latter where the package's own is for other descriptors than ``detector``'s. Raises
+    as :class:`Pooling`.
     """
-    places = load_places(weights)
+    pool = Pooling(weights)
+    pool.check_kind(detector)
     found: dict[str, Aggregate] = {"VLAD": vlad}
-    if places.descriptor_kind == detector:
-        found["learned"] = lambda descriptors: learned(descriptors, places.network)
+    if pool.places.descriptor_kind == detector:
+        found["learned"] = partial(learned, network=pool.places.network)
     return found
 
 
@@ -131,7 +132,6 @@ def evaluate_retrieval(
     spec: MethodSpec,
     protocol: RetrievalProtocol,
     output: Path,
-    weights: str | Path = "",
     seed: int = 0,
 ) -> dict[str, Any]:
     """Recall at 1, 5 and 10 [%] of every aggregation on each sequence, and on all together.
@@ -140,7 +140,7 @@ def evaluate_retrieval(
     :class:`DataError` where no frame comes back to an earlier place.
     """
     front_end = make_front_end(spec.config, resolve_device(spec.config.device))
-    methods = aggregations(weights, front_end.detector)
+    methods = aggregations(spec.config.place_weights, front_end.detector)
     ranks: dict[str, list[NDArray[np.int64]]] = {name: [] for name in methods}
     rows: list[dict[str, Any]] = []
     asked: dict[str, dict[str, int]] = {}
@@ -186,6 +186,7 @@ def evaluate_retrieval(
     summary: dict[str, Any] = {
         "protocol": {**asdict(protocol), "seed": seed},
         "method": spec.fingerprint()["front_end"],
+        "place_weights": spec.config.place_weights,
         "sequences": {
             name: {**counts, "recall": {m: recall(ranks[m][k], seed) for m in methods}}
             for k, (name, counts) in enumerate(asked.items())

@@ -14,7 +14,6 @@ from superglue_ros.geometry.absolute_pose import AbsolutePose, absolute_pose
 from superglue_ros.geometry.camera import Camera
 from superglue_ros.geometry.refinement import make_refiner
 from superglue_ros.localization.scene_map import EncodedMap, MapImage
-from superglue_ros.mapping.encoding import prepare
 from superglue_ros.mapping.keyframes import Candidate, Keyframe
 from superglue_ros.mapping.refinement import refined
 from superglue_ros.mapping.verification import sigma_of_matches
@@ -100,7 +99,7 @@ class Localizer:
         refine = config.refinement != "none" and not self._rig.front_end.exact
         pixels = resize(image, config.front_end.max_size) if refine else None
         raw = Keyframe(id=FrameId(id=0), features=features, prepared=None, resized=pixels)
-        return prepare(raw, self._rig.matcher)
+        return self._rig.prepare(raw)
 
     def _matches(self, names: Sequence[str], query: Keyframe) -> Iterator[PointMatches]:
         for start in range(0, len(names), BATCH):

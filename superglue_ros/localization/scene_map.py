@@ -15,8 +15,6 @@ from superglue_ros.data.colmap import from_colmap, from_pycolmap
 from superglue_ros.data.image import resize
 from superglue_ros.errors import DataError, DescriptorKindError
 from superglue_ros.evaluation.pairs.images import read_grey
-from superglue_ros.mapping.encoding import prepare
-from superglue_ros.mapping.global_descriptor import pool
 from superglue_ros.mapping.keyframes import Keyframe
 from superglue_ros.reconstruction.mapper import poses_of, require_pycolmap
 from superglue_ros.reconstruction.run import DATABASE, MODELS
@@ -100,7 +98,7 @@ class EncodedMap:
                 f"{rig.front_end.detector!r}: take the front-end and weights of the map"
             )
         self.scene, self._rig = scene, rig
-        pooled = {name: pool(image.features) for name, image in scene.images.items()}
+        pooled = {name: rig.pool(image.features) for name, image in scene.images.items()}
         self._names = [name for name, one in pooled.items() if one is not None]
         self._global = np.stack([pooled[name] for name in self._names])  # type: ignore[misc]
         self._kept: dict[str, Keyframe] = {}
@@ -123,7 +121,7 @@ class EncodedMap:
                 pixels = resize(read_grey(file), config.front_end.max_size)
             number = FrameId(id=len(self._kept))
             raw = Keyframe(id=number, features=image.features, prepared=None, resized=pixels)
-            self._kept[name] = prepare(raw, self._rig.matcher)
+            self._kept[name] = self._rig.prepare(raw)
         return self._kept[name]
 
 

@@ -16,7 +16,7 @@ from superglue_ros.config import Config
 from superglue_ros.data.image import resize
 from superglue_ros.errors import SuperglueError
 from superglue_ros.frontends.base import FrontEnd
-from superglue_ros.mapping.global_descriptor import pool
+from superglue_ros.mapping.global_descriptor import Pooling
 from superglue_ros.mapping.keyframes import Keyframe
 from superglue_ros.matchers.base import Matcher
 from superglue_ros.types import Features, FloatArray, Frame, known_depth
@@ -60,17 +60,20 @@ def extract(
     return outcomes
 
 
-def encode(extracted: Extracted, matcher: Matcher) -> Extracted:
+def encode(extracted: Extracted, matcher: Matcher, pool: Pooling) -> Extracted:
     """The frame ready to be matched. Raises :class:`DescriptorKindError`."""
     right = extracted.right
     if right is not None:
         # A right image is only matched with its left one: no global descriptor.
         right = replace(right, prepared=matcher.prepare(right.features))
-    return replace(extracted, frame=prepare(extracted.frame, matcher), right=right)
+    return replace(extracted, frame=prepare(extracted.frame, matcher, pool), right=right)
 
 
-def prepare(raw: Keyframe, matcher: Matcher) -> Keyframe:
-    """The keyframe with the matcher's encoding and a global descriptor."""
+def prepare(raw: Keyframe, matcher: Matcher, pool: Pooling) -> Keyframe:
+    """The keyframe with the matcher's encoding and a global descriptor.
+
+    Raises :class:`DescriptorKindError`.
+    """
     prepared = matcher.prepare(raw.features)
     return replace(raw, prepared=prepared, global_descriptor=pool(raw.features))
 

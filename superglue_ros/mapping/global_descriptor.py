@@ -1,8 +1,8 @@
 """A global image descriptor pooled from local ones, for place recognition.
 
 Two ways: :func:`learned`, the aggregation of :mod:`superglue_ros.networks.places`, for the
-descriptors that its packaged weights were trained on; :func:`vlad` for those of every other
-front-end. docs/slam.md has the comparison.
+descriptors that its weights were trained on; :func:`vlad` for those of every other front-end.
+:class:`Pooling` chooses. docs/slam.md has the comparison.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
+from superglue_ros.errors import DescriptorKindError
 from superglue_ros.networks.places import PlaceAggregation
 from superglue_ros.networks.weights import LoadedPlaces, load_places
 from superglue_ros.types import Features, FloatArray
@@ -20,18 +21,39 @@ ANCHORS = 32
 SHARPNESS = 20.0  # inverse temperature of the soft assignment to anchors
 
 
-def pool(features: Features) -> FloatArray | None:
-    """Global descriptor (G,) float32 of unit length; their dot product is the similarity.
+class Pooling:
+    """Makes global descriptors in the way that the setting ``place_weights`` names.
 
-    G is that of the aggregation, or 32 D. None where there are no descriptors, or fewer than two
-    keypoints.
+    ``auto``: :func:`learned` with the packaged weights for the descriptors that these are for,
+    :func:`vlad` for all others. A file of ``superglue-ros train places``: :func:`learned` with
+    those, and other descriptors are refused. Raises :class:`WeightsError` on a bad file.
     """
-    if features.descriptors is None or len(features) < 2:
-        return None
-    places = _packaged()
-    if features.detector == places.descriptor_kind:
-        return learned(features.descriptors, places.network)
-    return vlad(features.descriptors)
+
+    def __init__(self, weights: str = "auto") -> None:
+        self._file = "" if weights == "auto" else weights
+        self.places = load_places(self._file) if self._file else _packaged()
+
+    def check_kind(self, kind: str) -> None:
+        """Raises :class:`DescriptorKindError` on descriptors that the file is not made for."""
+        if self._file and kind != self.places.descriptor_kind:
+            raise DescriptorKindError(
+                f"descriptors are {kind!r} but the weights in {self._file} were made for "
+                f"{self.places.descriptor_kind!r}: use that front-end, or set place_weights to "
+                f"weights trained on these descriptors, or to auto"
+            )
+
+    def __call__(self, features: Features) -> FloatArray | None:
+        """Global descriptor (G,) float32 of unit length; their dot product is the similarity.
+
+        G is that of the aggregation, or 32 D. None where there are no descriptors, or fewer than
+        two keypoints. Raises as :meth:`check_kind`.
+        """
+        if features.descriptors is None or len(features) < 2:
+            return None
+        self.check_kind(features.detector)
+        if features.detector == self.places.descriptor_kind:
+            return learned(features.descriptors, self.places.network)
+        return vlad(features.descriptors)
 
 
 @torch.inference_mode()

@@ -11,7 +11,6 @@ from superglue_ros.config import Config
 from superglue_ros.data.image import resize
 from superglue_ros.evaluation.progress import track
 from superglue_ros.geometry.refinement import make_refiner
-from superglue_ros.mapping.encoding import prepare
 from superglue_ros.mapping.keyframes import Candidate, Keyframe
 from superglue_ros.mapping.refinement import refined
 from superglue_ros.mapping.verification import sigma_of_matches
@@ -84,7 +83,7 @@ class EncodedImages:
             grey = self._pictures.grey(self._places[name])
             image = resize(grey, config.front_end.max_size)
         raw = Keyframe(id=FrameId(id=number), features=features, prepared=None, resized=image)
-        return prepare(raw, self._rig.matcher)
+        return self._rig.prepare(raw)
 
 
 def match(

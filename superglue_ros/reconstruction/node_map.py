@@ -14,36 +14,38 @@ from typing import Any
 
 import numpy as np
 
-from superglue_ros.config import KeyframesConfig
+from superglue_ros.config import Config
 from superglue_ros.data.colmap import from_colmap, from_pycolmap
 from superglue_ros.geometry.uncertain_pose import UncertainPose
 from superglue_ros.mapping import map_io
-from superglue_ros.mapping.global_descriptor import pool
+from superglue_ros.mapping.global_descriptor import Pooling
 from superglue_ros.mapping.keyframes import Keyframe, KeyframeStore
 from superglue_ros.reconstruction.store import Store
 from superglue_ros.types import FrameId, known_depth
 
 
 def write_node_map(
-    path: Path, model: Any, store: Store, stamps_ns: Mapping[str, int], config: KeyframesConfig
+    path: Path, model: Any, store: Store, stamps_ns: Mapping[str, int], config: Config
 ) -> int:
     """Write the placed images of pycolmap's ``model`` to a map file; returns their number.
 
-    At most ``config.max_keyframes``, the most redundant ones left out. A keyframe's id is its place
-    among the placed images in the order of their stamps, its landmarks are the model's points.
+    At most ``keyframes.max_keyframes``, the most redundant ones left out. A keyframe's id is its
+    place among the placed images in the order of their stamps, its landmarks are the model's
+    points.
     """
-    keyframes = KeyframeStore(config)
+    keyframes = KeyframeStore(config.keyframes)
+    pool = Pooling(config.place_weights)
     images = [model.images[number] for number in model.reg_image_ids()]
     first: FrameId | None = None
     for place, image in enumerate(sorted(images, key=lambda one: stamps_ns[one.name])):
         name = FrameId(id=place, stamp_ns=stamps_ns[image.name])
-        keyframe = _keyframe(name, image, model, store)
+        keyframe = _keyframe(name, image, model, store, pool)
         keyframes.insert(keyframe, [] if first is None else [k.id for k in keyframes])
         first = first or name
     return map_io.save(path, keyframes, len(images) - 1, int(max(model.points3D.keys())) + 1)
 
 
-def _keyframe(name: FrameId, image: Any, model: Any, store: Store) -> Keyframe:
+def _keyframe(name: FrameId, image: Any, model: Any, store: Store, pool: Pooling) -> Keyframe:
     number = store.images[image.name]
     features = store.features(number)
     ids = np.array([p.point3D_id if p.has_point3D() else -1 for p in image.points2D], np.int64)

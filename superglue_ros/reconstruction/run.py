@@ -14,7 +14,6 @@ from superglue_ros.config import Config
 from superglue_ros.data import colmap
 from superglue_ros.data.trajectories import Trajectory, write_trajectory
 from superglue_ros.errors import DataError
-from superglue_ros.mapping.global_descriptor import pool
 from superglue_ros.mapping.map_io import FILE_OF_A_FOLDER
 from superglue_ros.reconstruction import imports, mapper
 from superglue_ros.reconstruction.keypoints import move_to_consensus
@@ -115,7 +114,7 @@ def _fill(store: Store, pictures: Pictures, config: Config, plan: Plan) -> None:
         plan.rules or default_rules(len(pictures), pictures.ordered),
         pictures.names,
         pictures.poses,
-        lambda: [pool(store.features(images[name])) for name in pictures.names],
+        lambda: [rig.pool(store.features(images[name])) for name in pictures.names],
     )
     match(pictures, pairs, store, rig)
 
@@ -183,7 +182,7 @@ def _node_map(model: Any, pictures: Pictures, output: Path, config: Config) -> i
     with Store(output / DATABASE) as store:
         if any(store.features(store.images[n]).descriptors is None for n in mapper.poses_of(model)):
             return 0
-        return write_node_map(output / FILE_OF_A_FOLDER, model, store, stamps, config.keyframes)
+        return write_node_map(output / FILE_OF_A_FOLDER, model, store, stamps, config)
 
 
 def _errors(trajectory: Trajectory, pictures: Pictures) -> dict[str, Any]:

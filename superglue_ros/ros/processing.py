@@ -18,7 +18,6 @@ from sensor_msgs.msg import CameraInfo, Image
 
 from superglue_ros.data.message_reading import frame_id_from_message
 from superglue_ros.errors import DataError, ImageError, SuperglueError
-from superglue_ros.mapping.global_descriptor import pool
 from superglue_ros.mapping.verification import FramePair
 from superglue_ros.msg import MatcherStatus
 from superglue_ros.networks.device import resolve_device
@@ -420,9 +419,7 @@ def warm_up(rig: Rig, images: int) -> None:
     """
     noise = np.random.default_rng(0).integers(0, 256, (480, 640), np.uint8)
     for _ in range(2 if rig.front_end.graphed else 1):
-        features = rig.front_end.extract_all([noise] * images)
-        pool(features[0])  # reads the weights of the global descriptor
-        prepared = [rig.matcher.prepare(one) for one in features]
+        prepared = [rig.matcher.prepare(f) for f in rig.front_end.extract_all([noise] * images)]
         rig.matcher.match_pairs(prepared, prepared)
     if torch.cuda.is_available():
         torch.cuda.synchronize()

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from skimage import data
 
 from superglue_ros.cli import main
@@ -25,6 +26,8 @@ from superglue_ros.evaluation.retrieval import (
     same_places,
 )
 from superglue_ros.geometry.camera import Camera
+from superglue_ros.networks.places import PlaceAggregation, PlacesConfig
+from superglue_ros.networks.weights import save
 
 
 def pose(x: float, degrees: float) -> np.ndarray:
@@ -136,3 +139,19 @@ def test_every_third_frame_and_both_aggregations_of_two_sequences(
     ]
     values = {method: one["1"]["value"] for method, one in found["all"]["recall"].items()}
     assert values == {"VLAD": 100.0, "learned": 100.0}
+
+
+def test_weights_of_ones_own_are_compared_with_vlad(
+    there_and_back: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    words = ["evaluate", "retrieval", str(there_and_back), "--gap", "2", "--distance", "0.1"]
+    own = tmp_path / "own.safetensors"
+    words += ["--output", str(tmp_path / "out"), "--set", f"place_weights={own}"]
+    torch.manual_seed(0)
+    save(PlaceAggregation(PlacesConfig(128, 8)), own, "sift-root", "")
+    assert main([*words, "--front-end", "sift"]) == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["place_weights"] == str(own)
+    assert summary["all"]["recall"]["learned"]["1"]["value"] == 100.0  # untrained, as NetVLAD's is
+    assert main([*words, "--front-end", "orb"]) == 1
+    assert "descriptors are 'orb' but the weights in" in " ".join(capsys.readouterr().err.split())

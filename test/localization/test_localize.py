@@ -119,6 +119,7 @@ def test_queries_without_a_place_say_why(
             ["--set", "front_end.name=orb"],
             "the map's descriptors are 'sift-root', the front-end makes",
         ),
+        (["--set", "place_weights=nowhere.safetensors"], "weights file nowhere.safetensors does"),
         (["--map", "nowhere"], "nowhere is no map: give the --output folder"),
         (["--model", "7"], "is no map"),
         (["--retrieve", "0"], "--retrieve 0 must be 1 or more"),

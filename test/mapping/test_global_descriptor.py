@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 
-from superglue_ros.mapping.global_descriptor import learned, pool, vlad
-from superglue_ros.networks.weights import load_places
+from superglue_ros.errors import DescriptorKindError
+from superglue_ros.mapping.global_descriptor import Pooling, learned, vlad
+from superglue_ros.networks.places import PlaceAggregation, PlacesConfig
+from superglue_ros.networks.weights import load_places, save
 from superglue_ros.types import Features
 
 PLACES = load_places()
+pool = Pooling()
 
 
 def features(descriptors: np.ndarray, detector: str = "test") -> Features:
@@ -90,3 +96,21 @@ def test_the_learned_one_has_unit_length_whatever_the_order():
     assert np.linalg.norm(one) == pytest.approx(1, abs=1e-5)
     np.testing.assert_allclose(one, other, atol=1e-5)
     assert np.isfinite(learned(np.ones((5, 256), np.float32), PLACES.network)).all()
+
+
+def test_weights_of_ones_own_pool_the_descriptors_that_they_are_for(tmp_path: Path):
+    torch.manual_seed(0)
+    file = tmp_path / "own.safetensors"
+    save(PlaceAggregation(PlacesConfig(64, 4, 1, 8)), file, "test", "")
+    own = Pooling(str(file))
+    descriptors = place(np.random.default_rng(0))
+    found = own(features(descriptors))
+    np.testing.assert_array_equal(found, learned(descriptors, load_places(file).network))
+    assert found.shape == (4 * 8,)
+    with pytest.raises(DescriptorKindError) as refused:
+        own(features(descriptors, "orb"))
+    assert str(refused.value) == (
+        f"descriptors are 'orb' but the weights in {file} were made for 'test': use that "
+        f"front-end, or set place_weights to weights trained on these descriptors, or to auto"
+    )
+    assert own(features(np.ones((1, 64), np.float32))) is None

@@ -10,13 +10,17 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from superglue_ros.config import Config
 from superglue_ros.errors import DataError, DescriptorKindError
 from superglue_ros.mapping import map_io
+from superglue_ros.mapping.global_descriptor import learned
 from superglue_ros.mapping.keyframes import KeyframeStore
+from superglue_ros.networks.places import PlaceAggregation, PlacesConfig
+from superglue_ros.networks.weights import load_places, save
 from superglue_ros.pipeline import Pipeline
 from superglue_ros.rig import Rig
 from superglue_ros.settings import from_flat
@@ -127,6 +131,19 @@ def test_the_first_frame_in_a_loaded_map_is_relocalised_and_not_tracked(mapped, 
     assert found.pairs[0].pose.status is PoseStatus.VALID
     assert tracked.pairs[0].matches.kind is MatchKind.KEYFRAME
     assert tracked.pairs[0].matches.reference == last
+
+
+def test_a_map_is_found_by_the_global_descriptors_of_whoever_loads_it(mapped, saved, tmp_path):
+    torch.manual_seed(0)
+    own = tmp_path / "own.safetensors"
+    save(PlaceAggregation(PlacesConfig(64, 8)), own, "landmark-world", "")
+    other = Pipeline(dataclasses.replace(CONFIG, place_weights=str(own)))
+    other.load_map(saved)
+    for keyframe in other.keyframes:
+        expected = learned(keyframe.features.descriptors, load_places(own).network)
+        np.testing.assert_array_equal(keyframe.global_descriptor, expected)
+    (result,) = drive(other, mapped[1], [8.0], first=500)
+    assert result.pairs[0].pose.status is PoseStatus.VALID
 
 
 def test_frames_that_a_loaded_map_does_not_show_begin_a_part_of_their_own(mapped, saved):
