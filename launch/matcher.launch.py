@@ -64,7 +64,7 @@ PARAMETERS = {
 }
 
 # What the viewer listens to beside the images, as the matcher's remappings name it.
-VIEWED = ("camera_info", "matches", "relative_pose")
+VIEWED = ("camera_info", "matches", "relative_pose", "relocalised_pose")
 
 
 def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:

@@ -5,7 +5,7 @@ Rerun (rerun-sdk) is imported when a :class:`LiveView` is made: nothing else nee
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,8 @@ STAGES = ("extract", "match", "geometry")
 _PICTURES_KEPT = 1000
 _JPEG_QUALITY = 80
 _OLD = (MatchKind.LOOP, MatchKind.RELOCALISE)
+_TRAIL_KEPT = 1000  # poses in a loaded map
+_PAUSE_NS = 1_000_000_000  # no line is drawn over a longer time without such a pose
 _TRAJECTORY, _KEYFRAME, _LANDMARK = (80, 200, 255), (255, 200, 60), (170, 170, 170)  # RGB
 
 
@@ -56,6 +58,8 @@ class LiveView:
         self._stream: Any = rerun.RecordingStream(APPLICATION)
         self._pictures: OrderedDict[int, bytes] = OrderedDict()
         self._keyframes: set[int] = set()
+        self._camera: Camera | None = None
+        self._trail: deque[tuple[int, NDArray[np.float64]]] = deque(maxlen=_TRAIL_KEPT)
         self._start_ns: int | None = None
         self._best = (-1, 0)  # stamp of a frame, and most inliers of its pairs
         self._open(destination)
@@ -82,11 +86,8 @@ class LiveView:
         self._at(stamp_ns)
         self._log("world/camera/image", self._jpeg(jpeg))
         if camera is not None and camera.focal > 0:
-            size = [camera.width, camera.height]
-            lens = self._rr.Pinhole(
-                image_from_camera=camera.matrix, resolution=size, image_plane_distance=0.3
-            )
-            self._log("world/camera/image", lens)
+            self._camera = camera
+            self._log("world/camera/image", self._lens(camera))
 
     def add_pair(self, matches: Matches, pose: RelativePose) -> None:
         """The verified matches of a frame and a keyframe; loops that hold have a view of their own.
@@ -146,6 +147,24 @@ class LiveView:
         points = np.asarray(landmarks, np.float32)
         self._log("world/landmarks", self._rr.Points3D(points, colors=[_LANDMARK], radii=-1.5))
 
+    def add_relocalised(self, stamp_ns: int, T_map_camera: NDArray[np.float64]) -> None:
+        """The camera's pose (4, 4) in a loaded map, a world of its own, and the trail behind it.
+
+        From the first one on there is a view of it.
+        """
+        if not self._trail:
+            self._stream.log("map", self._rr.ViewCoordinates.RIGHT_HAND_Z_UP, static=True)
+            self._stream.send_blueprint(_layout(in_map=True))
+        self._trail.append((stamp_ns, T_map_camera[:3, 3]))
+        self._at(stamp_ns)
+        camera = self._rr.Transform3D(translation=T_map_camera[:3, 3], mat3x3=T_map_camera[:3, :3])
+        self._log("map/camera", camera)
+        if self._camera is not None:
+            self._log("map/camera/view", self._lens(self._camera))
+        stamps, positions = map(np.array, zip(*self._trail, strict=True))
+        strips = np.split(positions, np.flatnonzero(np.abs(np.diff(stamps)) > _PAUSE_NS) + 1)
+        self._log("map/trail", self._rr.LineStrips3D(strips, colors=[_TRAJECTORY]))
+
     # -- how ---------------------------------------------------------------------------------
 
     def _open(self, destination: Destination) -> None:
@@ -200,14 +219,25 @@ class LiveView:
         thin = self._rr.LineStrips2D(lines[~inlier], colors=[OUTLIER[::-1]], radii=-0.5)
         self._log(f"{entity}/outliers", thin)
 
+    def _lens(self, camera: Camera) -> Any:
+        return self._rr.Pinhole(
+            image_from_camera=camera.matrix,
+            resolution=[camera.width, camera.height],
+            image_plane_distance=0.3,
+        )
+
     def _jpeg(self, data: bytes) -> Any:
         return self._rr.EncodedImage(contents=data, media_type="image/jpeg")
 
 
-def _layout() -> Any:
-    """Matches and curves on the left, the map and the last loop on the right."""
+def _layout(in_map: bool = False) -> Any:
+    """Matches and curves on the left, the map and the last loop on the right.
+
+    ``in_map``: and the camera in a loaded map between these two.
+    """
     import rerun.blueprint as rrb
 
+    loaded = rrb.Spatial3DView(origin="map", name="Camera in the loaded map")
     return rrb.Blueprint(
         rrb.Horizontal(
             rrb.Vertical(
@@ -218,11 +248,12 @@ def _layout() -> Any:
             ),
             rrb.Vertical(
                 rrb.Spatial3DView(origin="world", name="Trajectory and landmarks"),
+                *([loaded] if in_map else []),
                 rrb.Horizontal(
                     rrb.Spatial2DView(origin="loop", name="Last loop"),
                     rrb.TextLogView(origin="log", name="Loops"),
                 ),
-                row_shares=[3, 1],
+                row_shares=[3, 2, 1] if in_map else [3, 1],
             ),
         ),
         collapse_panels=True,

@@ -1,8 +1,8 @@
 """The viewer as a node: what matcher and back-end publish, streamed to Rerun.
 
 In: ``image`` or ``image/compressed`` (parameter ``image_transport``), ``camera_info``, ``matches``,
-``relative_pose``, ``matcher/status``, and of the example back-end, where it runs,
-``bundle_adjuster/path`` and ``bundle_adjuster/landmarks``. Nothing out: a window opens, or
+``relative_pose``, ``relocalised_pose``, ``matcher/status``, and of the example back-end, where it
+runs, ``bundle_adjuster/path`` and ``bundle_adjuster/landmarks``. Nothing out: a window opens, or
 ``save`` names a file, or ``connect`` the URL of a viewer that runs.
 """
 
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import rclpy
+from geometry_msgs.msg import PoseWithCovarianceStamped
 from nav_msgs.msg import Path
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
@@ -63,6 +64,7 @@ class ViewerNode(Node):
         self._subscribe(CameraInfo, "camera_info", self._take_camera, sensor)
         self._subscribe(Matches, "matches", self._take_matches)
         self._subscribe(RelativePose, "relative_pose", self._take_pose)
+        self._subscribe(PoseWithCovarianceStamped, "relocalised_pose", self._show_relocalised)
         self._subscribe(MatcherStatus, "matcher/status", self._show_status)
         self._subscribe(Path, "bundle_adjuster/path", self._show_path)
         self._subscribe(PointCloud2, "bundle_adjuster/landmarks", self._show_landmarks)
@@ -102,6 +104,10 @@ class ViewerNode(Node):
         pair = self._pairs.add(half)
         if pair is not None:
             self.view.add_pair(*pair)
+
+    def _show_relocalised(self, message: PoseWithCovarianceStamped) -> None:
+        pose = transform_from_message(message.pose.pose)
+        self.view.add_relocalised(stamp_to_ns(message.header.stamp), pose)
 
     def _show_status(self, message: MatcherStatus) -> None:
         seconds = [getattr(message, f"{stage}_seconds") for stage in STAGES]

@@ -19,6 +19,9 @@ from superglue_ros.errors import ConfigError
 from superglue_ros.settings import add_set_option, build, override
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from superglue_ros.data.sequences.base import SequenceItem
     from superglue_ros.drawing.live_view import LiveView
     from superglue_ros.evaluation.bag.outcomes import FrameOutcome
@@ -71,13 +74,15 @@ def run_view(args: argparse.Namespace) -> int:
     """Show, or write, the recording."""
     from superglue_ros.drawing.live_view import Destination, LiveView
     from superglue_ros.viewer.animation import Animation
-    from superglue_ros.viewer.steps import steps
+    from superglue_ros.viewer.steps import relocalised, steps
 
     if args.every < 1 or (args.frames is not None and args.frames < 1):
         raise ConfigError("--frames and --every must be 1 or more")
     if not 100 <= args.width <= 4000 or not 1 <= args.quality <= 100 or args.milliseconds < 1:
         raise ConfigError("give --width 100 to 4000, --quality 1 to 100, --milliseconds 1 or more")
-    frames = _frames(args)
+    recording = _recording(args)
+    frames = _frames(args, recording)
+    in_map = relocalised(recording) if recording is not None else {}
     destination = Destination(Path(args.save) if args.save else None, args.connect)
     animation = Animation(args.width) if args.animation else None
     with ExitStack() as stack:
@@ -86,7 +91,7 @@ def run_view(args: argparse.Namespace) -> int:
             view = stack.enter_context(LiveView(destination))
         for step in steps(frames):
             if view is not None:
-                _show(step, view)
+                _show(step, view, in_map.get(step.item.stamp_ns))
             if animation is not None:
                 animation.add(step)
     if args.save:
@@ -97,7 +102,7 @@ def run_view(args: argparse.Namespace) -> int:
     return 0
 
 
-def _show(step: Step, view: LiveView) -> None:
+def _show(step: Step, view: LiveView, T_map_camera: NDArray[np.float64] | None) -> None:
     stamp_ns = step.item.stamp_ns
     view.add_image(stamp_ns, step.item.image, step.item.camera)
     for pair in step.pairs:
@@ -106,24 +111,36 @@ def _show(step: Step, view: LiveView) -> None:
         view.add_seconds(stamp_ns, step.seconds)
     view.add_path(step.stamps_ns, step.poses)
     view.add_landmarks(stamp_ns, step.landmarks)
+    if T_map_camera is not None:
+        view.add_relocalised(stamp_ns, T_map_camera)
 
 
-def _frames(args: argparse.Namespace) -> Iterator[tuple[SequenceItem, FrameOutcome]]:
+def _recording(args: argparse.Namespace) -> Path | None:
+    """The bag that holds what a node said of the frames, if there is one."""
+    from superglue_ros.viewer.steps import has_results, is_bag
+
+    if args.recorded is not None:
+        return Path(args.recorded)
+    if args.source and is_bag(args.source) and has_results(args.source):
+        return Path(args.source)
+    return None
+
+
+def _frames(
+    args: argparse.Namespace, recording: Path | None
+) -> Iterator[tuple[SequenceItem, FrameOutcome]]:
     """The frames to show with what was, or is now, said of them."""
     from superglue_ros.pipeline import Pipeline
-    from superglue_ros.viewer.steps import has_results, is_bag, matched, open_source, replayed
+    from superglue_ros.viewer.steps import matched, open_source, replayed
 
     named = SequenceTopics(args.image_topic, args.camera_info_topic, args.depth_topic, "")
     topics = replace(named, depth=named.depth or (SequenceTopics.depth if args.depth else ""))
     sequence = open_source(args.source, topics, args.depth_unit)
-    recording = args.recorded
-    if recording is None and args.source and is_bag(args.source) and has_results(args.source):
-        recording = args.source
     end = min(len(sequence), (args.frames or len(sequence)) * args.every)
     total = -(-end // args.every)
     items = islice(iter(sequence), 0, end, args.every)
     shown = track(items, sequence.name, total=total, console=Console(stderr=True), transient=True)
     if recording is not None:
-        return replayed(shown, Path(recording))
+        return replayed(shown, recording)
     config = build(Config, override({}, [*_USUAL, *args.set]))
     return matched(shown, Pipeline(config), args.depth)

@@ -13,12 +13,15 @@ from numpy.typing import NDArray
 from superglue_ros.data.bag_sequences import BagSequence, SequenceTopics
 from superglue_ros.data.bags import BagReader
 from superglue_ros.data.image import to_grey
+from superglue_ros.data.message_reading import stamp_to_ns, transform_from_message
 from superglue_ros.data.sequences.base import ImageSequence, SequenceItem, open_sequence
 from superglue_ros.errors import ConfigError
 from superglue_ros.evaluation.bag.outcomes import RESULTS, FrameOutcome, offline, recorded
 from superglue_ros.geometry.camera import Camera
 from superglue_ros.mapping.verification import FramePair
 from superglue_ros.pipeline import Pipeline
+
+RELOCALISED = "/relocalised_pose"
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +80,16 @@ def replayed(
     """Every frame with what a node said of it: nothing of the first one, and of dropped ones."""
     said = {outcome.stamp_ns: outcome for outcome in recorded(recording, complete=False)}
     return ((item, said.get(item.stamp_ns, _nothing(item.stamp_ns))) for item in items)
+
+
+def relocalised(recording: Path) -> dict[int, NDArray[np.float64]]:
+    """``T_map_camera`` (4, 4) by stamp [ns], of what a node said of frames in a loaded map."""
+    with BagReader(recording) as bag:
+        named = [RELOCALISED] if RELOCALISED in bag.topics else []
+        return {
+            stamp_to_ns(message.header.stamp): transform_from_message(message.pose.pose)
+            for _, _, message in bag.messages(named)
+        }
 
 
 def _nothing(stamp_ns: int) -> FrameOutcome:

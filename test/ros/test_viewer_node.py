@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 pytest.importorskip("rerun.chunk", reason="rerun-sdk is not installed")
 
-from geometry_msgs.msg import PoseStamped
+from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
 from matcher_process import Matcher, stamp
 from nav_msgs.msg import Path as PathMessage
 
@@ -29,6 +29,7 @@ def written(file: Path) -> bool:
     except Exception:
         return False
     names = ("counts/matches", "counts/inliers", "milliseconds/match", "world/trajectory")
+    names += ("map/trail", "map/camera/view")
     return all(name in found for name in (*names, "world/camera/image"))
 
 
@@ -47,6 +48,7 @@ def test_images_matches_timing_and_path_are_written_down(matcher: Matcher, tmp_p
     peer = matcher.peer
     try:
         path = peer.publisher("bundle_adjuster/path", PathMessage)  # its last subscription but one
+        place = peer.publisher("relocalised_pose", PoseWithCovarianceStamped)
         others = ("matches", "relative_pose", "matcher/status")
         peer.wait(
             lambda: all(peer.node.count_subscribers(name) == 2 for name in others), "the viewer"
@@ -64,6 +66,11 @@ def test_images_matches_timing_and_path_are_written_down(matcher: Matcher, tmp_p
                 pose.pose.orientation.w = 1.0
                 message.poses.append(pose)
             path.publish(message)
+            found = PoseWithCovarianceStamped()
+            found.header.stamp = stamp(at)
+            found.pose.pose.position.x, found.pose.pose.position.y = 0.1 * len(frames), 2.0
+            found.pose.pose.orientation.z = found.pose.pose.orientation.w = np.sqrt(0.5)
+            place.publish(found)
             assert len(frames) < 50, log.read_text()
         assert viewer.poll() is None, log.read_text()
         viewer.send_signal(signal.SIGINT)
@@ -83,4 +90,11 @@ def test_images_matches_timing_and_path_are_written_down(matcher: Matcher, tmp_p
     np.testing.assert_allclose(milliseconds, sent[first : first + len(milliseconds)], rtol=1e-6)
     lines = found["world/trajectory"]["LineStrips3D:strips"][-1][1]
     np.testing.assert_allclose(lines, [[[0, 0, 0], [1, 0, 0]]])
+    (trail,) = found["map/trail"]["LineStrips3D:strips"][-1][1]
+    np.testing.assert_allclose(np.diff(trail, axis=0), [[0.1, 0, 0]] * (len(trail) - 1), atol=1e-6)
+    np.testing.assert_allclose(np.array(trail)[:, 1:], [[2, 0]] * len(trail))
+    camera = found["map/camera"]
+    np.testing.assert_allclose(camera["Transform3D:translation"][-1][1], [trail[-1]], atol=1e-6)
+    turned = np.reshape(camera["Transform3D:mat3x3"][-1][1], (3, 3)).T  # columns after each other
+    np.testing.assert_allclose(turned, [[0, -1, 0], [1, 0, 0], [0, 0, 1]], atol=1e-6)
     assert len(found["world/camera/image"]["EncodedImage:blob"]) >= 1

@@ -14,11 +14,13 @@ pytest.importorskip("gtsam")
 from superglue_ros.cli import main
 from superglue_ros.config import Config
 from superglue_ros.data.bag_sequences import BagSequence, SequenceTopics, write_bag
+from superglue_ros.data.bags import BagWriter, typestore
+from superglue_ros.drawing.live_view import Destination, LiveView
 from superglue_ros.pipeline import Pipeline
 from superglue_ros.settings import build, override
 from superglue_ros.synthetic.demo_room import RoomSequence, built_in_camera
 from superglue_ros.types import MatchKind
-from superglue_ros.viewer.steps import Step, matched, steps
+from superglue_ros.viewer.steps import Step, matched, relocalised, steps
 
 from ..recordings import entities
 
@@ -144,3 +146,34 @@ def test_without_rerun_the_message_says_what_to_install(
     monkeypatch.setitem(sys.modules, "rerun", None)
     assert main(["view", str(bag), "--save", "a.rrd", *QUICK]) == 1
     assert "pip install 'superglue_ros[view]'" in capsys.readouterr().err
+
+
+def test_the_camera_in_a_loaded_map_and_its_trail(tmp_path: Path) -> None:
+    pytest.importorskip("rerun.chunk")
+    kind = "geometry_msgs/msg/PoseWithCovarianceStamped"
+    types = typestore().types
+    with BagWriter(tmp_path / "said") as bag:
+        bag.add_topic("/relocalised_pose", kind)
+        for stamp_ns in (0, 10**8, 5 * 10**9):
+            header = types["std_msgs/msg/Header"](
+                stamp=types["builtin_interfaces/msg/Time"](stamp_ns // 10**9, stamp_ns % 10**9),
+                frame_id="map",
+            )
+            pose = types["geometry_msgs/msg/Pose"](
+                position=types["geometry_msgs/msg/Point"](stamp_ns * 1e-9, 2.0, 3.0),
+                orientation=types["geometry_msgs/msg/Quaternion"](0.0, 0.0, 0.0, 1.0),
+            )
+            uncertain = types["geometry_msgs/msg/PoseWithCovariance"](pose, np.zeros(36))
+            bag.write("/relocalised_pose", stamp_ns, types[kind](header, uncertain))
+    with LiveView(Destination(tmp_path / "a.rrd")) as view:
+        for stamp_ns, pose in relocalised(tmp_path / "said").items():
+            view.add_relocalised(stamp_ns, pose)
+    found = entities(tmp_path / "a.rrd")
+    (before, after) = found["map/trail"]["LineStrips3D:strips"][-1][1]  # not over the pause
+    np.testing.assert_allclose(before, [[0, 2, 3], [0.1, 2, 3]], atol=1e-6)
+    np.testing.assert_allclose(after, [[5, 2, 3]])
+    assert [time for time, _ in found["map/camera"]["Transform3D:translation"]] == [0, 0.1, 5]
+
+
+def test_a_recording_without_a_loaded_map_has_no_camera_in_one(bag: Path) -> None:
+    assert relocalised(bag) == {}
