@@ -10,6 +10,7 @@ from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, Opaq
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity, logging
 from superglue_ros.ros.launching import is_installed, is_on, switch, viewer_arguments
@@ -56,8 +57,12 @@ def generate_launch_description() -> LaunchDescription:
         name="bundle_adjuster",
         namespace=LaunchConfiguration("namespace"),
         output="screen",
-        parameters=[{name: LaunchConfiguration(name) for name in ("use_sim_time", "publish_tf")}],
-        remappings=[("camera_info", LaunchConfiguration("camera_info"))],
+        parameters=[
+            {name: LaunchConfiguration(name) for name in ("use_sim_time", "publish_tf")},
+            # A path is text, also where it could be read as something else.
+            {"imu_calibration": ParameterValue(LaunchConfiguration("imu_calibration"), str)},
+        ],
+        remappings=[(name, LaunchConfiguration(name)) for name in ("camera_info", "imu")],
         respawn=LaunchConfiguration("respawn"),
         respawn_delay=2.0,
     )
@@ -71,6 +76,15 @@ def generate_launch_description() -> LaunchDescription:
                 "depth",
                 default_value="",
                 description="Input: registered depth. true, false, or its topic.",
+            ),
+            DeclareLaunchArgument(
+                "imu", default_value="imu", description="Input: IMU, with imu_calibration."
+            ),
+            DeclareLaunchArgument(
+                "imu_calibration",
+                default_value="",
+                description="Kalibr's *camchain-imucam*.yaml or EuRoC's imu0/sensor.yaml; empty = "
+                "without IMU.",
             ),
             DeclareLaunchArgument(
                 "image_transport", default_value="", description="raw, or compressed."

@@ -6,7 +6,8 @@
                              -> bundle adjustment of a wider window for the next frames
 
 It uses only what is published on the topics: :class:`~superglue_ros.types.Matches` and
-:class:`~superglue_ros.types.RelativePose` of one calibrated camera.
+:class:`~superglue_ros.types.RelativePose` of one calibrated camera, and an IMU if there is one
+(:mod:`superglue_ros.back_end.inertial`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from superglue_ros.back_end import loops
 from superglue_ros.back_end.config import BackEndConfig
 from superglue_ros.back_end.covisibility import keep_in_place, neighbourhood
 from superglue_ros.back_end.culling import cull
+from superglue_ros.back_end.imu import Imu
+from superglue_ros.back_end.inertial import Inertial
 from superglue_ros.back_end.optimiser import Adjustment, adjust
 from superglue_ros.back_end.placement import USABLE, Seen, place, resect
 from superglue_ros.back_end.scene import Array, Edge, Observation, Scene, inverse, pose_of
@@ -47,8 +50,9 @@ _FAR_OFF = 20.0  # times max_error_px: no poor first guess explains such an erro
 class BundleAdjuster:
     """Bundle adjustment of a window of poses over a landmark map. Add every pair in topic order."""
 
-    def __init__(self, config: BackEndConfig | None = None) -> None:
+    def __init__(self, config: BackEndConfig | None = None, imu: Imu | None = None) -> None:
         self.config = config or BackEndConfig()
+        self._inertial = None if imu is None else Inertial(imu)
         self.scene = Scene()
         self.loops_closed = 0
         self._settling = 0  # adjustments of more than the window that a loop still asks for
@@ -85,6 +89,8 @@ class BundleAdjuster:
         For some frames after a loop the window is wider, so that the map settles while it is used.
         ``covariance_of`` names a frame of the window whose covariance is wanted as well.
         """
+        if self._inertial is not None and self._inertial.update(self.scene, camera.focal):
+            self._settling = self.config.loop_steps
         window = list(self.scene.poses)[-self.config.window :]
         frames, iterations = window, self.config.iterations
         limit = _DOUBTFUL * self.config.max_error_px
@@ -94,6 +100,8 @@ class BundleAdjuster:
             # Nothing is an outlier yet while the map still moves.
             limit = float("inf") if self._settling else self.config.max_error_px
         fixed = keep_in_place(self.scene, frames, self.config.fixed)
+        if self.scene.gravity is not None:
+            fixed += self._before(window, {*frames, *fixed})
         adjustment = self._adjust(frames, fixed, camera, iterations, limit, covariance_of)
         if self.config.cull_share < 1 and not self._settling:
             used = {edge.reference for edge in self.scene.edges if edge.query in window}
@@ -106,6 +114,13 @@ class BundleAdjuster:
         self._settling = 0
         frames, limit = list(self.scene.poses), self.config.max_error_px
         return self._adjust(frames, [], camera, _UNTIL_CONVERGED, limit)
+
+    def _before(self, window: list[FrameId], chosen: set[FrameId]) -> list[FrameId]:
+        """The frame just before the window, from which the IMU leads into it."""
+        first = min(frame.stamp_ns for frame in window)
+        earlier = [frame for frame in self.scene.poses if frame.stamp_ns < first]
+        last = max(earlier, key=lambda frame: frame.stamp_ns, default=None)
+        return [] if last is None or last in chosen else [last]
 
     def _around(self, window: list[FrameId]) -> list[FrameId]:
         """The window and the frames nearest to it by shared landmarks, in the map's order."""
@@ -122,7 +137,12 @@ class BundleAdjuster:
         limit: float,
         covariance_of: FrameId | None = None,
     ) -> Adjustment | None:
-        return adjust(self.scene, frames, fixed, camera.focal, iterations, limit, covariance_of)
+        what = self.scene, frames, fixed, camera.focal, iterations, limit, covariance_of
+        if self._inertial is None:
+            return adjust(*what)
+        adjustment = adjust(*what, self._inertial.imu, self._inertial.most_error)
+        self._inertial.judge(self.scene, adjustment)
+        return adjustment
 
     def _can_begin(self, relative: RelativePose) -> bool:
         """Whether a map can begin with this pair: metric, or wide enough to triangulate from."""
@@ -134,17 +154,29 @@ class BundleAdjuster:
         if self.scene.poses and not self._knows(matches.reference):
             self._bridge(matches.reference)
         seen = self._seen(matches, camera)
-        placed = place(self.scene, relative, seen, camera.focal, self.config)
+        expected = self._predict(matches.query)
+        placed = place(self.scene, relative, seen, camera.focal, self.config, expected)
         if placed is not None:
             self.scene.poses[matches.query] = placed.pose
+
+    def _predict(self, frame: FrameId) -> Array | None:
+        return None if self._inertial is None else self._inertial.predict(self.scene, frame)
 
     def _knows(self, frame: FrameId) -> bool:
         return frame in self.scene.poses or frame in self.scene.attached
 
     def _bridge(self, frame: FrameId) -> None:
-        """Tracking was lost and continues from ``frame``: assume that the camera did not move."""
+        """Tracking was lost and continues from ``frame``: the IMU tells where, over a short gap.
+
+        Without it the camera is assumed to be where it was.
+        """
         last = next(reversed(self.scene.poses))
-        self.scene.poses[frame] = self.scene.poses[last].copy()
+        pose = self._predict(frame)
+        if pose is None:
+            pose = self.scene.poses[last].copy()
+            if self._inertial is not None:
+                self._inertial.begin_anew(self.scene, frame.stamp_ns)
+        self.scene.poses[frame] = pose
         self.scene.edges.append(Edge(reference=last, query=frame, bridge=True))
 
     def _place_waiting(self, camera: Camera) -> None:

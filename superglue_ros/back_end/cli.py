@@ -8,17 +8,20 @@ import logging
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from superglue_ros.config import Config
-from superglue_ros.data.sequences.base import ImageSequence, open_sequence
+from superglue_ros.data.sequences.base import FolderSequence, open_sequence
 from superglue_ros.errors import ConfigError
 from superglue_ros.registry import MATCHERS
 from superglue_ros.settings import add_set_option, build, override
+
+if TYPE_CHECKING:
+    from superglue_ros.back_end.round_trip import RoundTripSequence
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +51,9 @@ def add_subcommands(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--frames", type=int, metavar="N", help="only the first N frames")
     parser.add_argument("--stride", type=int, default=1, metavar="N", help="every Nth frame only")
     parser.add_argument("--no-loops", action="store_true", help="close no loops")
+    parser.add_argument(
+        "--no-imu", action="store_true", help="leave out the IMU of a sequence that has one"
+    )
     add_set_option(parser, "keyframes.window=3", "setting of the matcher")
     parser.set_defaults(run=run_slam)
 
@@ -62,10 +68,12 @@ def run_slam(args: argparse.Namespace) -> int:
     sequence = _sequence(args)
     summary: dict[str, Any] = {"sequence": sequence.name, "depth": args.depth, "runs": []}
     drawn: dict[str, Accuracy] = {}
+    metric = True
     for matcher in args.matcher or ["superglue"]:
         config = _config(args, matcher)
         run = _run(sequence, config, args)
         run.write(output, f"{matcher}_")
+        metric &= run.metric
         for name, poses in run.trajectories.items():
             accuracy = measure(run.stamps_ns, run.truth, poses, run.metric)
             entry: dict[str, Any] = {"matcher": matcher, "poses": name}
@@ -84,13 +92,13 @@ def run_slam(args: argparse.Namespace) -> int:
         }
     (output / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     if drawn:
-        scale = "metric" if args.depth else "monocular, scale aligned"
+        scale = "metric" if metric else "monocular, scale aligned"
         plot_trajectories(output / "trajectories.png", f"{sequence.name}, {scale}", drawn)
     _print(summary)
     return 0
 
 
-def _sequence(args: argparse.Namespace) -> ImageSequence:
+def _sequence(args: argparse.Namespace) -> FolderSequence | RoundTripSequence:
     if args.sequence:
         return open_sequence(args.sequence, args.depth_unit)
     from superglue_ros.back_end.round_trip import RoundTripSequence
@@ -104,9 +112,12 @@ def _config(args: argparse.Namespace, matcher: str) -> Config:
     return build(Config, override({}, [*usual, *loops, *args.set]))
 
 
-def _run(sequence: ImageSequence, config: Config, args: argparse.Namespace) -> Any:
+def _run(
+    sequence: FolderSequence | RoundTripSequence, config: Config, args: argparse.Namespace
+) -> Any:
     try:
         from superglue_ros.back_end.bundle_adjuster import BundleAdjuster
+        from superglue_ros.back_end.imu import Imu
         from superglue_ros.back_end.offline import recordings, run
     except ImportError as error:
         raise ConfigError(
@@ -122,7 +133,9 @@ def _run(sequence: ImageSequence, config: Config, args: argparse.Namespace) -> A
     shown = track(
         frames, config.matcher.name, total=total, console=Console(stderr=True), transient=True
     )
-    return run(shown, Pipeline(config), BundleAdjuster())
+    recorded = None if args.no_imu else sequence.read_imu()
+    imu = None if recorded is None else Imu(recorded.calibration, recorded.readings)
+    return run(shown, Pipeline(config), BundleAdjuster(imu=imu))
 
 
 def _print(summary: dict[str, Any]) -> None:

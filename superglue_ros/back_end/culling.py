@@ -72,6 +72,7 @@ def _remove(scene: Scene, frame: FrameId, anchor: FrameId) -> None:
     for track in tuple(scene.tracks_of[frame]):
         scene.forget(frame, track)
     del scene.tracks_of[frame]
+    scene.motions.pop(frame, None)
     step = np.asarray(inverse(scene.poses[anchor]) @ scene.poses.pop(frame))
     for other, one in scene.attached.items():
         if one.anchor == frame:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import gtsam
 import numpy as np
 
-from superglue_ros.back_end.scene import Array, Edge, Scene, in_camera, inverse
+from superglue_ros.back_end.scene import Array, Edge, Scene, in_camera, inverse, pose_of, scaled
 from superglue_ros.types import FrameId
 
 # Standard deviations of one edge: rotation [rad], translation (part of the median step), log scale.
@@ -99,13 +99,14 @@ def close(scene: Scene, loop: Loop) -> None:
     moved = {frame: optimised.atSimilarity3(key[frame]) for frame in frames}
     _move_landmarks(scene, similarities, moved)
     for frame in frames:
-        new = moved[frame]
-        scene.poses[frame] = np.eye(4)
-        scene.poses[frame][:3, :3] = new.rotation().matrix()
-        scene.poses[frame][:3, 3] = new.scale() * new.translation()
+        new, old = moved[frame], scene.poses[frame]
+        scene.poses[frame] = pose_of(new.rotation().matrix(), new.scale() * new.translation())
+        if frame in scene.motions:
+            turn = scene.poses[frame][:3, :3] @ old[:3, :3].T
+            motion = scene.motions[frame]
+            scene.motions[frame] = replace(motion, velocity=turn @ motion.velocity)
     for frame, one in scene.attached.items():
-        pose = one.pose.copy()
-        pose[:3, 3] *= moved[one.anchor].scale()
+        pose = scaled(one.pose, moved[one.anchor].scale())
         scene.attached[frame] = replace(one, pose=pose)
 
 

@@ -44,7 +44,8 @@ class SlamRun:
     """Trajectories of one run, one entry per frame, None where there is no pose.
 
     ``chained`` concatenates relative poses (without back-end), ``optimised`` is from the back-end;
-    all are ``T_world_camera``, each in its own world frame. Where scale is unknown, chained
+    all are ``T_world_camera``, each in its own world frame; that of ``optimised`` is upright, z up,
+    where an IMU told gravity. Where scale is unknown, chained
     translations have their true length: an upper bound for relative poses alone.
     ``landmarks`` (M, 3) in the world of ``optimised``.
     """
@@ -157,13 +158,14 @@ class Session:
             self._back_end.optimise_all(self._camera)
             self._seconds += time.perf_counter() - started
         scene = self._back_end.scene
-        trajectory = scene.trajectory
+        level = np.eye(4) if scene.gravity is None else scene.level
+        trajectory = {frame: level @ pose for frame, pose in scene.trajectory.items()}
         return SlamRun(
             stamps_ns=np.array([one.stamp_ns for one in self._ids], np.int64),
             truth=[self._chain.truth[one] for one in self._ids],
             chained=[self._chain.poses.get(one) for one in self._ids],
             optimised=[trajectory.get(one) for one in self._ids],
-            landmarks=scene.points(scene.landmarks),
+            landmarks=scene.points(scene.landmarks) @ level[:3, :3].T,
             closures=tuple(self._closures),
             lost=self._lost,
             metric=scene.metric,

@@ -26,6 +26,7 @@ _MIN_INLIER_SHARE = 0.5
 _LEAST_LANDMARKS = 4  # that agree on a length
 _BEHIND = 100.0  # residual, in standard deviations, of a landmark behind the camera
 _SPEED = np.log(3.0)  # standard deviation of the logarithm of a step over the one before
+_LEAST_STEP = 1e-3  # metres, of one that an IMU expects
 _REST_RAD = np.deg2rad(0.5)  # parallax that ROTATION_ONLY may hide
 
 
@@ -59,10 +60,16 @@ class Placement:
 
 
 def place(
-    scene: Scene, relative: RelativePose, seen: Seen, focal_px: float, config: BackEndConfig
+    scene: Scene,
+    relative: RelativePose,
+    seen: Seen,
+    focal_px: float,
+    config: BackEndConfig,
+    expected: Array | None = None,
 ) -> Placement | None:
     """The query's pose from that of the reference and from the landmarks it sees.
 
+    Where an IMU leads one to expect a pose (4, 4), a step of unknown length is taken to be as long.
     None if there are too few landmarks and no usable relative pose.
     """
     starts = []
@@ -75,7 +82,10 @@ def place(
             return None
         return Placement(resected[0], resected[1], True)
     length = 1.0 if relative.scale_known else _length_by_landmarks(reference, relative, seen)
-    usual = _last_step(scene, relative.reference)
+    if expected is None:
+        usual = _last_step(scene, relative.reference)
+    else:
+        usual = max(float(np.linalg.norm(expected[:3, 3] - reference[:3, 3])), _LEAST_STEP)
     step = pose_of(relative.rotation, (length or usual) * relative.translation)
     starts.append(np.asarray(reference @ step))
     limit = config.max_error_px / focal_px

@@ -1,4 +1,7 @@
-"""A rendered sequence that returns to its start: once around in the demonstration's room."""
+"""A rendered sequence that returns to its start: once around in the demonstration's room.
+
+With an IMU, simulated along the same path: beside the camera, with the noise of EuRoC's.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from superglue_ros.back_end.scene import Array
+from superglue_ros.back_end.scene import Array, pose_of
+from superglue_ros.data.imu import ImuRecording
 from superglue_ros.data.sequences.base import SequenceItem
 from superglue_ros.synthetic.demo_room import START_NS, built_in_camera, demo_room
+from superglue_ros.synthetic.imu import adis16448, simulate
 from superglue_ros.synthetic.rendering import render
 from superglue_ros.synthetic.rooms import look_at
 
@@ -18,6 +23,9 @@ _CENTRE_M = np.array([2.6, 2.1, 1.6])
 _RADIUS_M = 0.6
 _TILT = 0.35  # looks down at the floor and the boxes: walls alone are a planar scene
 _RATE_HZ = 10.0
+_SEEDS = 1000  # apart, those of the noise of images
+_T_CAMERA_IMU = pose_of(np.array([[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]]), np.array([0.06, 0.02, 0]))
+_BIASES = 0.1, 0.02  # standard deviations [m/s^2, rad/s]
 _NOISE = 2.0  # standard deviation of the sensor noise in grey values
 
 
@@ -26,9 +34,10 @@ class RoundTripSequence:
 
     name = "round-trip"
 
-    def __init__(self) -> None:
+    def __init__(self, seed: int = 0) -> None:
         self.camera = built_in_camera()
         self._scene = demo_room()
+        self._seed = seed
 
     def __len__(self) -> int:
         return int((360 + _OVERLAP_DEGREES) / _DEGREES_PER_FRAME) + 1
@@ -40,14 +49,31 @@ class RoundTripSequence:
         """Frame ``index`` of the trip."""
         if not 0 <= index < len(self):
             raise IndexError(index)
-        camera, pose = self.camera, _pose(np.deg2rad(index * _DEGREES_PER_FRAME))
+        camera, pose = self.camera, _pose_at(index / _RATE_HZ)
         clean, depth = render(self._scene, camera.matrix, camera.width, camera.height, pose)
-        noise = np.random.default_rng(index).normal(scale=_NOISE, size=clean.shape)
+        noise = np.random.default_rng(index + _SEEDS * self._seed).normal(
+            scale=_NOISE, size=clean.shape
+        )
         image = np.clip(np.rint(clean + noise), 0, 255).astype(np.uint8)
         stamp_ns = START_NS + round(index / _RATE_HZ * 1e9)
         return SequenceItem(
             stamp_ns=stamp_ns, image=image, camera=camera, depth=depth, T_world_camera=pose
         )
+
+    def read_imu(self) -> ImuRecording:
+        """The simulated IMU; its noise and biases are those of the sequence's seed."""
+        calibration = adis16448(_T_CAMERA_IMU)
+        rng = np.random.default_rng(self._seed)
+        bias = rng.normal(scale=np.repeat(_BIASES, 3))
+        end_s = len(self) / _RATE_HZ
+        readings = simulate(
+            _pose_at, end_s, calibration, bias=bias, start_ns=START_NS, seed=self._seed
+        )
+        return ImuRecording(readings, calibration)
+
+
+def _pose_at(seconds: float) -> Array:
+    return _pose(np.deg2rad(seconds * _RATE_HZ * _DEGREES_PER_FRAME))
 
 
 def _pose(angle: float) -> Array:

@@ -5,7 +5,7 @@ moves with a frame that was kept.
 
 Poses are ``T_world_camera`` (4, 4) float64; landmarks (3,) float64 in the world; observations are
 rays (x, y) at depth 1 with a standard deviation in the same unit. The world is the first camera;
-its unit is the metre if relative poses are metric, else the first baseline.
+its unit is the metre if relative poses are metric or an IMU has told it, else the first baseline.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from superglue_ros.geometry.uncertain_pose import UncertainPose
 from superglue_ros.types import FrameId
 
 Array = NDArray[np.float64]
+
+_STEEP = 0.95  # cosine of the angle to the vertical beyond which an axis has no direction on a map
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,11 +86,23 @@ class Attached:
     pose: Array
 
 
+@dataclass(frozen=True, eq=False)
+class Motion:
+    """Of an IMU with a frame: ``velocity`` (3,) [m/s] in the world, ``bias`` (6,).
+
+    The bias is that of the specific force [m/s^2], then of the angular rate [rad/s].
+    """
+
+    velocity: Array
+    bias: Array
+
+
 @dataclass
 class Scene:
     """Poses in order of arrival, landmarks by track id, observations by both.
 
-    ``attached``: the culled frames.
+    ``attached``: the culled frames. ``gravity`` (3,) [m/s^2] in the world once an IMU has told it;
+    from then on the unit is the metre, frames have ``motions``, and ``bias`` (6,) is the newest.
     """
 
     poses: dict[FrameId, Array] = field(default_factory=dict)
@@ -97,6 +111,9 @@ class Scene:
     tracks_of: dict[FrameId, set[int]] = field(default_factory=dict)
     edges: list[Edge] = field(default_factory=list)
     attached: dict[FrameId, Attached] = field(default_factory=dict)
+    gravity: Array | None = None
+    motions: dict[FrameId, Motion] = field(default_factory=dict)
+    bias: Array = field(default_factory=lambda: np.zeros(6))
 
     @property
     def trajectory(self) -> dict[FrameId, Array]:
@@ -121,8 +138,33 @@ class Scene:
 
     @property
     def metric(self) -> bool:
-        """Whether any relative pose is metric."""
-        return any(edge.metric is not None for edge in self.edges)
+        """Whether the unit is the metre: an IMU has told it, or any relative pose is metric."""
+        return self.gravity is not None or any(edge.metric is not None for edge in self.edges)
+
+    @property
+    def level(self) -> Array:
+        """``T_map_world`` (4, 4): z up, x where the world's z points, y to the left.
+
+        Without an IMU the first camera is taken for level.
+        """
+        down = np.array([0.0, 1, 0]) if self.gravity is None else self.gravity
+        up = -down / np.linalg.norm(down)
+        # A camera that looks straight up or down points with its upper edge.
+        forward = np.array([0.0, 0, 1] if abs(up[2]) < _STEEP else [0.0, -1, 0])
+        left = np.cross(up, forward)
+        left /= np.linalg.norm(left)
+        return pose_of(np.stack((np.cross(left, up), left, up)), np.zeros(3))
+
+    def rescale(self, factor: float) -> None:
+        """Make the map ``factor`` times as large, about the origin of the world."""
+        for frame, pose in self.poses.items():
+            self.poses[frame] = scaled(pose, factor)
+        for track in self.landmarks:
+            self.landmarks[track] = factor * self.landmarks[track]
+        for frame, one in self.attached.items():
+            self.attached[frame] = replace(one, pose=scaled(one.pose, factor))
+        for frame, motion in self.motions.items():
+            self.motions[frame] = replace(motion, velocity=factor * motion.velocity)
 
     def observe(self, frame: FrameId, track: int, observation: Observation) -> None:
         """Add one observation; the first one of a landmark in a frame is kept."""
@@ -187,6 +229,11 @@ def pose_of(rotation: Array, translation: Array) -> Array:
     pose = np.eye(4)
     pose[:3, :3], pose[:3, 3] = rotation, translation
     return pose
+
+
+def scaled(pose: Array, factor: float) -> Array:
+    """A pose (4, 4) whose translation is ``factor`` times as long."""
+    return pose_of(pose[:3, :3], factor * pose[:3, 3])
 
 
 def inverse(pose: Array) -> Array:

@@ -1,1 +1,1 @@
-"""Input data: images, sequences, bags, messages, trajectories."""
+"""Input data: images, sequences, bags, messages, trajectories, IMU readings."""

@@ -21,6 +21,7 @@ from rosbags.image import ImageError as MessageError
 from superglue_ros.data.bags import BagReader, BagWriter, typestore
 from superglue_ros.data.decoding import MAX_PIXELS, declared_size, decode
 from superglue_ros.data.image_layout import depth_metres, pixel_rows
+from superglue_ros.data.imu import ImuReadings, readings_of_messages
 from superglue_ros.data.message_reading import (
     camera_from_message,
     stamp_to_ns,
@@ -33,6 +34,7 @@ from superglue_ros.geometry.camera import Camera
 
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
+IMU = "sensor_msgs/msg/Imu"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 POSES = {
     "geometry_msgs/msg/PoseStamped": lambda m: m.pose,
@@ -209,6 +211,13 @@ def read_poses(bag: BagReader, name: str) -> Trajectory | None:
         return None
     stamps = sorted(poses)
     return Trajectory(np.array(stamps, np.int64), np.array([poses[stamp] for stamp in stamps]))
+
+
+def read_imu(bag: BagReader, name: str) -> ImuReadings:
+    """All readings of a topic of ``sensor_msgs/Imu``; raises :class:`DataError` without any."""
+    bag.require(name, (IMU,))
+    messages = (message for _, _, message in bag.messages([name]))
+    return readings_of_messages(messages, f"topic {name!r} of bag {bag.path}")
 
 
 def stamp_of(message: Any) -> int:

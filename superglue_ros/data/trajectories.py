@@ -161,6 +161,13 @@ def parse_stamp(word: str, where: str) -> int:
     return stamp
 
 
+def parse_nanoseconds(word: str, where: str) -> int:
+    """A timestamp in nanoseconds; raises :class:`DataError` that says ``where``."""
+    if not word.isdecimal() or len(word) > 19:
+        raise DataError(f"{where}: {word[:40]!r} is not a timestamp in nanoseconds")
+    return int(word)
+
+
 def format_stamp(stamp_ns: int) -> str:
     """Nanoseconds as seconds, decimal text."""
     return f"{stamp_ns // 1_000_000_000}.{stamp_ns % 1_000_000_000:09d}"

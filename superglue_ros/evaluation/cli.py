@@ -245,6 +245,13 @@ def _add_bag(group: argparse._SubParsersAction) -> None:
         action="store_true",
         help="trajectory with and without the example back-end (extras: backend, evaluation)",
     )
+    parser.add_argument("--imu", default="", metavar="TOPIC", help="IMU, for --back-end")
+    parser.add_argument(
+        "--imu-calibration",
+        type=Path,
+        metavar="FILE",
+        help="of --imu: Kalibr's *camchain-imucam*.yaml, or EuRoC's imu0/sensor.yaml",
+    )
     parser.add_argument("--domain-id", type=int, help="ROS domain of --live (default: random)")
     _add_method_options(parser, usual_keypoints=1024)
     parser.set_defaults(run=commands.bag_command)

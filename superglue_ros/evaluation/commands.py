@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from superglue_ros.config import PRESETS, Config
+from superglue_ros.data.imu import ImuRecording
+from superglue_ros.data.imu_calibration import read_imu_calibration
 from superglue_ros.data.sequences.base import open_sequence
 from superglue_ros.data.trajectories import Trajectory, pose_from_quaternion
 from superglue_ros.errors import ConfigError
@@ -343,6 +345,20 @@ def timing_command(args: argparse.Namespace) -> int:
     return 0
 
 
+def _imu_of_bag(args: argparse.Namespace) -> ImuRecording | None:
+    """The IMU of ``--imu``; imported as :func:`bag_command` does."""
+    from superglue_ros.data.bag_sequences import read_imu
+    from superglue_ros.data.bags import BagReader
+
+    if not args.imu:
+        return None
+    if not args.back_end or args.imu_calibration is None:
+        raise ConfigError(f"--imu {args.imu} needs --back-end and --imu-calibration FILE")
+    calibration = read_imu_calibration(args.imu_calibration)
+    with BagReader(args.bag) as bag:
+        return ImuRecording(read_imu(bag, args.imu), calibration)
+
+
 def bag_command(args: argparse.Namespace) -> int:
     """A recording, offline, live or as recorded."""
     # Imported here, so that the other commands run without rosbags.
@@ -372,6 +388,7 @@ def bag_command(args: argparse.Namespace) -> int:
         domain_id=args.domain_id,
         pictures=not args.no_pictures,
         back_end=args.back_end,
+        imu=_imu_of_bag(args),
     )
     protocol = BagProtocol(args.min_baseline)
     results = run_bag(sequence, spec, truth, protocol, options, args.output, args.label, args.seed)

@@ -7,6 +7,9 @@ pose with its covariance, given the frames that are held) and ``~/landmarks``
 is the metre if the matcher knows the scale, else the first baseline. The orientation is that of the
 camera's optical frame. Of a rig only the camera of index 0 is followed.
 
+With ``imu_calibration`` also ``imu`` (sensor_msgs/Imu) comes in. Once the motion tells scale and
+gravity, the unit is the metre and z of the map is up.
+
 With ``publish_tf`` the map begins where odom is at the first frame, and map -> odom is broadcast
 (REP-105) for as long as the scale is metric; otherwise no TF is published.
 """
@@ -23,12 +26,16 @@ from nav_msgs.msg import Odometry, Path
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, PointCloud2, PointField
+from sensor_msgs.msg import Imu as ImuMessage
 
 from superglue_ros.back_end.bundle_adjuster import BundleAdjuster
 from superglue_ros.back_end.config import BackEndConfig
+from superglue_ros.back_end.imu import Imu
 from superglue_ros.back_end.scene import Array, Scene, inverse
+from superglue_ros.data.imu import add_message
+from superglue_ros.data.imu_calibration import read_imu_calibration
 from superglue_ros.data.message_reading import matches_from_message, pose_from_message
-from superglue_ros.errors import ConfigError, SuperglueError
+from superglue_ros.errors import ConfigError, DataError, SuperglueError
 from superglue_ros.geometry.camera import Camera
 from superglue_ros.mapping.time_jumps import TimeJumps
 from superglue_ros.msg import Matches, RelativePose
@@ -37,16 +44,14 @@ from superglue_ros.ros.ending import Ending
 from superglue_ros.ros.map_to_odom import MapToOdom
 from superglue_ros.ros.pair_buffer import PairBuffer
 from superglue_ros.ros.parameters import descriptor
-from superglue_ros.ros.qos import output_profile
+from superglue_ros.ros.qos import input_profile, output_profile
 from superglue_ros.ros.signals import ignore_further_signals
 from superglue_ros.settings import from_flat, leaves
 from superglue_ros.types import FrameId, MatchKind
 
 NODE_NAME = "bundle_adjuster"
 _INPUT_DEPTH = 1000  # optimising takes longer than a frame; no message may be lost
-
-# x forward, y left, z up, from optical axes.
-_WORLD_FROM_OPTICAL = np.array([[0.0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
+_IMU_DEPTH = 5000  # of readings, likewise
 
 
 class BundleAdjusterNode(Node):
@@ -63,10 +68,10 @@ class BundleAdjusterNode(Node):
         odom_frame = self.declare_parameter("odom_frame", "odom").value
         tolerance_s = self.declare_parameter("tf_tolerance", 0.5).value
         self._tf = MapToOdom(self, self._world, odom_frame, tolerance_s) if publish_tf else None
-        self._map_from_optical = _WORLD_FROM_OPTICAL
-        self._map_begun = False
+        file = self.declare_parameter("imu_calibration", "").value
+        self._imu_calibration = read_imu_calibration(file) if file else None
         self._config: BackEndConfig = from_flat(BackEndConfig, settings)
-        self._back_end = BundleAdjuster(self._config)
+        self._begin()
         self._pairs = PairBuffer()
         self._camera: Camera | None = None
         self._time = TimeJumps()
@@ -81,6 +86,22 @@ class BundleAdjusterNode(Node):
         self.create_subscription(
             CameraInfo, "camera_info", self._take_camera, rclpy.qos.qos_profile_sensor_data
         )
+        if self._imu is not None:
+            readings = input_profile(lossless=False)
+            readings.depth = _IMU_DEPTH
+            self._readings = self.create_subscription(ImuMessage, "imu", self._take_imu, readings)
+
+    def _begin(self) -> None:
+        """An empty map."""
+        calibration = self._imu_calibration
+        self._imu = None if calibration is None else Imu(calibration)
+        self._back_end = BundleAdjuster(self._config, self._imu)
+        self._map_in_odom: Array | None = None
+
+    def _take_imu(self, message: ImuMessage) -> None:
+        assert self._imu is not None
+        readings = self._imu.readings
+        self._refusing(lambda: add_message(readings, message))
 
     def _take_camera(self, message: CameraInfo) -> None:
         if self._camera is None:
@@ -89,6 +110,15 @@ class BundleAdjusterNode(Node):
                     message, message.width, message.height, False
                 )
             )
+
+    def _take_waiting_readings(self) -> None:
+        """All that have arrived: the executor takes one for each message of the other topics."""
+        while True:
+            with self._readings.handle:
+                taken = self._readings.handle.take_message(ImuMessage, False)
+            if taken is None:
+                return
+            self._take_imu(taken[0])
 
     def _take_matches(self, message: Matches) -> None:
         if message.status != Matches.ERROR:
@@ -121,8 +151,9 @@ class BundleAdjusterNode(Node):
             return  # its pose on the rig is unknown
         if self._time.passed(matches.query.stamp_ns):
             self.get_logger().info("time jumped backwards: the map starts over")
-            self._back_end = BundleAdjuster(self._config)
-            self._map_begun = False
+            self._begin()
+        if self._imu is not None:
+            self._take_waiting_readings()
         if self._back_end.add(matches, relative, self._camera):
             adjustment = self._back_end.optimise(self._camera, matches.query)
             covariance = None if adjustment is None else adjustment.covariance
@@ -144,11 +175,11 @@ class BundleAdjusterNode(Node):
         odometry = Odometry(header=path.header, child_frame_id=newest.frame_id)
         odometry.pose.pose = self._pose_message(scene.poses[newest])
         if covariance is not None:
-            turn = np.kron(np.eye(2), self._map_from_optical[:3, :3])
+            turn = np.kron(np.eye(2), self._map_from_world[:3, :3])
             odometry.pose.covariance = (turn @ covariance @ turn.T).ravel()
         self._odometry.publish(odometry)
-        points = scene.points(scene.landmarks) @ self._map_from_optical[:3, :3].T
-        points += self._map_from_optical[:3, 3]
+        points = scene.points(scene.landmarks) @ self._map_from_world[:3, :3].T
+        points += self._map_from_world[:3, 3]
         self._landmarks.publish(_cloud(path.header, points.astype(np.float32)))
 
     def _broadcast(self, newest: FrameId, scene: Scene) -> None:
@@ -157,20 +188,25 @@ class BundleAdjusterNode(Node):
             return
         if not scene.metric:
             self.get_logger().warning(
-                "without metric scale no transform is published: give the matcher depth or stereo",
+                "without metric scale no transform is published: give the matcher depth or stereo, "
+                "or this node an IMU",
                 throttle_duration_sec=5.0,
             )
             return
         in_odom = self._tf.camera_in_odom(newest)
         if in_odom is None:
             return
-        if not self._map_begun:
-            self._map_from_optical = in_odom @ inverse(scene.poses[newest])
-            self._map_begun = True
-        self._tf.broadcast(newest, self._map_from_optical @ scene.poses[newest], in_odom)
+        if self._map_in_odom is None:
+            self._map_in_odom = in_odom @ inverse(scene.poses[newest])
+        self._tf.broadcast(newest, self._map_in_odom @ scene.poses[newest], in_odom)
+
+    @property
+    def _map_from_world(self) -> Array:
+        """From the back-end's world, a first camera, to the map: where odom was, else level."""
+        return self._back_end.scene.level if self._map_in_odom is None else self._map_in_odom
 
     def _pose_message(self, pose: Array) -> Any:
-        in_map = self._map_from_optical @ pose
+        in_map = self._map_from_world @ pose
         return convert.pose_of(in_map[:3, :3], in_map[:3, 3])
 
 
@@ -196,7 +232,7 @@ def main(args: list[str] | None = None) -> int:
             return ending.spin(node)
         finally:
             node.destroy_node()
-    except ConfigError as error:
+    except (ConfigError, DataError) as error:
         print(f"{NODE_NAME}: {error}", file=sys.stderr)
         return 1
     finally:

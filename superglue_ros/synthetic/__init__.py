@@ -1,1 +1,1 @@
-"""Synthetic images with exact ground truth: homographies of photographs, rendered rooms."""
+"""Synthetic images with exact ground truth: homographies of photographs, rendered rooms, IMUs."""

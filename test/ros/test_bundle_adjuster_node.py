@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -17,8 +18,9 @@ pytest.importorskip("gtsam")
 
 import rclpy
 from nav_msgs.msg import Odometry, Path
-from rclpy.qos import qos_profile_sensor_data
-from sensor_msgs.msg import CameraInfo, PointCloud2
+from rclpy.qos import QoSProfile, qos_profile_sensor_data
+from scipy.spatial.transform import Rotation
+from sensor_msgs.msg import CameraInfo, Imu, PointCloud2
 
 from superglue_ros.config import Config
 from superglue_ros.msg import Matches, RelativePose
@@ -27,25 +29,28 @@ from superglue_ros.ros.convert import matches_to_message, pose_of, pose_to_messa
 from superglue_ros.ros.qos import output_profile
 from superglue_ros.settings import from_flat
 
+from ..inertial_world import CALIBRATION, DOWN, RATE_HZ, pose_at, readings
 from ..landmark_world import CAMERA, HEIGHT, WIDTH, LandmarkWorld, heading
 
 pytestmark = pytest.mark.ros
 FRAMES = 8
+LOSSLESS = QoSProfile(depth=1000)
 # Apart from the matcher that other tests share: it and its peer use the same topics.
 NAMESPACE = ("--ros-args", "-r", "__ns:=/back_end")
 
 
 @pytest.fixture
-def process(request, domain, tmp_path):
+def start_node(domain, tmp_path):
     """The node as a process of its own; ends with exit code 0 however often it is interrupted."""
-    more = getattr(request, "param", ())
+    children = []
     with open(tmp_path / "node.log", "w") as log:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "superglue_ros.ros.bundle_adjuster", *NAMESPACE, *more],
-            stdout=log,
-            stderr=log,
-        )
-        yield child
+
+        def start(*more):
+            command = [sys.executable, "-m", "superglue_ros.ros.bundle_adjuster", *NAMESPACE, *more]
+            children.append(subprocess.Popen(command, stdout=log, stderr=log))
+
+        yield start
+        (child,) = children
         deadline = time.monotonic() + 30
         while (code := child.poll()) is None and time.monotonic() < deadline:
             child.send_signal(signal.SIGINT)
@@ -96,8 +101,11 @@ class Consumer:
             name = topic if topic.startswith("/") else f"bundle_adjuster/{topic}"
             self.node.create_subscription(kind, name, self.received[topic].append, output_profile())
 
-    def run(self, waits_for, before=lambda consumer: None):
-        """Send all pairs; returns their number once ``waits_for`` has one message of each."""
+    def run(self, waits_for, before=lambda consumer: None, pairs=messages, with_each=None):
+        """Send all pairs; returns their number once ``waits_for`` has one message of each.
+
+        ``with_each`` is called with the message before each pair.
+        """
         info = self.node.create_publisher(CameraInfo, "camera_info", qos_profile_sensor_data)
         matches = self.node.create_publisher(Matches, "matches", output_profile())
         poses = self.node.create_publisher(RelativePose, "relative_pose", output_profile())
@@ -111,7 +119,9 @@ class Consumer:
                 info.publish(calibration())
                 self.executor.spin_once(0.05)
             sent = 0
-            for one, other in messages():
+            for one, other in pairs():
+                if with_each is not None:
+                    with_each(one)
                 # Either may come first.
                 for publisher, message in ((matches, one), (poses, other))[:: 1 - 2 * (sent % 2)]:
                     publisher.publish(message)
@@ -124,7 +134,8 @@ class Consumer:
         return sent
 
 
-def test_a_path_comes_out_in_metres(process):
+def test_a_path_comes_out_in_metres(start_node):
+    start_node()
     consumer = Consumer(path=Path, odometry=Odometry, landmarks=PointCloud2)
     assert consumer.run("landmarks") == FRAMES
     received = consumer.received
@@ -151,9 +162,9 @@ def test_a_path_comes_out_in_metres(process):
 
 # Not skipped within: the process that the fixture starts would end before it takes signals.
 @pytest.mark.skipif(importlib.util.find_spec("tf2_ros") is None, reason="tf2_ros is not installed")
-@pytest.mark.parametrize("process", [("-p", "publish_tf:=true")], indirect=True)
-def test_drifting_odometry_is_corrected_by_map_to_odom(process):
+def test_drifting_odometry_is_corrected_by_map_to_odom(start_node):
     """The map begins where odom is at the first frame; what odom drifts from then on comes back."""
+    start_node("-p", "publish_tf:=true")
     import tf2_ros
     from geometry_msgs.msg import TransformStamped
     from tf2_msgs.msg import TFMessage
@@ -201,6 +212,71 @@ def test_drifting_odometry_is_corrected_by_map_to_odom(process):
         + 1e-9 * (found[-1].header.stamp.nanosec - stamp.nanosec)
     )
     assert ahead == pytest.approx(0.5)
+
+
+def monocular():
+    """Pairs along the path with an IMU, without scale; the reference keyframe's only."""
+    settings = {"device": "cpu", "front_end.name": "sift", "matcher.name": "ratio"}
+    settings |= {"keyframes.window": 1, "keyframes.loop_candidates": 0}
+    world, pipeline = LandmarkWorld(count=900), Pipeline(from_flat(Config, settings))
+    for number in range(36):
+        pose = pose_at(number / RATE_HZ)
+        frame, _ = world.frame(number, pose[:3, :3], pose[:3, 3], keypoints=120)
+        for pair in pipeline.process(frame).pairs:
+            yield matches_to_message(pair.matches), pose_to_message(pair.pose)
+
+
+@pytest.fixture
+def calibrated(tmp_path):
+    """Kalibr's two files of the IMU; the name of the first."""
+    T = CALIBRATION.T_camera_imu.tolist()
+    (tmp_path / "camchain-imucam.yaml").write_text(f"cam0: {{T_cam_imu: {T}}}\n")
+    noise = {f.name: getattr(CALIBRATION, f.name) for f in fields(CALIBRATION) if "_" in f.name}
+    lines = [f"{k}: {v}\n" for k, v in noise.items() if k.startswith(("acc", "gyr"))]
+    (tmp_path / "imu.yaml").write_text("".join(lines))
+    return tmp_path / "camchain-imucam.yaml"
+
+
+def test_with_an_imu_the_path_is_metric_and_upright(calibrated, start_node):
+    start_node("-p", f"imu_calibration:={calibrated}")
+    consumer = Consumer(odometry=Odometry)
+    imu = consumer.node.create_publisher(Imu, "imu", LOSSLESS)
+    source = readings()
+    rows = zip(source.stamps_ns.tolist(), source.forces, source.rates, strict=True)
+
+    def up_to_the_frame(matches):
+        stamp = matches.query.stamp.sec * 10**9 + matches.query.stamp.nanosec
+        for at, force, rate in rows:
+            message = Imu()
+            message.header.stamp.sec, message.header.stamp.nanosec = divmod(at, 10**9)
+            a, w = message.linear_acceleration, message.angular_velocity
+            (a.x, a.y, a.z), (w.x, w.y, w.z) = force.tolist(), rate.tolist()
+            imu.publish(message)
+            if at > stamp:
+                break
+
+    def until_it_listens(consumer):
+        while imu.get_subscription_count() == 0:
+            consumer.executor.spin_once(0.1)
+
+    consumer.run("odometry", until_it_listens, monocular, up_to_the_frame)
+    last = consumer.received["odometry"][-1]
+    x, y, z, w = (getattr(last.pose.pose.orientation, name) for name in "xyzw")
+    found = Rotation.from_quat([x, y, z, w]).as_matrix()
+    true = pose_at((last.header.stamp.sec * 10**9 + last.header.stamp.nanosec) * 1e-9)
+    down = found @ true[:3, :3].T @ DOWN
+    np.testing.assert_allclose(down, [0, 0, -1], atol=0.02)
+    p = last.pose.pose.position
+    moved = np.linalg.norm(true[:3, 3] - pose_at(0)[:3, 3])
+    assert np.linalg.norm([p.x, p.y, p.z]) == pytest.approx(moved, rel=0.05)
+
+
+def test_a_calibration_that_is_not_there_ends_the_node_with_its_name(tmp_path):
+    command = [sys.executable, "-m", "superglue_ros.ros.bundle_adjuster", "--ros-args"]
+    command += ["-p", f"imu_calibration:={tmp_path / 'none.yaml'}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "none.yaml does not exist" in done.stderr
 
 
 def test_the_matcher_does_not_depend_on_the_back_end():

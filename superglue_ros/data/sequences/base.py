@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from superglue_ros.data import decoding
+from superglue_ros.data.imu import ImuRecording, read_euroc_readings
+from superglue_ros.data.imu_calibration import read_imu_calibration
 from superglue_ros.data.trajectories import Trajectory, parse_floats, text_rows
 from superglue_ros.errors import CalibrationError, DataError, ImageError
 from superglue_ros.geometry.camera import Camera
@@ -74,7 +76,8 @@ class FolderSequence:
     matches are labelled by the paper's outdoor thresholds. ``covisibility`` (N, N) float32: the
     part of a frame's (row's) reconstructed points that another (column) sees; None where the
     layout has no such scores. ``baseline_m``: of the rectified stereo pairs, 0 where there are
-    none.
+    none. ``imu``: the folder of an IMU's ``data.csv`` and ``sensor.yaml`` as EuRoC has them, or
+    None.
     """
 
     def __init__(
@@ -86,8 +89,10 @@ class FolderSequence:
         outdoor: bool = False,
         covisibility: NDArray[np.float32] | None = None,
         baseline_m: float = 0.0,
+        imu: Path | None = None,
     ) -> None:
         self.baseline_m = baseline_m
+        self._imu = imu
         self.name = name
         self.trajectory = trajectory
         self.depth_unit_m = depth_unit_m
@@ -140,7 +145,15 @@ class FolderSequence:
             self.outdoor,
             None if scores is None else scores[np.ix_(indices, indices)],
             self.baseline_m,
+            self._imu,
         )
+
+    def read_imu(self) -> ImuRecording | None:
+        """The IMU's readings and calibration; None without one. Raises :class:`DataError`."""
+        if self._imu is None:
+            return None
+        calibration = read_imu_calibration(self._imu / "sensor.yaml")
+        return ImuRecording(read_euroc_readings(self._imu / "data.csv"), calibration)
 
     def right_image(self, index: int) -> NDArray[np.uint8]:
         """The right image of a frame, grey or BGR; raises :class:`DataError` without one."""

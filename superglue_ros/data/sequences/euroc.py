@@ -1,7 +1,8 @@
-"""The layout of the EuRoC MAV data sets (Burri et al., IJRR 2016), camera 0.
+"""The layout of the EuRoC MAV data sets (Burri et al., IJRR 2016): camera 0 and the IMU.
 
-``mav0/cam0`` with ``data.csv``, ``data/`` and ``sensor.yaml``; the poses of the body (the IMU) in
-``mav0/state_groundtruth_estimate0/data.csv`` are moved to the camera.
+``mav0/cam0`` with ``data.csv``, ``data/`` and ``sensor.yaml``; the poses of the body in
+``mav0/state_groundtruth_estimate0/data.csv`` are moved to the camera. ``mav0/imu0`` with
+``data.csv`` and ``sensor.yaml`` may be missing.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from superglue_ros.data.imu_calibration import body_pose
 from superglue_ros.data.sequences.base import FolderSequence, Row, camera_of, check_order
 from superglue_ros.data.trajectories import (
     Trajectory,
     parse_floats,
+    parse_nanoseconds,
     pose_from_quaternion,
     text_rows,
 )
@@ -52,7 +55,7 @@ class EurocLayout:
                 raise DataError(f"{where}: {len(words)} values, but a line is 'timestamp,file'")
             rows.append(
                 Row(
-                    stamp_ns=_nanoseconds(words[0], where),
+                    stamp_ns=parse_nanoseconds(words[0], where),
                     image=home / "cam0/data" / words[1],
                     depth=None,
                     camera=camera,
@@ -62,13 +65,10 @@ class EurocLayout:
         truth = home / "state_groundtruth_estimate0" / "data.csv"
         trajectory = None
         if truth.is_file():
-            extrinsics = values.get("T_BS")
-            if not isinstance(extrinsics, dict):
-                raise DataError(f"{sensor} has no T_BS, the pose of the camera in the body")
-            T_body_camera = _numbers(extrinsics, "data", 16, sensor).reshape(4, 4)
-            trajectory = _poses(truth, T_body_camera)
+            trajectory = _poses(truth, body_pose(sensor, values))
         name = path.resolve().parent.name if path.name == "mav0" else path.name
-        return FolderSequence(name, rows, trajectory, depth_unit_m or 1.0)
+        imu = home / "imu0" if (home / "imu0" / "data.csv").is_file() else None
+        return FolderSequence(name, rows, trajectory, depth_unit_m or 1.0, imu=imu)
 
 
 def _home(path: Path) -> Path:
@@ -85,12 +85,6 @@ def _numbers(values: dict[str, Any], name: str, count: int, file: Path) -> NDArr
     return found
 
 
-def _nanoseconds(word: str, where: str) -> int:
-    if not word.isdecimal() or len(word) > 19:
-        raise DataError(f"{where}: {word[:40]!r} is not a timestamp in nanoseconds")
-    return int(word)
-
-
 def _poses(path: Path, T_body_camera: NDArray[np.float64]) -> Trajectory:
     """Lines ``timestamp, p x y z, q w x y z, ...`` of the body in the world."""
     stamps, poses = [], []
@@ -101,7 +95,7 @@ def _poses(path: Path, T_body_camera: NDArray[np.float64]) -> Trajectory:
         values = parse_floats(words[1:8], where)
         if abs(float(np.linalg.norm(values[3:])) - 1) > 0.01:
             raise DataError(f"{where}: the quaternion's norm is not 1")
-        stamps.append(_nanoseconds(words[0], where))
+        stamps.append(parse_nanoseconds(words[0], where))
         poses.append(pose_from_quaternion(values[:3], values[[4, 5, 6, 3]]) @ T_body_camera)
         if len(stamps) > 1 and stamps[-1] <= stamps[-2]:
             raise DataError(f"{where}: timestamp {words[0]} is not later than the line before")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from superglue_ros.data.bag_sequences import BagSequence
+from superglue_ros.data.imu import ImuRecording
 from superglue_ros.data.trajectories import Trajectory
 from superglue_ros.errors import ConfigError, DataError
 from superglue_ros.evaluation.bag.outcomes import FrameOutcome
@@ -24,6 +25,7 @@ def with_back_end(
     sequence: BagSequence,
     truth: Trajectory | None,
     output: Path,
+    imu: ImuRecording | None = None,
 ) -> dict[str, Any]:
     """Run the back-end over ``outcomes``; returns ATE and RPE (evo) of both trajectories.
 
@@ -36,6 +38,7 @@ def with_back_end(
         # Imported here: only this evaluation needs the extras of the back-end.
         from superglue_ros.back_end import accuracy, pictures
         from superglue_ros.back_end.bundle_adjuster import BundleAdjuster
+        from superglue_ros.back_end.imu import Imu
         from superglue_ros.back_end.offline import Session
     except ImportError as error:
         raise ConfigError(
@@ -43,7 +46,8 @@ def with_back_end(
         ) from error
     if sequence.camera is None:
         raise DataError(f"bag {sequence.path} has no calibration: a back-end cannot use it")
-    session = Session(BundleAdjuster())
+    used = None if imu is None else Imu(imu.calibration, imu.readings)
+    session = Session(BundleAdjuster(imu=used))
     ids = _frame_ids(outcomes)
     for outcome in outcomes:
         pairs = [pair.said for pair in outcome.pairs if pair.said is not None]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from superglue_ros.config import Config
 from superglue_ros.data.bag_sequences import BagSequence
+from superglue_ros.data.imu import ImuRecording
 from superglue_ros.data.trajectories import Trajectory
 from superglue_ros.drawing.matches import draw_correspondences, write_text
 from superglue_ros.drawing.plots import plot_over_time
@@ -55,7 +56,7 @@ from superglue_ros.settings import to_mapping
 class BagOptions:
     """What to run: ``live`` through a node over DDS, ``recorded`` from its recorded outputs.
 
-    ``back_end``: also run the example back-end on the matcher's results.
+    ``back_end``: also run the example back-end on the matcher's results, with an ``imu`` if given.
     """
 
     live: bool = False
@@ -64,6 +65,7 @@ class BagOptions:
     domain_id: int | None = None
     pictures: bool = True
     back_end: bool = False
+    imu: ImuRecording | None = None
 
 
 def deterministic(config: Config) -> Config:
@@ -107,6 +109,7 @@ def run_bag(
             "protocol": {**protocol.mapping(), "seed": seed},
             **_method(spec, config, options),
             "use_depth": options.use_depth,
+            "use_imu": options.imu is not None,
             "data": _fingerprint(sequence, truth),
         },
     )
@@ -120,7 +123,7 @@ def run_bag(
     (output / "missing.txt").write_text("".join(refused), encoding="utf-8")
     summary = bag.summarise(outcomes, records, truth, seed)
     if options.back_end:
-        summary["back_end"] = with_back_end(outcomes, sequence, truth, output)
+        summary["back_end"] = with_back_end(outcomes, sequence, truth, output, options.imu)
     write_json(output / "summary.json", summary)
     results = read_results(output)
     if options.pictures:
