@@ -47,8 +47,14 @@ def add_subcommands(subparsers: argparse._SubParsersAction) -> None:
         "--query-root", type=Path, metavar="FOLDER", help="what a list's names are relative to"
     )
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument(
+    camera = parser.add_mutually_exclusive_group()
+    camera.add_argument(
         "--calibration", type=Path, metavar="FILE", help="of all queries, see `reconstruct`"
+    )
+    camera.add_argument(
+        "--map-calibration",
+        action="store_true",
+        help="the queries' camera is the map's, as `reconstruct --refine-cameras` adjusted it",
     )
     parser.add_argument("--image-topic", default="", metavar="TOPIC", help="of a bag")
     parser.add_argument("--first", type=int, default=0, metavar="N", help="begin with query N")
@@ -85,6 +91,8 @@ def _queries(args: argparse.Namespace) -> Pictures:
     queries = open_pictures(args.queries, args.output, args.image_topic, args.query_root)
     frames = FrameRange(args.first, args.last, max(1, args.stride))
     queries = queries.select(list(frames.indices(len(queries))))
+    if args.map_calibration:
+        return queries.calibrated(None)
     return queries.calibrated(read_calibration(args.calibration)) if args.calibration else queries
 
 
@@ -103,8 +111,8 @@ def _camera(queries: Pictures, place: int, scene: SceneMap) -> Camera:
     )
     if not same:
         raise CalibrationError(
-            f"{queries.names[place]} has no calibration, and the map has several cameras or "
-            f"another image size: give --calibration"
+            f"{queries.names[place]} has no calibration of its own to use, and the map has several "
+            f"cameras or another image size: give --calibration"
         )
     return known[0]
 

@@ -27,6 +27,7 @@ SMALLEST_MODEL = 3
 _FOCAL_DIFFERENCE = 0.03
 _ERROR_DIFFERENCE = 0.05
 _LEAST_IMAGES_FOR_FOCAL = 8
+_LARGEST_ERROR_PX, _SMALLEST_ANGLE_DEG = 4.0, 1.5  # COLMAP's own limits
 
 Pose = NDArray[np.float64]
 
@@ -104,9 +105,38 @@ def build(
         )
     for number, model in enumerate(models):
         (output / str(number)).mkdir()
-        _adjust(pycolmap, model, options.refine_cameras, fixed_poses=options.kind == "triangulate")
+        adjust(model, options.refine_cameras, fixed_poses=options.kind == "triangulate")
         model.write(output / str(number))
     return models
+
+
+def adjust(model: Any, refine_cameras: bool, fixed_poses: bool = False) -> float:
+    """Bundle adjustment with Huber's loss at one pixel, in place.
+
+    Returns the cost of an observation, half the robust squared error [px^2].
+    """
+    pycolmap = require_pycolmap()
+    options = pycolmap.BundleAdjustmentOptions()
+    options.print_summary = False
+    options.refine_focal_length = options.refine_extra_params = refine_cameras
+    options.refine_rig_from_world = not fixed_poses
+    options.ceres.loss_function_type = pycolmap.LossFunctionType.HUBER
+    options.ceres.loss_function_scale = 1.0
+    options.ceres.solver_options.num_threads = torch.get_num_threads()
+    config = pycolmap.BundleAdjustmentConfig()
+    for image in model.reg_image_ids():
+        config.add_image(image)
+    if not fixed_poses:
+        config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+    solved = pycolmap.create_default_bundle_adjuster(options, config, model).solve()
+    model.update_point_3d_errors()
+    return float(solved.ceres_summary.final_cost) / max(model.compute_num_observations(), 1)
+
+
+def drop_outliers(model: Any) -> None:
+    """Drop observations with an error beyond 4 px, and points seen under less than 1.5 degrees."""
+    pycolmap = require_pycolmap()
+    pycolmap.ObservationManager(model).filter_all_points3D(_LARGEST_ERROR_PX, _SMALLEST_ANGLE_DEG)
 
 
 def focal_lengths_by_images(model: Any) -> list[tuple[int, float, float]]:
@@ -120,7 +150,7 @@ def focal_lengths_by_images(model: Any) -> list[tuple[int, float, float]]:
         return []
     trial = pycolmap.Reconstruction(model)
     before = trial.compute_mean_reprojection_error()
-    _adjust(pycolmap, trial, refine_cameras=True)
+    adjust(trial, refine_cameras=True)
     trial.update_point_3d_errors()
     if trial.compute_mean_reprojection_error() > (1 - _ERROR_DIFFERENCE) * before:
         return []
@@ -230,24 +260,6 @@ def _pipeline(pycolmap: Any, options: MapperOptions) -> Any:
     settings.mapper.abs_pose_refine_focal_length = options.refine_cameras
     settings.mapper.abs_pose_refine_extra_params = options.refine_cameras
     return settings
-
-
-def _adjust(pycolmap: Any, model: Any, refine_cameras: bool, fixed_poses: bool = False) -> None:
-    """Bundle adjustment with Huber's loss at one pixel."""
-    options = pycolmap.BundleAdjustmentOptions()
-    options.print_summary = False
-    options.refine_focal_length = options.refine_extra_params = refine_cameras
-    options.refine_rig_from_world = not fixed_poses
-    options.ceres.loss_function_type = pycolmap.LossFunctionType.HUBER
-    options.ceres.loss_function_scale = 1.0
-    options.ceres.solver_options.num_threads = torch.get_num_threads()
-    config = pycolmap.BundleAdjustmentConfig()
-    for image in model.reg_image_ids():
-        config.add_image(image)
-    if not fixed_poses:
-        config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
-    pycolmap.create_default_bundle_adjuster(options, config, model).solve()
-    model.update_point_3d_errors()
 
 
 @contextmanager

@@ -57,8 +57,8 @@ class Pictures:
             stamps_ns=self.stamps_ns[list(places)],
         )
 
-    def calibrated(self, camera: Camera) -> Pictures:
-        """The same, all of one camera."""
+    def calibrated(self, camera: Camera | None) -> Pictures:
+        """The same, all of one camera; None = not known."""
         return replace(self, cameras=(camera,) * len(self))
 
     @property

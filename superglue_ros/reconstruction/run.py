@@ -22,6 +22,7 @@ from superglue_ros.reconstruction.node_map import write_node_map
 from superglue_ros.reconstruction.page import write_page
 from superglue_ros.reconstruction.pairs import Rule, default_rules, select_pairs
 from superglue_ros.reconstruction.pictures import Pictures
+from superglue_ros.reconstruction.rolling_shutter import Shutter, without_rolling_shutter
 from superglue_ros.reconstruction.store import Store
 from superglue_ros.rig import Rig
 
@@ -35,7 +36,8 @@ class Plan:
 
     ``rules``: which pairs, empty = by the number of images. ``hloc``: features and matches files.
     ``align``: bring models into the world of the pictures' poses. ``shared_camera``: images of one
-    size without calibration have one camera.
+    size without calibration have one camera. ``readout_s`` of a rolling shutter, None = estimated
+    where the images follow each other in time, 0 = a global one.
     """
 
     rules: tuple[Rule, ...] = ()
@@ -44,6 +46,7 @@ class Plan:
     hloc: tuple[Path, Path] | None = None
     align: bool = True
     shared_camera: bool = True
+    readout_s: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,8 +82,13 @@ def reconstruct(pictures: Pictures, output: Path, config: Config, plan: Plan) ->
             moved = move_to_consensus(store)
         counts = store.counts()
     poses = {n: p for n, p in zip(pictures.names, pictures.poses, strict=True) if p is not None}
-    models = mapper.build(database, pictures.root, output / MODELS, plan.mapper, poses)
-    written = [_write(n, m, pictures, output, plan) for n, m in enumerate(models)]
+    built = mapper.build(database, pictures.root, output / MODELS, plan.mapper, poses)
+    shutters = [_without_rolling_shutter(model, pictures, plan) for model in built]
+    models = [shutter.model if shutter else m for shutter, m in zip(shutters, built, strict=True)]
+    written = [
+        _write(number, model, pictures, output, plan) | {"rolling_shutter": _figures(shutter)}
+        for number, (model, shutter) in enumerate(zip(models, shutters, strict=True))
+    ]
     summary = {
         "images": len(pictures),
         **{name: counts[name] for name in ("pairs", "verified_pairs", "matches", "inliers")},
@@ -142,6 +150,31 @@ def _check_names(store: Store, pictures: Pictures) -> None:
             f"{len(missing)} images of the database are not below {pictures.root}, the first of "
             f"them {missing[0]}: give the folder that its names are relative to"
         )
+
+
+def _without_rolling_shutter(model: Any, pictures: Pictures, plan: Plan) -> Shutter | None:
+    """None where it is not asked for, or cannot be known; a database keeps its own pixels."""
+    if not pictures.ordered or plan.readout_s == 0 or plan.database is not None:
+        return None
+    stamps = dict(zip(pictures.names, pictures.stamps_ns.tolist(), strict=True))
+    options = plan.mapper
+    fixed = options.kind == "triangulate"
+    return without_rolling_shutter(
+        model,
+        stamps,
+        lambda one: mapper.adjust(one, options.refine_cameras, fixed_poses=fixed),
+        plan.readout_s,
+    )
+
+
+def _figures(shutter: Shutter | None) -> dict[str, float] | None:
+    if shutter is None:
+        return None
+    return {
+        "readout_s": shutter.readout_s,
+        "cost_before": shutter.cost_before,
+        "cost_after": shutter.cost_after,
+    }
 
 
 def _write(number: int, model: Any, pictures: Pictures, output: Path, plan: Plan) -> dict[str, Any]:

@@ -95,6 +95,20 @@ def test_queries_are_where_they_were_taken(
     assert entry["error_m"] < 5 * sigma < 0.2
 
 
+def test_queries_take_the_camera_of_the_map(walk: Path, scene: Path, tmp_path: Path) -> None:
+    """Their own calibration says a longer focal length, which puts them farther away."""
+    queries = tmp_path / "queries"
+    shutil.copytree(walk, queries)
+    values = (walk / "intrinsics.txt").read_text().split()
+    longer = [*values[:2], *(str(1.2 * float(f)) for f in values[2:4]), *values[4:]]
+    (queries / "intrinsics.txt").write_text(" ".join(longer) + "\n")
+    options = ("--first", "3", "--last", "4", "--retrieve", "3")
+    assert localize(scene, queries, tmp_path, *options) == 0
+    assert found(tmp_path)["median_m"] > 0.05
+    assert localize(scene, queries, tmp_path, *options, "--map-calibration") == 0
+    assert found(tmp_path)["median_m"] < 0.01
+
+
 def test_queries_without_a_place_say_why(
     scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -123,7 +137,7 @@ def test_queries_without_a_place_say_why(
         (["--map", "nowhere"], "nowhere is no map: give the --output folder"),
         (["--model", "7"], "is no map"),
         (["--retrieve", "0"], "--retrieve 0 must be 1 or more"),
-        (["--queries", "small"], "no calibration, and the map has several cameras or another"),
+        (["--queries", "small"], "no calibration of its own to use, and the map has several"),
     ],
 )
 def test_bad_input_is_explained(

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from superglue_ros.cli import main
-from superglue_ros.data.colmap import to_colmap
 from superglue_ros.data.rectify import Rectification
 from superglue_ros.data.sequences.base import open_sequence
 from superglue_ros.errors import DataError
@@ -25,6 +24,7 @@ from superglue_ros.reconstruction.stereo import RectifiedPair, View, depth_by_se
 from superglue_ros.synthetic.demo_room import RoomSequence, built_in_camera
 from superglue_ros.training.data.sequence_views import SequenceDrawer
 from superglue_ros.training.recipes import SequenceSource, ViewRecipe
+from test.reconstruction import colmap_models
 
 CAMERA = built_in_camera(320, 240)
 LENS = np.array([0.12, -0.2, 0.001, 0.002])
@@ -49,7 +49,6 @@ def shots() -> list[Shot]:
 
 def model_of(shots: list[Shot], camera: Camera = CAMERA) -> Any:
     """A COLMAP model with the true poses, and points of the room that three images see."""
-    pycolmap = require_pycolmap()
     grid = np.stack(np.meshgrid(np.arange(6, 320, 12), np.arange(6, 240, 12)), -1).reshape(-1, 2)
     matrix, seen, points = CAMERA.matrix, [], []
     for start, one in enumerate(shots):
@@ -68,30 +67,12 @@ def model_of(shots: list[Shot], camera: Camera = CAMERA) -> Any:
         seen.append(visible[:, kept])
     world, visible = np.concatenate(points), np.concatenate(seen, axis=1)
 
-    model = pycolmap.Reconstruction()
-    values = to_colmap(camera, 320, 240)
-    model.add_camera_with_trivial_rig(
-        pycolmap.Camera(
-            camera_id=1,
-            model=pycolmap.CameraModelId(values.model),
-            width=320,
-            height=240,
-            params=values.parameters,
-        )
-    )
-    for number, (shot, here) in enumerate(zip(shots, visible, strict=True), 1):
-        pose = np.linalg.inv(shot.T_world_camera)
-        pixels = camera.project(world[here] @ pose[:3, :3].T + pose[:3, 3]) + 0.5
-        image = pycolmap.Image(f"{number}.png", pixels, 1, number)
-        turn = pycolmap.Rotation3d(pose[:3, :3])
-        model.add_image_with_trivial_frame(image, pycolmap.Rigid3d(turn, pose[:3, 3]))
-    places = np.cumsum(visible, axis=1) - 1
-    for index, point in enumerate(world):
-        track = pycolmap.Track()
-        for image in np.flatnonzero(visible[:, index]):
-            track.add_element(int(image) + 1, int(places[image, index]))
-        model.add_point3D(point, track)
-    return model
+    poses = [shot.T_world_camera for shot in shots]
+    pixels = []
+    for pose, here in zip(poses, visible, strict=True):
+        inverse = np.linalg.inv(pose)
+        pixels.append(camera.project(world[here] @ inverse[:3, :3].T + inverse[:3, 3]))
+    return colmap_models.model_of(camera, poses, world, pixels, visible)
 
 
 def write_images(folder: Path, images: list[np.ndarray]) -> Path:

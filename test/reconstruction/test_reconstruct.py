@@ -139,6 +139,34 @@ def test_the_other_mappers(kind: str, walk: Path, made: Path, tmp_path: Path) ->
     assert model["errors"]["ate_m"] < (1e-6 if kind == "triangulate" else 0.01)
 
 
+@pytest.mark.parametrize("option, readout_s", [("auto", 0.0), ("0.01", 0.01), ("off", None)])
+def test_a_rolling_shutter(
+    option: str,
+    readout_s: float | None,
+    walk: Path,
+    made: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The walk in a tenth of its time; its images were drawn at once."""
+    quick = tmp_path / "quick"
+    quick.mkdir()
+    (quick / "color").symlink_to(walk / "color")
+    shutil.copy(walk / "intrinsics.txt", quick)
+    for name in ("images.txt", "groundtruth.tum"):
+        rows = [line.split(" ", 1) for line in (walk / name).read_text().splitlines()]
+        lines = [f"{float(stamp) / 10:.1f} {rest}\n" for stamp, rest in rows if stamp != "#"]
+        (quick / name).write_text("".join(lines))
+    output = tmp_path / "out"
+    output.mkdir()
+    shutil.copy(made / "database.db", output)
+    options = ("--mapper", "triangulate", "--rolling-shutter", option)
+    assert reconstruct(quick, output, *options) == 0
+    found = summary(output)["models"][0]["rolling_shutter"]
+    assert (found and found["readout_s"]) == readout_s
+    assert ("exposed within 10.0 ms" in capsys.readouterr().out) == (option == "0.01")
+
+
 def test_a_bag(items: list[Any], tmp_path: Path) -> None:
     write_bag(items[:4], tmp_path / "bag")
     assert reconstruct(tmp_path / "bag", tmp_path / "out", "--pairs", "sequential:2") == 0
@@ -249,6 +277,11 @@ def test_a_wrong_focal_length_is_named(
         (["two", "--database", "new.db"], "version 5000000, newer than"),
         (["two", "--database", "list.txt"], "list.txt is no database of COLMAP"),
         (["two", "--hloc", "list.txt", "list.txt"], "list.txt cannot be read as HDF5"),
+        (
+            ["two", "--rolling-shutter", "fast"],
+            "--rolling-shutter fast: give auto, off, or the sec",
+        ),
+        (["two", "--rolling-shutter", "0.01"], "have no stamps, so that the motion of the camera"),
         (["two"], "no two images could be placed"),
     ],
 )
