@@ -48,10 +48,7 @@ class ImuCalibration:
             value = getattr(self, name)
             if not (np.isfinite(value) and value > 0):
                 raise DataError(f"{name} must be a positive number, not {value!r}")
-        turn = self.T_camera_imu[:3, :3]
-        off = np.abs(turn @ turn.T - np.eye(3)).max()
-        if not (np.isfinite(self.T_camera_imu).all() and off < _RIGID and np.linalg.det(turn) > 0):
-            raise DataError("the pose of the IMU in the camera is no rotation and translation")
+        _check_rigid(self.T_camera_imu, "T_camera_imu")
         if not abs(self.time_shift_s) <= _MAX_SHIFT_S:
             raise DataError(
                 f"the time shift between camera and IMU is {self.time_shift_s!r} s: clocks that "
@@ -70,7 +67,7 @@ def read_imu_calibration(path: str | Path) -> ImuCalibration:
     values = _read(path)
     camera = values.get("cam0", values)
     if isinstance(camera, dict) and "T_cam_imu" in camera:
-        T_camera_imu = matrix_of(camera["T_cam_imu"], "T_cam_imu", path)
+        T_camera_imu = _rigid_motion(camera["T_cam_imu"], "T_cam_imu", path)
         shift = camera.get("timeshift_cam_imu", 0.0)
         noise = _noise_beside(path, values)
     elif "T_BS" in values:
@@ -86,7 +83,7 @@ def read_imu_calibration(path: str | Path) -> ImuCalibration:
     try:
         shift = float(shift)
         return ImuCalibration(T_camera_imu=T_camera_imu, **numbers, time_shift_s=shift)
-    except (DataError, TypeError, ValueError) as error:
+    except (DataError, TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{path}: {error}") from error
 
 
@@ -95,18 +92,28 @@ def body_pose(path: Path, values: dict[str, Any]) -> NDArray[np.float64]:
     entry = values.get("T_BS")
     if not isinstance(entry, dict) or "data" not in entry:
         raise DataError(f"{path} has no T_BS, the pose of the sensor in the body")
-    return matrix_of(entry["data"], "T_BS", path)
+    return _rigid_motion(entry["data"], "T_BS", path)
 
 
-def matrix_of(entry: Any, name: str, path: Path) -> NDArray[np.float64]:
-    """A matrix (4, 4) of finite numbers from YAML; raises :class:`DataError`."""
+def _rigid_motion(entry: Any, name: str, path: Path) -> NDArray[np.float64]:
+    """A rigid motion (4, 4) from YAML; raises :class:`DataError`."""
     try:
         matrix = np.asarray(entry, np.float64).reshape(4, 4)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{path}: {name} must be 16 numbers, not {entry!r:.60}") from error
-    if not np.isfinite(matrix).all():
-        raise DataError(f"{path}: {name} must be finite numbers, not {entry!r:.60}")
+    try:
+        _check_rigid(matrix, name)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
     return matrix
+
+
+def _check_rigid(matrix: NDArray[np.float64], name: str) -> None:
+    with np.errstate(all="ignore"):
+        turn = matrix[:3, :3]
+        rigid = np.abs(turn @ turn.T - np.eye(3)).max() < _RIGID and np.linalg.det(turn) > 0
+    if not (rigid and np.isfinite(matrix).all() and np.array_equal(matrix[3], [0, 0, 0, 1])):
+        raise DataError(f"{name} is no rotation and translation: {matrix.tolist()}")
 
 
 def _noise_beside(path: Path, values: dict[str, Any]) -> dict[str, Any]:
@@ -124,7 +131,7 @@ def _noise_beside(path: Path, values: dict[str, Any]) -> dict[str, Any]:
 def _number(values: dict[str, Any], name: str, path: Path) -> float:
     try:
         return float(values[name])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{path}: {name} of the IMU is missing or no number") from error
 
 

@@ -19,7 +19,8 @@ from scipy.spatial.transform import Rotation, Slerp
 from superglue_ros.errors import DataError
 from superglue_ros.files import open_regular
 
-_END_OF_TIME_S = 2**63 // 10**9  # of nanoseconds in 64 bits
+_END_OF_TIME_NS = 2**63  # in 64 bits
+_END_OF_TIME_S = _END_OF_TIME_NS // 10**9
 _MAX_BYTES = 256 << 20  # of a text file
 _NEAR_NS = 1_000_000  # a pose this near in time is used without interpolation
 
@@ -163,7 +164,7 @@ def parse_stamp(word: str, where: str) -> int:
 
 def parse_nanoseconds(word: str, where: str) -> int:
     """A timestamp in nanoseconds; raises :class:`DataError` that says ``where``."""
-    if not word.isdecimal() or len(word) > 19:
+    if not word.isdecimal() or len(word) > 19 or int(word) >= _END_OF_TIME_NS:
         raise DataError(f"{where}: {word[:40]!r} is not a timestamp in nanoseconds")
     return int(word)
 

@@ -33,6 +33,8 @@ from superglue_ros.config import Config, KeyframesConfig
 from superglue_ros.data import decoding
 from superglue_ros.data.bag_sequences import BagSequence, write_bag
 from superglue_ros.data.bags import BagReader
+from superglue_ros.data.imu import read_euroc_readings
+from superglue_ros.data.imu_calibration import read_imu_calibration
 from superglue_ros.data.sequences.base import SequenceItem, open_sequence
 from superglue_ros.data.trajectories import read_trajectory
 from superglue_ros.evaluation.pairs.homography import HPatchesCase
@@ -372,7 +374,17 @@ intrinsics: [10, 11, 3.5, 2.5]
 distortion_model: radial-tangential
 distortion_coefficients: [-0.28, 0.07, 0.0002, 0.00002]
 """
+IMU_NOISE = (
+    "accelerometer_noise_density", "accelerometer_random_walk",
+    "gyroscope_noise_density", "gyroscope_random_walk",
+)  # fmt: skip
 TRUTH = "0 0 0 0 0 0 0 1\n0.1 1 0 0 0 0 0 1\n0.2 2 0 0 0 0 0 1\n"
+
+
+def _read_imu(folder: Path) -> None:
+    read_imu_calibration(folder / "imu0" / "sensor.yaml")
+    read_imu_calibration(folder / "camchain-imucam.yaml")
+    read_euroc_readings(folder / "imu0" / "data.csv").between(1000, 2000)
 
 
 def _evaluation() -> Iterator[FileTarget]:
@@ -413,6 +425,15 @@ def _evaluation() -> Iterator[FileTarget]:
         "sequence", [plain, tum, scannet, euroc], lambda folder: list(open_sequence(folder)),
         {**text, ".png": BYTES, ".jpg": BYTES, ".csv": TEXT, ".yaml": TEXT}, share=2,
     )  # fmt: skip
+    noise = b"".join(b"%s: 0.001\n" % name.encode() for name in IMU_NOISE)
+    imu = {
+        "cam0/sensor.yaml": EUROC.encode(), "imu0/sensor.yaml": EUROC.encode() + noise,
+        "imu0/data.csv": b"1000,1,2,3,4,5,6\n2000,1,2,3,4,5,7\n",
+        "camchain-imucam.yaml": b"cam0:\n  timeshift_cam_imu: 0.01\n"
+        b"  T_cam_imu: [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1]\n",
+        "imu.yaml": noise,
+    }  # fmt: skip
+    yield FileTarget("files of an imu", [imu], _read_imu, {".csv": TEXT, ".yaml": TEXT})
     places = {
         "TrainSplit.txt": (
             {"TrainSplit.txt": b"sequence1\n", "seq-01/frame-0.color.png": png,

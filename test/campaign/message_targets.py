@@ -12,11 +12,12 @@ import numpy as np
 from matcher_process import camera_info, image_message, keypoints_message, stamp
 from nav_msgs.msg import Odometry
 from rclpy.serialization import serialize_message
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CompressedImage, Image, Imu
 from targets import MessageTarget
 
 from superglue_ros.data import bag_sequences
 from superglue_ros.data.bags import typestore
+from superglue_ros.data.imu import ImuReadings, add_message
 from superglue_ros.data.message_reading import (
     camera_from_message,
     frame_id_from_message,
@@ -142,6 +143,14 @@ def relative_pose() -> RelativePose:
     return message
 
 
+def imu() -> Imu:
+    """A reading at rest."""
+    message = Imu()
+    message.header.stamp = stamp(1.0)
+    message.linear_acceleration.z = 9.81
+    return message
+
+
 def odometry() -> Odometry:
     """Ground truth of a bag."""
     message = Odometry()
@@ -195,6 +204,7 @@ def message_targets() -> list[MessageTarget]:
         MessageTarget("peer_features", features, _read_peer, share=3),
         MessageTarget("matches", [matches], matches_from_message, share=2),
         MessageTarget("relative_pose", [relative_pose], pose_from_message, share=2),
+        MessageTarget("imu", [imu], lambda m: add_message(ImuReadings(), m)),
         MessageTarget("image in a bag", _RAW, from_bag(bag_sequences.image_of)),
         MessageTarget("grey image in a bag", _RAW + _COMPRESSED, from_bag(bag_sequences.grey_of)),
         MessageTarget("compressed in a bag", _COMPRESSED, from_bag(bag_sequences.image_of)),

@@ -136,6 +136,7 @@ def test_euroc_has_rates_before_accelerations(tmp_path):
         ("3000,1,2,3,4,5", "line 2: 6 values"),
         ("3000,1,2,3,4,5,nan", "line 2: 'nan' is not finite"),
         ("3e3,1,2,3,4,5,6", "line 2: '3e3' is not a timestamp"),
+        (f"{2**63},1,2,3,4,5,6", "line 2: '9223372036854775808' is not a timestamp"),
     ],
 )
 def test_a_bad_line_of_euroc_is_named(tmp_path, line, said):
@@ -180,6 +181,9 @@ def test_euroc_s_calibration_joins_the_poses_in_the_body(tmp_path):
     found = read_imu_calibration(tmp_path / "imu0" / "sensor.yaml")
     np.testing.assert_allclose(found.T_camera_imu[:3, 3], [-0.2, 0.1, 0.0], atol=1e-12)
     np.testing.assert_allclose(found.T_camera_imu[0, :3], [0, 1, 0], atol=1e-12)
+    (tmp_path / "cam0" / "sensor.yaml").write_text(f"T_BS: {{data: {[0] * 16}}}\n")
+    with pytest.raises(DataError, match=r"cam0/sensor\.yaml: T_BS is no rotation"):
+        read_imu_calibration(tmp_path / "imu0" / "sensor.yaml")
     (tmp_path / "cam0" / "sensor.yaml").write_text("rate_hz: 20\n")
     with pytest.raises(DataError, match=r"cam0/sensor\.yaml has no T_BS"):
         read_imu_calibration(tmp_path / "imu0" / "sensor.yaml")
@@ -191,7 +195,8 @@ def test_euroc_s_calibration_joins_the_poses_in_the_body(tmp_path):
         ("rate_hz: 200\n", "neither T_cam_imu .* nor T_BS"),
         (CAMCHAIN, r"nor an \*imu\*\.yaml beside it has the noise"),
         (CAMCHAIN.replace("0.02]", "a]") + NOISE, "T_cam_imu must be 16 numbers"),
-        (CAMCHAIN.replace("-1.0", "-1.1") + NOISE, "no rotation"),
+        (CAMCHAIN.replace("-1.0", "-1.1") + NOISE, "T_cam_imu is no rotation"),
+        (CAMCHAIN.replace("0.02", ".nan") + NOISE, "T_cam_imu is no rotation"),
         (CAMCHAIN.replace("-0.0125", "12.5") + NOISE, r"time shift .* is 12\.5 s"),
         (CAMCHAIN.replace("-0.0125", "[1]") + NOISE, "float"),
         (CAMCHAIN + NOISE.replace("3.0e-3", "0"), "accelerometer_random_walk must be a positive"),
