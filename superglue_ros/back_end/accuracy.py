@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from evo.core import metrics
+from evo.core.geometry import GeometryException
 from evo.core.trajectory import PoseTrajectory3D
 from evo.core.units import Unit
 
@@ -50,7 +51,10 @@ class Accuracy:
 def measure(
     stamps_ns: Array, truth: Sequence[Array | None], poses: Sequence[Array | None], metric: bool
 ) -> Accuracy | None:
-    """Compare the frames that have both poses; None if those are fewer than three."""
+    """Compare the frames that have both poses.
+
+    None if those are fewer than three, or cannot be aligned as one of both rests or goes straight.
+    """
     indices = [
         i
         for i, (a, b) in enumerate(zip(truth, poses, strict=True))
@@ -61,10 +65,13 @@ def measure(
     seconds = np.asarray(stamps_ns, float)[indices] * 1e-9
     reference = _trajectory([truth[i] for i in indices], seconds)
     estimate = _trajectory([poses[i] for i in indices], seconds)
-    _, _, scale = _trajectory([poses[i] for i in indices], seconds).align(
-        reference, correct_scale=True
-    )
-    estimate.align(reference, correct_scale=not metric)
+    try:
+        _, _, scale = _trajectory([poses[i] for i in indices], seconds).align(
+            reference, correct_scale=True
+        )
+        estimate.align(reference, correct_scale=not metric)
+    except GeometryException:
+        return None
     return Accuracy(
         ate_m=_rmse(metrics.APE(metrics.PoseRelation.translation_part), reference, estimate),
         rpe_m=_rmse(_rpe(metrics.PoseRelation.translation_part), reference, estimate),

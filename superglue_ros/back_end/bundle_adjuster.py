@@ -140,7 +140,7 @@ class BundleAdjuster:
         what = self.scene, frames, fixed, camera.focal, iterations, limit, covariance_of
         if self._inertial is None:
             return adjust(*what)
-        adjustment = adjust(*what, self._inertial.imu, self._inertial.most_error)
+        adjustment = adjust(*what, self._inertial.imu, self._inertial.usual_error)
         self._inertial.judge(self.scene, adjustment)
         return adjustment
 

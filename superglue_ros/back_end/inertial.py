@@ -28,7 +28,7 @@ _POSE_PX = 0.5  # what a pose is known to, in pixels of the image
 _SCALE_SIGMA = 0.03  # of its logarithm: what the motion must tell before the IMU is used
 _GRAVITY_SIGMA_RAD = np.deg2rad(3.0)
 _DISAGREEING = 4.0  # squared error per number; below one is usual
-_WORSE, _RECENT = 1.3, 30  # than the observations' errors in as many adjustments by vision alone
+_RECENT = 30  # adjustments by vision alone, whose errors are the usual ones
 _TIMES = 15  # adjustments in a row that the IMU contradicts: a knock disturbs fewer
 _LONGEST_PREDICTION_S = 2.0
 _PATIENCE_S = 5.0  # before it is said that there are no readings
@@ -80,20 +80,21 @@ class Inertial:
         return True
 
     @property
-    def most_error(self) -> float:
-        """Median error of the observations that an adjustment with the IMU may have."""
-        return _WORSE * float(np.median(self._errors)) if self._errors else float("inf")
+    def usual_error(self) -> float:
+        """Median error of the observations, in standard deviations, after adjustments by vision."""
+        return float(np.median(self._errors)) if self._errors else float("inf")
 
     def judge(self, scene: Scene, adjustment: Adjustment | None) -> None:
         """Learn from adjustments without the IMU; give it up where it contradicted several.
 
         It may start anew with later frames.
         """
-        if adjustment is None or adjustment.with_imu:
-            self._contradictions = 0
+        if adjustment is None:
             return
-        if scene.gravity is None:
-            self._errors.append(adjustment.median_error)
+        if adjustment.error_by_vision is not None:
+            self._errors.append(adjustment.error_by_vision)
+        if adjustment.with_imu or scene.gravity is None:
+            self._contradictions = 0
             return
         self._contradictions += 1
         if self._contradictions == _TIMES:
@@ -163,8 +164,9 @@ class Inertial:
         )
         if state is None:
             return None
-        if state.chi2 > _DISAGREEING:
+        if state.chi2 > _DISAGREEING and scene.gravity is None:
             self._say(f"the IMU contradicts the camera and is not used. {_CHECK}")
+        if state.chi2 > _DISAGREEING:
             return None
         certain = state.log_scale_sigma < _SCALE_SIGMA
         return state if certain and state.gravity_sigma_rad < _GRAVITY_SIGMA_RAD else None

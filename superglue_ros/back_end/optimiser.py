@@ -32,6 +32,7 @@ _HELD = 1e-6  # standard deviation of fixed poses
 # would forbid its ends to move across it.
 _SCALE_HELD = 0.01
 _TILT = 0.1  # standard deviation [rad] of the first pose against gravity
+_WORSE = 1.3  # errors of observations that contradict the IMU, over those without it
 _LEAST_DECREASE = 1e-6  # of the cost in one iteration, relative; the scale changes it very little
 _UNIT_CAMERA = gtsam.Cal3_S2(1.0, 1.0, 0.0, 0.0, 0.0)
 
@@ -42,8 +43,9 @@ class Adjustment:
 
     ``covariance`` (6, 6) of the pose that was asked for: x y z, then rotation about fixed axes, in
     the world, given the frames that are held. None where none was asked for or it is not
-    determined. ``median_error``: of the observations afterwards, in their standard deviations.
-    ``with_imu``: whether an IMU had a part in it.
+    determined. ``with_imu``: whether an IMU had a part in it. ``error_by_vision``: the median error
+    of the observations, in their standard deviations, after an adjustment without it; None where
+    none was made.
     """
 
     frames: int
@@ -52,8 +54,8 @@ class Adjustment:
     cost_before: float
     cost_after: float
     covariance: Array | None = None
-    median_error: float = 0.0
     with_imu: bool = False
+    error_by_vision: float | None = None
 
 
 def adjust(
@@ -65,45 +67,52 @@ def adjust(
     max_error_px: float,
     covariance_of: FrameId | None = None,
     imu: Imu | None = None,
-    most_error: float = float("inf"),
+    usual_error: float = float("inf"),
 ) -> Adjustment | None:
     """Optimise ``frames`` and their landmarks with ``fixed`` frames held fixed.
 
     ``covariance_of`` names the frame whose covariance is wanted, one of ``frames``. ``imu`` gives
-    factors once the scene knows its gravity; where the median error of the observations, in their
-    standard deviations, would exceed ``most_error``, it contradicts them and is left out.
+    factors once the scene knows its gravity. Where the median error of the observations would be
+    larger with it by 30 % than the ``usual_error`` (in their standard deviations), and than without
+    it now, the two contradict each other, and the IMU is left out.
     Afterwards observations with a larger error than ``max_error_px`` are dropped. None if there is
     nothing to optimise.
     """
     problem = _Problem(scene, frames, fixed, imu)
     if not problem.landmarks:
         return None
-    values = problem.values()
-    graph = problem.graph()
-    # Damping in proportion to the diagonal: with the same for all, the step of a far landmark is
-    # too large before that of a rotation is noticeably damped, and the map stays as it is.
-    parameters = gtsam.LevenbergMarquardtParams.CeresDefaults()
-    parameters.setMaxIterations(iterations)
-    parameters.setRelativeErrorTol(_LEAST_DECREASE)
-    optimised = gtsam.LevenbergMarquardtOptimizer(graph, values, parameters).optimize()
-    median_error = problem.median_error(optimised)
-    if problem.chain is not None and median_error > most_error:
-        return adjust(scene, frames, fixed, focal_px, iterations, max_error_px, covariance_of)
-    problem.write_back(optimised)
+    solution = problem.solve(iterations)
+    by_vision = None if problem.chain is not None else solution.median_error
+    if problem.chain is not None and solution.median_error > _WORSE * usual_error:
+        # Either the IMU is wrong or the images are worse than they were.
+        alone = _Problem(scene, frames, fixed, None)
+        other = alone.solve(iterations)
+        by_vision = other.median_error
+        if solution.median_error > _WORSE * by_vision:
+            problem, solution = alone, other
+    problem.write_back(solution.values)
     covariance = None
     if covariance_of is not None and covariance_of in frames:
-        covariance = problem.covariance(covariance_of, graph, optimised)
+        covariance = problem.covariance(covariance_of, solution)
     problem.drop_outliers(max_error_px / focal_px)
     return Adjustment(
         frames=len(frames),
         landmarks=len(problem.landmarks),
         observations=len(problem.rays),
-        cost_before=graph.error(values),
-        cost_after=graph.error(optimised),
+        cost_before=solution.cost_before,
+        cost_after=solution.graph.error(solution.values),
         covariance=covariance,
-        median_error=median_error,
+        error_by_vision=by_vision,
         with_imu=problem.chain is not None,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Solution:
+    graph: gtsam.NonlinearFactorGraph
+    values: gtsam.Values
+    cost_before: float
+    median_error: float
 
 
 class _Problem:
@@ -148,6 +157,17 @@ class _Problem:
         self._seen_by = np.array(seen_by, int)
         self._seen = np.array(seen, int)
         self._noises: dict[float, gtsam.noiseModel.Base] = {}
+
+    def solve(self, iterations: int) -> _Solution:
+        """The optimised values; the scene stays as it is."""
+        values, graph = self.values(), self.graph()
+        # Damping in proportion to the diagonal: with the same for all, the step of a far landmark
+        # is too large before that of a rotation is noticeably damped, and the map stays as it is.
+        parameters = gtsam.LevenbergMarquardtParams.CeresDefaults()
+        parameters.setMaxIterations(iterations)
+        parameters.setRelativeErrorTol(_LEAST_DECREASE)
+        optimised = gtsam.LevenbergMarquardtOptimizer(graph, values, parameters).optimize()
+        return _Solution(graph, optimised, graph.error(values), self._median_error(optimised))
 
     def values(self) -> gtsam.Values:
         values = gtsam.Values()
@@ -239,12 +259,10 @@ class _Problem:
         for i, track in enumerate(self.landmarks):
             self._scene.landmarks[track] = values.atPoint3(_landmark(i))
 
-    def covariance(
-        self, frame: FrameId, graph: gtsam.NonlinearFactorGraph, values: gtsam.Values
-    ) -> Array | None:
+    def covariance(self, frame: FrameId, solution: _Solution) -> Array | None:
         """The marginal of a pose, see :class:`Adjustment`; after :meth:`write_back`."""
         try:
-            marginals = gtsam.Marginals(graph, values)
+            marginals = gtsam.Marginals(solution.graph, solution.values)
             tangent = marginals.marginalCovariance(_pose(self._index[frame]))
         except RuntimeError:  # a landmark or a pose is not determined
             return None
@@ -255,8 +273,8 @@ class _Problem:
         to_world[:3, 3:] = to_world[3:, :3] = self._scene.poses[frame][:3, :3]
         return np.asarray(to_world @ tangent @ to_world.T)
 
-    def median_error(self, values: gtsam.Values) -> float:
-        """See :class:`Adjustment`."""
+    def _median_error(self, values: gtsam.Values) -> float:
+        """Of the observations, in their standard deviations."""
         back = inverse(self._T_camera_body)
         poses = np.stack(
             [values.atPose3(_pose(i)).matrix() @ back for i in range(len(self._frames))]

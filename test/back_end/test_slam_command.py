@@ -62,6 +62,11 @@ def test_frames_without_pose_are_left_out_and_counted():
     assert measure(STAMPS, helix(), [None] * 20, metric=True) is None
 
 
+def test_a_camera_at_rest_cannot_be_aligned():
+    assert measure(STAMPS, helix(), [np.eye(4)] * 20, metric=True) is None
+    assert measure(STAMPS, [np.eye(4)] * 20, helix(), metric=False) is None
+
+
 def test_the_round_trip_returns_to_its_start():
     sequence = RoundTripSequence()
     first, last = sequence[0], sequence[72]

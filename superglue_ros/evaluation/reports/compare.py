@@ -73,9 +73,7 @@ def compare(folders: Sequence[Path], output: Path) -> Table:
         rows,
     )
     figures.bars(output / "bars.png", headline.name, values, intervals, f"{headline.name} [%]")
-    errors = {
-        label: run.repeated(headline.column) for label, run in zip(labels, runs, strict=True)
-    }
+    errors = {label: run.repeated(headline.column) for label, run in zip(labels, runs, strict=True)}
     figures.error_curves(
         output / "curves.png", headline.name, errors, headline.threshold, headline.unit
     )

@@ -88,6 +88,7 @@ def report_homography(
         Picture(folder / "corner_error.png", "Cumulative error curve (figure 8)"),
         Picture(folder / "precision_over_px.png", "Match precision (figure 8)"),
     ]
+
     def by_confidence(index: int) -> JudgedMatches | None:
         prediction = store.get(index)
         if prediction is None:
@@ -137,10 +138,7 @@ def report_pose(
     figures.error_curves(
         folder / "pose_error.png",
         f"Relative pose ({protocol.estimators[0].key})",
-        {
-            name: results.repeated(f"{name}_error_deg")
-            for name in ("pose", "rotation", "direction")
-        },
+        {name: results.repeated(f"{name}_error_deg") for name in ("pose", "rotation", "direction")},
         20.0,
         "degrees",
     )
