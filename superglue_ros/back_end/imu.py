@@ -17,6 +17,7 @@ from superglue_ros.data.imu_calibration import ImuCalibration
 _LONGEST_S = 5.0  # over which readings are integrated: beyond, they say little
 # A bias that moved less than this since the integration is followed to first order.
 _BIAS_MOVED = np.repeat([0.05, 0.005], 3)
+_REMEMBERED = 1000  # integrals: more than the frames that are adjusted together while running
 _INTEGRATION = 1e-8  # variance density of the integration itself [m^2/s^3]
 
 
@@ -57,6 +58,8 @@ class Imu:
                 return None
             found = _integrated(steps, _parameters(self.calibration, gravity), bias)
             self._known[start_ns, end_ns] = found
+            if len(self._known) > _REMEMBERED:
+                del self._known[next(iter(self._known))]
         return found
 
     def predict(

@@ -29,7 +29,7 @@ _SCALE_SIGMA = 0.03  # of its logarithm: what the motion must tell before the IM
 _GRAVITY_SIGMA_RAD = np.deg2rad(3.0)
 _DISAGREEING = 4.0  # squared error per number; below one is usual
 _RECENT = 30  # adjustments by vision alone, whose errors are the usual ones
-_TIMES = 15  # adjustments in a row that the IMU contradicts: a knock disturbs fewer
+_TIMES = 15  # adjustments in a row without the IMU: a knock disturbs fewer
 _LONGEST_PREDICTION_S = 2.0
 _PATIENCE_S = 5.0  # before it is said that there are no readings
 _MOMENT_NS = 1_000_000
@@ -47,7 +47,7 @@ class Inertial:
         self._tried_ns = 0  # the newest frame of the last attempt
         self._from_ns = 0  # frames before are not used
         self._corrected_s = 0.0  # span of the last correction
-        self._contradictions = 0
+        self._without = 0  # adjustments in a row in which it had no part
         self._errors: deque[float] = deque(maxlen=_RECENT)  # of adjustments by vision alone
         self._said: set[str] = set()
         self._usable = True
@@ -85,7 +85,7 @@ class Inertial:
         return float(np.median(self._errors)) if self._errors else float("inf")
 
     def judge(self, scene: Scene, adjustment: Adjustment | None) -> None:
-        """Learn from adjustments without the IMU; give it up where it contradicted several.
+        """Learn from adjustments without the IMU; give it up where it had no part in several.
 
         It may start anew with later frames.
         """
@@ -94,18 +94,23 @@ class Inertial:
         if adjustment.error_by_vision is not None:
             self._errors.append(adjustment.error_by_vision)
         if adjustment.with_imu or scene.gravity is None:
-            self._contradictions = 0
+            self._without = 0
             return
-        self._contradictions += 1
-        if self._contradictions == _TIMES:
-            log.warning("the IMU contradicts the map: vision goes on alone. %s", _CHECK)
-            self.begin_anew(scene, max(frame.stamp_ns for frame in scene.poses))
+        self._without += 1
+        if self._without == _TIMES:
+            newest = max(frame.stamp_ns for frame in scene.poses)
+            if self.imu.covers(newest - _MOMENT_NS, newest):
+                log.warning("the IMU contradicts the map: vision goes on alone. %s", _CHECK)
+            else:
+                extent = self.imu.readings.extent
+                log.warning("the IMU's readings (%s) ended: vision goes on alone", extent)
+            self.begin_anew(scene, newest)
 
     def begin_anew(self, scene: Scene, stamp_ns: int) -> None:
         """Let vision go on alone until frames from a stamp on are enough for a new start."""
         scene.gravity = None
         scene.motions.clear()
-        self._contradictions, self._corrected_s = 0, 0.0
+        self._without, self._corrected_s = 0, 0.0
         self._from_ns = stamp_ns
 
     def predict(self, scene: Scene, frame: FrameId) -> Array | None:

@@ -64,6 +64,10 @@ class InertialChain:
             keys = _pose(a), _velocity(a), _pose(b), _velocity(b), _bias(a), _bias(b)
             self._factors.append(gtsam.CombinedImuFactor(*keys, measured))
 
+    def __len__(self) -> int:
+        """Number of factors."""
+        return len(self._factors)
+
     def insert(self, values: gtsam.Values) -> None:
         """Add the velocities and biases."""
         for frame, motion in self._motions.items():
@@ -89,9 +93,8 @@ class InertialChain:
             velocity = np.asarray(values.atVector(_velocity(number)))
             bias = np.asarray(values.atConstantBias(_bias(number)).vector())
             self._scene.motions[frame] = Motion(velocity, bias)
-        if self._motions:
-            newest = max(self._scene.motions, key=lambda frame: frame.stamp_ns)
-            self._scene.bias = self._scene.motions[newest].bias
+        newest = max(self._scene.motions, key=lambda frame: frame.stamp_ns)
+        self._scene.bias = self._scene.motions[newest].bias
 
 
 def _first_velocity(

@@ -129,11 +129,12 @@ class _Problem:
         self._frames = [*frames, *fixed]  # the first num_free are moved
         self._num_free = len(frames)
         self._index = {frame: i for i, frame in enumerate(self._frames)}
-        self.chain = None
+        self.chain: InertialChain | None = None
         self._T_camera_body = np.eye(4)
         if imu is not None and scene.gravity is not None:
-            self.chain = InertialChain(scene, imu, self._index, self._num_free)
-            self._T_camera_body = imu.T_camera_body
+            chain = InertialChain(scene, imu, self._index, self._num_free)
+            if len(chain):
+                self.chain, self._T_camera_body = chain, imu.T_camera_body
         self.landmarks: list[int] = []
         rays, sigmas, seen_by, seen = [], [], [], []
         for track in sorted(scene.tracks_seen_by(frames)):

@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("gtsam")
 pytest.importorskip("evo")
 
+from superglue_ros.back_end import imu as integrals
 from superglue_ros.back_end import inertial
 from superglue_ros.back_end.accuracy import measure
 from superglue_ros.back_end.bundle_adjuster import BundleAdjuster
@@ -142,7 +143,7 @@ def test_a_prediction_over_a_second_is_right(shift_s):
 
 @pytest.fixture(scope="module")
 def mapped(frames):
-    return slam(frames[:40], Imu(CALIBRATION, readings()))
+    return slam(frames[:38], Imu(CALIBRATION, readings()))
 
 
 def test_a_monocular_map_becomes_metric_and_upright(mapped):
@@ -200,6 +201,14 @@ def changed(source, stamp=lambda s: s, force=lambda f: f, rate=lambda w: w):
         if stamp(one) is not None:
             found.add(stamp(one), force(f), rate(w))
     return found
+
+
+def test_integrals_that_are_long_past_are_forgotten(monkeypatch, right):
+    monkeypatch.setattr(integrals, "_REMEMBERED", 10)
+    imu = Imu(CALIBRATION, right)
+    for start_ns in range(0, 40 * 10**8, 10**8):
+        assert imu.preintegrate(start_ns, start_ns + 10**8, BIAS, np.zeros(3)) is not None
+    assert len(imu._known) == 10
 
 
 def scene_of_poses(unit=0.4, seconds=6.0):
@@ -267,15 +276,20 @@ def test_a_map_with_a_wrong_imu_is_the_one_without(frames):
         np.testing.assert_array_equal(one, other)
 
 
-def test_an_imu_that_goes_wrong_later_does_no_harm_and_is_given_up(frames, caplog, monkeypatch):
-    monkeypatch.setattr(inertial, "_TIMES", 4)
-    broken = readings()
-    broken.forces[600:] += [0.0, 8.0, 0.0]  # from the third second on
+@pytest.mark.parametrize("fault", ["wrong", "silent"])
+def test_an_imu_that_fails_later_does_no_harm_and_is_given_up(frames, caplog, monkeypatch, fault):
+    monkeypatch.setattr(inertial, "_TIMES", 2)
+    source = readings()
+    if fault == "wrong":
+        source.forces[600:] += [0.0, 8.0, 0.0]  # from the third second on
+    else:
+        source = changed(source, stamp=lambda s: s if s < 3_000_000_000 else None)
     with caplog.at_level(logging.WARNING):
-        _, accuracy, scene = slam(frames[:40], Imu(CALIBRATION, broken))
+        _, accuracy, scene = slam(frames[:38], Imu(CALIBRATION, source))
     assert scene.gravity is None
     assert not scene.motions
-    assert "the IMU contradicts the map" in caplog.text
+    said = "contradicts the map" if fault == "wrong" else r"readings \(.* to 2\.995 s\) ended"
+    assert re.search(said, caplog.text)
     assert accuracy.placed == 1
     assert accuracy.scale_error < 0.1
     assert accuracy.ate_m < 0.1
