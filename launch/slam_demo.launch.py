@@ -60,7 +60,11 @@ def generate_launch_description() -> LaunchDescription:
         parameters=[
             {name: LaunchConfiguration(name) for name in ("use_sim_time", "publish_tf")},
             # A path is text, also where it could be read as something else.
-            {"imu_calibration": ParameterValue(LaunchConfiguration("imu_calibration"), str)},
+            {
+                "imu_calibration": ParameterValue(
+                    LaunchConfiguration("imu_calibration"), value_type=str
+                )
+            },
         ],
         remappings=[(name, LaunchConfiguration(name)) for name in ("camera_info", "imu")],
         respawn=LaunchConfiguration("respawn"),

@@ -15,6 +15,7 @@ from rich.progress import track
 from rich.table import Table
 
 from superglue_ros.config import Config
+from superglue_ros.data.imu import ImuRecording
 from superglue_ros.data.sequences.base import FolderSequence, open_sequence
 from superglue_ros.errors import ConfigError
 from superglue_ros.registry import MATCHERS
@@ -66,12 +67,18 @@ def run_slam(args: argparse.Namespace) -> int:
     output = Path(args.output)
     output.mkdir(parents=True, exist_ok=True)
     sequence = _sequence(args)
-    summary: dict[str, Any] = {"sequence": sequence.name, "depth": args.depth, "runs": []}
+    imu = None if args.no_imu else sequence.read_imu()
+    summary: dict[str, Any] = {
+        "sequence": sequence.name,
+        "depth": args.depth,
+        "imu": imu is not None,
+        "runs": [],
+    }
     drawn: dict[str, Accuracy] = {}
     metric = True
     for matcher in args.matcher or ["superglue"]:
         config = _config(args, matcher)
-        run = _run(sequence, config, args)
+        run = _run(sequence, imu, config, args)
         run.write(output, f"{matcher}_")
         metric &= run.metric
         for name, poses in run.trajectories.items():
@@ -113,7 +120,10 @@ def _config(args: argparse.Namespace, matcher: str) -> Config:
 
 
 def _run(
-    sequence: FolderSequence | RoundTripSequence, config: Config, args: argparse.Namespace
+    sequence: FolderSequence | RoundTripSequence,
+    recorded: ImuRecording | None,
+    config: Config,
+    args: argparse.Namespace,
 ) -> Any:
     try:
         from superglue_ros.back_end.bundle_adjuster import BundleAdjuster
@@ -133,13 +143,13 @@ def _run(
     shown = track(
         frames, config.matcher.name, total=total, console=Console(stderr=True), transient=True
     )
-    recorded = None if args.no_imu else sequence.read_imu()
     imu = None if recorded is None else Imu(recorded.calibration, recorded.readings)
     return run(shown, Pipeline(config), BundleAdjuster(imu=imu))
 
 
 def _print(summary: dict[str, Any]) -> None:
-    table = Table(title=f"{summary['sequence']}, {'depth' if summary['depth'] else 'monocular'}")
+    kind = "depth" if summary["depth"] else "monocular"
+    table = Table(title=f"{summary['sequence']}, {kind}{', IMU' if summary['imu'] else ''}")
     for column in ("matcher", "poses", "ATE [cm]", "RPE [cm]", "RPE [deg]", "scale", "placed"):
         table.add_column(column, justify="left" if column in ("matcher", "poses") else "right")
     for run in summary["runs"]:

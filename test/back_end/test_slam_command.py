@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 
+import cv2
 import numpy as np
 import pytest
+import yaml
 
 pytest.importorskip("gtsam")
 pytest.importorskip("evo")
@@ -15,6 +17,7 @@ from superglue_ros.back_end.accuracy import measure
 from superglue_ros.back_end.round_trip import RoundTripSequence
 from superglue_ros.back_end.scene import pose_of
 from superglue_ros.cli import main
+from superglue_ros.data.sequences.base import open_sequence
 from superglue_ros.geometry.rotation import exp
 
 STAMPS = np.arange(20) * 100_000_000
@@ -109,3 +112,53 @@ def test_a_stride_takes_every_nth_frame(tmp_path):
     assert main(command) == 0
     lines = (tmp_path / "ratio_back_end.tum").read_text().splitlines()
     assert len(lines) == 1 + 3  # a comment and frames 0, 2, 4
+
+
+@pytest.fixture
+def euroc(tmp_path):
+    """The first frames of the round trip in EuRoC's layout, with an IMU in g."""
+    sequence, home = RoundTripSequence(), tmp_path / "euroc" / "mav0"
+    (home / "cam0" / "data").mkdir(parents=True)
+    (home / "imu0").mkdir()
+    frames = [sequence[index] for index in range(3)]
+    for frame in frames:
+        cv2.imwrite(str(home / "cam0" / "data" / f"{frame.stamp_ns}.png"), frame.image)
+    rows = [f"{frame.stamp_ns},{frame.stamp_ns}.png\n" for frame in frames]
+    (home / "cam0" / "data.csv").write_text("".join(rows))
+    k, recorded = sequence.camera.matrix, sequence.read_imu()
+    camera = {
+        "T_BS": {"data": np.eye(4).ravel().tolist()},
+        "resolution": [sequence.camera.width, sequence.camera.height],
+        "intrinsics": [float(k[0, 0]), float(k[1, 1]), float(k[0, 2]), float(k[1, 2])],
+        "distortion_model": "radial-tangential",
+        "distortion_coefficients": [0.0] * 4,
+    }
+    values = vars(recorded.calibration)
+    imu = {"T_BS": {"data": values["T_camera_imu"].ravel().tolist()}}
+    imu |= {name: value for name, value in values.items() if name.startswith(("acc", "gyr"))}
+    for name, sensor in (("cam0", camera), ("imu0", imu)):
+        (home / name / "sensor.yaml").write_text(yaml.safe_dump(sensor))
+    readings = recorded.readings
+    rows = zip(readings.stamps_ns, readings.rates, readings.forces / 9.80665, strict=True)
+    text = [",".join(str(value) for value in (stamp, *rate, *force)) for stamp, rate, force in rows]
+    (home / "imu0" / "data.csv").write_text("\n".join(text))
+    return tmp_path / "euroc"
+
+
+def test_the_imu_of_a_sequence_is_used_unless_it_is_left_out(euroc, tmp_path, capsys):
+    command = ["slam", str(euroc), "--matcher", "ratio", "--output", str(tmp_path / "out")]
+    command += ["--set", "front_end.name=sift", "--set", "device=cpu"]
+    assert main(command) == 1
+    assert "seem to be in g" in capsys.readouterr().err
+    assert main([*command, "--no-imu"]) == 0
+    assert not json.loads((tmp_path / "out" / "summary.json").read_text())["imu"]
+    file = euroc / "mav0" / "imu0" / "data.csv"
+    rows = [line.split(",") for line in file.read_text().splitlines()]
+    metric = [[*row[:4], *(str(9.80665 * float(a)) for a in row[4:])] for row in rows]
+    file.write_text("\n".join(",".join(row) for row in metric))
+    assert main(command) == 0
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["imu"]
+    recorded, true = open_sequence(euroc).read_imu(), RoundTripSequence().read_imu()
+    np.testing.assert_allclose(recorded.readings.forces, true.readings.forces, rtol=1e-9)
+    np.testing.assert_array_equal(recorded.readings.stamps_ns, true.readings.stamps_ns)
+    np.testing.assert_allclose(recorded.calibration.T_camera_imu, true.calibration.T_camera_imu)
