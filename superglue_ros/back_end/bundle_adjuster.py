@@ -22,6 +22,7 @@ from superglue_ros.back_end.covisibility import keep_in_place, neighbourhood
 from superglue_ros.back_end.culling import cull
 from superglue_ros.back_end.imu import Imu
 from superglue_ros.back_end.inertial import Inertial
+from superglue_ros.back_end.metric_scale import MetricScale
 from superglue_ros.back_end.optimiser import Adjustment, adjust
 from superglue_ros.back_end.placement import USABLE, Seen, place, resect
 from superglue_ros.back_end.scene import Array, Edge, Observation, Scene, inverse, pose_of
@@ -55,6 +56,7 @@ class BundleAdjuster:
         self._inertial = None if imu is None else Inertial(imu)
         self.scene = Scene()
         self.loops_closed = 0
+        self._scale = MetricScale()
         self._settling = 0  # adjustments of more than the window that a loop still asks for
 
     def add(self, matches: Matches, relative: RelativePose, camera: Camera) -> bool:
@@ -91,6 +93,7 @@ class BundleAdjuster:
         """
         if self._inertial is not None and self._inertial.update(self.scene, camera.focal):
             self._settling = self.config.loop_steps
+        self._scale.update(self.scene)
         window = list(self.scene.poses)[-self.config.window :]
         frames, iterations = window, self.config.iterations
         limit = _DOUBTFUL * self.config.max_error_px
