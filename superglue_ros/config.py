@@ -155,6 +155,14 @@ class GeometryConfig:
         low=0.0,
         high=20.0,
     )
+    readout_s: float = setting(
+        0.0,
+        "Rolling shutter: time from the exposure of an image's first row to that of its last, "
+        "negative from the bottom to the top [s]; matched pixels are those of a global shutter "
+        "then. 0 = all rows at once.",
+        low=-0.2,
+        high=0.2,
+    )
     depth_noise: float = setting(
         0.02, "Standard deviation of depth as a share of the depth, for PnP.", low=0.0, high=1.0
     )

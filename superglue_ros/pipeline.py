@@ -33,6 +33,7 @@ from superglue_ros.mapping.placement import (
 from superglue_ros.mapping.relocalisation import relocalise
 from superglue_ros.mapping.stereo_pair import right_tracks, verify_stereo
 from superglue_ros.mapping.time_jumps import TimeJumps
+from superglue_ros.mapping.turning import Turning
 from superglue_ros.mapping.verification import FramePair, verify
 from superglue_ros.rig import Matched, Pairing, Plan, Rig, attempt
 from superglue_ros.stage_clock import StageClock, StageSeconds
@@ -96,6 +97,7 @@ class Pipeline:
         self._lost_frames = 0
         self._prior = MotionPrior()
         self._loops = LoopConfirmation()
+        self._turning = Turning()
 
     def configure(self, config: Config) -> None:
         """Apply new settings from the next frame on; fixed settings must not change."""
@@ -138,7 +140,7 @@ class Pipeline:
             query = replace(query, depth=measured.depth, depth_sigma=measured.depth_sigma)
             pairings, found, stereo = pairings[:-1], found[:-1], measured.pair
         candidates = [pairing.candidate for pairing in pairings]
-        pairs = self._verify(zip(candidates, found, strict=True), query, clock)
+        query, pairs = self._verify_turning(list(zip(candidates, found, strict=True)), query, clock)
         if any(pairing.guided is not None for pairing in pairings):
             pairs = self._confirm(pairings, pairs, query, clock)
         if len(self.keyframes) and not any(pair.tracked for pair in pairs):
@@ -164,6 +166,9 @@ class Pipeline:
         if is_keyframe:
             self._loops.drop(self.keyframes.insert(kept, connected))
         self.keyframes.pass_by(kept)
+        before = self._turning.learn(query.id, pairs)
+        if before is not None:
+            self.keyframes.turn(*before)
         self._newest = (kept, connected)
         result = FrameResult(
             frame_id=query.id,
@@ -290,6 +295,7 @@ class Pipeline:
         self._lost_frames = 0
         self._prior.forget()
         self._loops.forget()
+        self._turning.forget()
 
     def _check_time(self, frame: FrameId) -> None:
         """Drop all keyframes where time jumped backwards; raise where a frame is out of order."""
@@ -337,6 +343,29 @@ class Pipeline:
         with clock.stage("match"):
             found = self.rig.match_pairings([Pairing(one, query) for one in candidates])
         return self._verify(zip(candidates, found, strict=True), query, clock)
+
+    def _verify_turning(
+        self,
+        matched: Sequence[tuple[Candidate, Correspondences]],
+        query: Keyframe,
+        clock: StageClock,
+    ) -> tuple[Keyframe, tuple[FramePair, ...]]:
+        """Verified pairs, and the frame with how fast it turns if rows are exposed in turn.
+
+        First as it turned before, then as these pairs say, if more matches agree then: a wrong pose
+        must not spoil the pixels.
+        """
+        if not self.config.geometry.readout_s:
+            return query, self._verify(matched, query, clock)
+        query = replace(query, turning=self._turning.expected(query.id))
+        pairs = self._verify(matched, query, clock)
+        turning = self._turning.at(query.id, pairs)
+        if turning is None:
+            return query, pairs
+        turned = replace(query, turning=turning)
+        again = self._verify(matched, turned, clock)
+        better = sum(p.pose.num_inliers for p in again) >= sum(p.pose.num_inliers for p in pairs)
+        return (turned, again) if better else (query, pairs)
 
     def _verify(
         self,

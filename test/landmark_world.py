@@ -47,11 +47,20 @@ class LandmarkWorld:
         camera: Camera | None = CAMERA,
         with_depth: bool = False,
         keypoints: int = 300,
+        turning: tuple[float, float, float] = (0.0, 0.0, 0.0),
+        readout_s: float = 0.0,
     ) -> tuple[Frame, np.ndarray]:
-        """The view of a camera at ``T_world_camera``, and the point behind each keypoint."""
-        local = (self.points - position) @ rotation
-        pixels = local @ CAMERA.matrix.T
-        pixels = pixels[:, :2] / pixels[:, 2:]
+        """The view of a camera at ``T_world_camera``, and the point behind each keypoint.
+
+        With ``readout_s``, the rows are exposed one after the other while the camera turns about
+        its centre by ``turning`` [rad/s]; the pose is that in the middle of the image.
+        """
+        middle = local = (self.points - position) @ rotation
+        pixels = _project(middle)
+        for _ in range(8 if readout_s else 0):  # the row decides when a point is seen, and where
+            times = readout_s * ((pixels[:, 1:].clip(-HEIGHT, 2 * HEIGHT) + 0.5) / HEIGHT - 0.5)
+            local = Rotation.from_rotvec(-times * turning).apply(middle)
+            pixels = _project(local)
         margin = 3
         seen = np.flatnonzero(
             (local[:, 2] > 0.5)
@@ -81,3 +90,8 @@ class LandmarkWorld:
             depth,
         )
         return frame, seen
+
+
+def _project(local: np.ndarray) -> np.ndarray:
+    pixels = local @ CAMERA.matrix.T
+    return pixels[:, :2] / pixels[:, 2:]

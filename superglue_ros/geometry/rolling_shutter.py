@@ -64,7 +64,7 @@ def motions_along(stamps_s: Array, poses: Sequence[Array]) -> list[Motion | None
 
 
 def global_shutter_shift(
-    points: Array, rows: Array, camera: Camera, motion: Motion, readout_s: float
+    points: Array, rows: NDArray, camera: Camera, motion: Motion, readout_s: float
 ) -> Array:
     """What to add to the pixels of a rolling shutter to get those of a global one: (N, 2).
 
@@ -75,3 +75,13 @@ def global_shutter_shift(
     turns = Rotation.from_rotvec(-times[:, None] * motion.angular)
     then = turns.apply(points - times[:, None] * motion.linear)
     return np.nan_to_num(camera.project(points) - camera.project(then))
+
+
+def rotation_shift(pixels: NDArray, camera: Camera, angular: Array, readout_s: float) -> Array:
+    """The part of :func:`global_shutter_shift` that needs no depth: (N, 2) for pixels (N, 2).
+
+    ``angular`` (3,) rad/s, in the camera's axes.
+    """
+    rays = np.column_stack([camera.rays(pixels), np.ones(len(pixels))])
+    turning = Motion(angular=angular, linear=np.zeros(3))
+    return global_shutter_shift(rays, pixels[:, 1], camera, turning, readout_s)

@@ -53,7 +53,8 @@ class Keyframe:
     the keypoints, 0 = unknown, or None; ``depth_sigma`` (N,) float32 metres its standard deviation,
     None = ``geometry.depth_noise`` of the depth. ``resized``: the image at the network's size, to
     refine matches by; None where it is not known. ``pose``: ``T_map_camera`` in metres, None where
-    it is not known.
+    it is not known. ``turning`` (3,): angular velocity rad/s in the camera's axes, None where it is
+    not known.
     """
 
     id: FrameId
@@ -66,6 +67,7 @@ class Keyframe:
     depth_sigma: FloatArray | None = None
     resized: Resized | None = None
     pose: UncertainPose | None = None
+    turning: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         """Raises :class:`FeaturesError` on depths that are no distances, one per keypoint."""
@@ -309,10 +311,17 @@ class KeyframeStore:
 
     def place(self, frame: FrameId, pose: UncertainPose) -> None:
         """Keyframe ``frame``, or the frame before the current one, is at ``pose``."""
+        self._change(frame, pose=pose)
+
+    def turn(self, frame: FrameId, turning: NDArray[np.float64]) -> None:
+        """Keyframe ``frame``, or the frame before the current one, turned so fast (3,) [rad/s]."""
+        self._change(frame, turning=turning)
+
+    def _change(self, frame: FrameId, **values: Any) -> None:
         if frame in self._keyframes:
-            self._keyframes[frame] = dataclasses.replace(self._keyframes[frame], pose=pose)
+            self._keyframes[frame] = dataclasses.replace(self._keyframes[frame], **values)
         if self._previous is not None and self._previous.id == frame:
-            self._previous = dataclasses.replace(self._previous, pose=pose)
+            self._previous = dataclasses.replace(self._previous, **values)
 
     def relabel(self, merged: Mapping[int, int]) -> None:
         """Replace landmark ids that were merged (old id -> surviving id) in every keyframe."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from superglue_ros.config import Config, GeometryConfig
 from superglue_ros.geometry.refinement import make_refiner
+from superglue_ros.geometry.rolling_shutter import rotation_shift
 from superglue_ros.geometry.two_view import (
     LEAST_DEPTHS,
     TwoViewGeometry,
@@ -18,7 +19,7 @@ from superglue_ros.geometry.two_view import (
 )
 from superglue_ros.geometry.views import inverse
 from superglue_ros.mapping.keyframes import Candidate, Keyframe
-from superglue_ros.mapping.refinement import RefinedMatches, refined
+from superglue_ros.mapping.refinement import refined
 from superglue_ros.mapping.tracks import Claim, Tracking, relabelled, shared_ids
 from superglue_ros.types import (
     NO_TRACK,
@@ -141,7 +142,8 @@ def verify(
         found.turns,
     )
     sigma = better.sigma_or(sigma_of_matches(reference.features, query.features, found))
-    points_query = better.points
+    points_ref = as_global_shutter(reference, points_ref, config.geometry)
+    points_query = as_global_shutter(query, better.points, config.geometry)
     if not calibrated:
         geometry = no_pose(len(found), rules)
     elif _depths(reference, found.index_ref) >= min(
@@ -152,7 +154,19 @@ def verify(
         swapped = Correspondences(found.index_query, found.index_ref, found.scores)
         points = points_query, points_ref
         geometry = inverse(_two_view(query, reference, swapped, points, sigma, rules))
-    return frame_pair(candidate, query, found, geometry, config, calibrated, better)
+    points = points_ref, points_query
+    return frame_pair(candidate, query, found, geometry, config, calibrated, points, sigma)
+
+
+def as_global_shutter(frame: Keyframe, points: FloatArray, config: GeometryConfig) -> FloatArray:
+    """Pixels (K, 2) float32 as they would be had all rows been exposed in the middle of the image.
+
+    As far as the camera's rotation goes; unchanged where that, or the camera, is not known.
+    """
+    if not config.readout_s or frame.turning is None or frame.camera is None:
+        return points
+    shift = rotation_shift(points, frame.camera, frame.turning, config.readout_s)
+    return np.asarray(points + shift, np.float32)
 
 
 def _two_view(
@@ -190,11 +204,22 @@ def frame_pair(
     geometry: TwoViewGeometry,
     config: Config,
     calibrated: bool = True,
-    better: RefinedMatches | None = None,
+    points: tuple[FloatArray, FloatArray] | None = None,
+    sigma: FloatArray | None = None,
 ) -> FramePair:
-    """The result for a pair, given its geometry; ``better``: its matches, if they were refined."""
+    """The result for a pair, given its geometry.
+
+    ``points`` (K, 2) of reference and query, and ``sigma`` (K,), are those of the features if they
+    are not given.
+    """
     reference = candidate.keyframe
-    sigma = sigma_of_matches(reference.features, query.features, found)
+    if points is None:
+        points = (
+            reference.features.keypoints[found.index_ref],
+            query.features.keypoints[found.index_query],
+        )
+    if sigma is None:
+        sigma = sigma_of_matches(reference.features, query.features, found)
     matches = Matches(
         reference=reference.id,
         query=query.id,
@@ -202,13 +227,11 @@ def frame_pair(
         status=_status(reference.features, query.features, found, config.geometry),
         index_ref=found.index_ref,
         index_query=found.index_query,
-        points_ref=reference.features.keypoints[found.index_ref],
-        points_query=query.features.keypoints[found.index_query]
-        if better is None
-        else better.points,
+        points_ref=points[0],
+        points_query=points[1],
         scores=found.scores,
         inlier=geometry.inliers,
-        sigma_px=sigma if better is None else better.sigma_or(sigma),
+        sigma_px=sigma,
         track_ids=np.full(len(found), NO_TRACK, np.int64),
         rectified=query.rectified,
     )
