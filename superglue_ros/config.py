@@ -67,7 +67,17 @@ class MatcherConfig:
         fixed=True,
     )
     threshold: float = setting(
-        0.2, "SuperGlue: minimum assignment probability of a match.", low=0.0, high=1.0
+        0.2,
+        "SuperGlue: minimum confidence of a match; the assignment probability, unless local_motion "
+        "is on.",
+        low=0.0,
+        high=1.0,
+    )
+    local_motion: bool = setting(
+        False,
+        "SuperGlue: judge a match also by whether it moves as those around it do, and add mutual "
+        "nearest neighbours that do; false: by its assignment probability alone, as the paper.",
+        fixed=True,
     )
     sinkhorn_iterations: int = setting(100, "SuperGlue: Sinkhorn iterations T.", low=1, high=1000)
     top_k: int = setting(

@@ -15,16 +15,20 @@ from superglue_ros.engines.mutual import Partners, mutual_best
 from superglue_ros.engines.precision import MatchesSets, short_name
 from superglue_ros.engines.resident import take
 from superglue_ros.matchers.base import as_tensor, by_score, check_kind
+from superglue_ros.matchers.local_motion import LocalMotionMatcher
 from superglue_ros.networks.weights import load_superglue
 from superglue_ros.types import Correspondences, Features
 
 
-def make(config: Config, device: torch.device) -> SuperGlueMatcher:
+def make(config: Config, device: torch.device) -> SuperGlueMatcher | LocalMotionMatcher:
     """With the weights and the engine that ``config`` names."""
     loaded = load_superglue(config.matcher.weights, device)
     engine = superglue_engine(loaded, config, device)
     dim = loaded.network.config.descriptor_dim
-    return SuperGlueMatcher(engine, loaded.descriptor_kind, dim, config.matcher)
+    network = SuperGlueMatcher(engine, loaded.descriptor_kind, dim, config.matcher)
+    if not config.matcher.local_motion:
+        return network
+    return LocalMotionMatcher(network, config.matcher, device)
 
 
 class SuperGlueMatcher:

@@ -24,15 +24,22 @@ FRONT_END_OF = {"lightglue": "aliked"}
 ONE_SIDED = {"nn", "paper-nn", "paper-ratio", "lightglue", "gms", "pointcn", "oanet"}
 
 
-@pytest.fixture(scope="module", params=list(MATCHERS))
-def name(request) -> str:
+@pytest.fixture(scope="module", params=[*MATCHERS, "superglue, local motion"])
+def variant(request) -> str:
     return request.param
 
 
 @pytest.fixture(scope="module")
-def config(name) -> Config:
+def name(variant) -> str:
+    return variant.removesuffix(", local motion")
+
+
+@pytest.fixture(scope="module")
+def config(variant, name) -> Config:
     front_end = FrontEndConfig(name=FRONT_END_OF.get(name, "superpoint"), max_keypoints=200)
-    return Config(front_end=front_end, matcher=MatcherConfig(name=name))
+    return Config(
+        front_end=front_end, matcher=MatcherConfig(name=name, local_motion=variant != name)
+    )
 
 
 @functools.lru_cache

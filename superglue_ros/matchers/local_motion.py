@@ -1,0 +1,161 @@
+"""A network's matches judged by how the matches around them move, and completed by descriptors.
+
+The assignment probability of SuperGlue is too low for many a right match where training saw few
+such views. What moves with its neighbours is likely right whatever its probability, and what does
+not is likely wrong. Candidates are all matches of the network, and mutual nearest neighbours of the
+descriptors that it did not make. The confidence of a match is the probability that it is right, by
+a logistic regression on what the network and the neighbours say; ``scripts/fit_local_motion.py``
+gives the coefficients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import expit, logit
+
+from superglue_ros.config import MatcherConfig
+from superglue_ros.geometry.local_motion import local_motion
+from superglue_ros.matchers.base import Matcher, by_score
+from superglue_ros.matchers.nearest import NearestNeighbourMatcher
+from superglue_ros.types import Correspondences, Features, FloatArray, IntArray
+
+Floats = NDArray[np.float64]
+
+_SIDE_PX = 640.0  # images are scaled to it, for the pixels of geometry.local_motion
+_LEAST, _MOST = 1e-5, 1 - 1e-3  # of a probability, so that its log odds tell something
+CREDIBLE = np.array([0.939, -4.563, 1.993])
+"""Log odds that a candidate is right, by the network alone: of :func:`own_evidence`, constant."""
+RIGHT = np.array([0.467, -2.749, 0.518, -0.480, -0.888])
+"""And with its neighbours: of :func:`own_evidence`, their support, the misfit, constant."""
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """K pairs of keypoints that may match; several may share a keypoint.
+
+    ``index_ref``, ``index_query`` (K,); ``points_ref``, ``points_query`` (K, 2) pixels of images
+    whose longer side is 640; ``probability`` (K,) is the network's, NaN where only the descriptors
+    match.
+    """
+
+    index_ref: IntArray
+    index_query: IntArray
+    points_ref: Floats
+    points_query: Floats
+    probability: Floats
+
+
+def own_evidence(candidates: Candidates) -> Floats:
+    """(K, 2): log odds of the network's probability, 0 where there is none, and whether that is."""
+    unknown = np.isnan(candidates.probability)
+    probability = np.where(unknown, 0.5, candidates.probability)
+    return np.stack([logit(probability.clip(_LEAST, _MOST)), unknown], axis=1)
+
+
+def evidence(candidates: Candidates, credible: Floats = CREDIBLE) -> Floats:
+    """(K, 4): :func:`own_evidence`, and the neighbours' support and misfit."""
+    own = own_evidence(candidates)
+    motion = local_motion(
+        candidates.points_ref, candidates.points_query, expit(own @ credible[:-1] + credible[-1])
+    )
+    return np.column_stack([own, motion.support, motion.misfit])
+
+
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    """What the network and the nearest neighbour keep of a set, and its pixels (N, 2), scaled."""
+
+    own: Any
+    nearest: Any
+    points: Floats
+
+
+class LocalMotionMatcher:
+    """The candidates of a network, one-to-one, that are likely right (see the module).
+
+    Kept are those with a confidence of more than ``matcher.threshold``. ``network``: a matcher
+    that has a confidence.
+    """
+
+    def __init__(self, network: Matcher, config: MatcherConfig, device: torch.device) -> None:
+        self.descriptor_kind = network.descriptor_kind
+        self._network = network
+        self._nearest = NearestNeighbourMatcher(replace(config, name="mutual"), device)
+        self.configure(config)
+
+    @property
+    def precision(self) -> str:
+        """See :class:`~superglue_ros.matchers.base.Matcher`."""
+        return self._network.precision
+
+    @property
+    def graphed(self) -> bool:
+        """Whether the network runs as CUDA graphs."""
+        return getattr(self._network, "graphed", False)
+
+    def configure(self, config: MatcherConfig) -> None:
+        """See :class:`~superglue_ros.matchers.base.Matcher`."""
+        self._threshold = config.threshold
+        self._network.configure(replace(config, threshold=0.0))
+
+    def prepare(self, features: Features) -> _Prepared:
+        """See :class:`~superglue_ros.matchers.base.Matcher`."""
+        scale = _SIDE_PX / max(features.width, features.height)
+        own = self._network.prepare(features)  # first: it takes what is still on the device
+        points = np.asarray(features.keypoints, np.float64) * scale
+        return _Prepared(own, self._nearest.prepare(features), points)
+
+    def match_pairs(
+        self, references: Sequence[_Prepared], queries: Sequence[_Prepared]
+    ) -> list[Correspondences]:
+        """See :class:`~superglue_ros.matchers.base.Matcher`."""
+        everything = self.candidates(references, queries)
+        return [_likely(candidates, self._threshold) for candidates in everything]
+
+    def candidates(
+        self, references: Sequence[_Prepared], queries: Sequence[_Prepared]
+    ) -> list[Candidates]:
+        """The candidates of every pair."""
+        own = self._network.match_pairs([r.own for r in references], [q.own for q in queries])
+        nearest = self._nearest.match_pairs(
+            [r.nearest for r in references], [q.nearest for q in queries]
+        )
+        return [_joined(*pair) for pair in zip(references, queries, own, nearest, strict=True)]
+
+
+def _joined(
+    reference: _Prepared, query: _Prepared, own: Correspondences, nearest: Correspondences
+) -> Candidates:
+    """The network's matches and the nearest neighbours that are none of these."""
+    partner = np.full(len(reference.points), -1)
+    partner[own.index_ref] = own.index_query
+    more = partner[nearest.index_ref] != nearest.index_query
+    index_ref = np.concatenate([own.index_ref, nearest.index_ref[more]])
+    index_query = np.concatenate([own.index_query, nearest.index_query[more]])
+    return Candidates(
+        index_ref=index_ref,
+        index_query=index_query,
+        points_ref=reference.points[index_ref],
+        points_query=query.points[index_query],
+        probability=np.concatenate([own.scores, np.full(more.sum(), np.nan)]).astype(np.float64),
+    )
+
+
+def _likely(candidates: Candidates, threshold: float) -> Correspondences:
+    """Candidates that are the best of both of their keypoints, above the threshold."""
+    log_odds = evidence(candidates) @ RIGHT[:-1] + RIGHT[-1]
+    best_first = np.argsort(-log_odds, kind="stable")
+    best = np.zeros((2, len(log_odds)), bool)
+    for side, index in enumerate((candidates.index_ref, candidates.index_query)):
+        _, first = np.unique(index[best_first], return_index=True)
+        best[side, best_first[first]] = True
+    confidence = expit(log_odds)
+    keep = best.all(axis=0) & (confidence > threshold)
+    scores: FloatArray = confidence[keep].astype(np.float32)
+    return by_score(candidates.index_ref[keep], candidates.index_query[keep], scores)
