@@ -41,6 +41,10 @@ from superglue_ros.types import Correspondences, Features, FloatArray, Frame, Fr
 
 LATE_NS = 1_000_000
 """A frame that is older than the one before it by no more than this is matched all the same."""
+LEAPT = 0.75
+"""A frame that shares less than this part of ``keyframes.min_matched_share`` with every keyframe
+has leapt: the frame before it becomes a keyframe as well. Otherwise hardly a landmark is seen both
+before and after a quick turn, and a monocular map loses its scale."""
 KEYFRAMES_OF_THE_MAP = 2
 """Keyframes with a pose that are tried before a frame becomes a keyframe beside them."""
 
@@ -93,7 +97,7 @@ class Pipeline:
         self.rig = rig or Rig(self.config)
         self.keyframes = KeyframeStore(self.config.keyframes)
         self.time = TimeJumps()
-        self._newest: tuple[Keyframe, tuple[FrameId, ...]] | None = None
+        self._newest: tuple[Keyframe, tuple[FramePair, ...]] | None = None
         self._lost_frames = 0
         self._prior = MotionPrior()
         self._loops = LoopConfirmation()
@@ -143,6 +147,7 @@ class Pipeline:
         query, pairs = self._verify_turning(list(zip(candidates, found, strict=True)), query, clock)
         if any(pairing.guided is not None for pairing in pairings):
             pairs = self._confirm(pairings, pairs, query, clock)
+        pairs = self._step_between(query, pairs, clock)
         if len(self.keyframes) and not any(pair.tracked for pair in pairs):
             pairs = self._relocalise(query, pairs, clock)
         else:
@@ -169,7 +174,7 @@ class Pipeline:
         before = self._turning.learn(query.id, pairs)
         if before is not None:
             self.keyframes.turn(*before)
-        self._newest = (kept, connected)
+        self._newest = (kept, tuple(pair for pair in pairs if pair.tracked))
         result = FrameResult(
             frame_id=query.id,
             features=query.features,
@@ -254,12 +259,13 @@ class Pipeline:
         """Make the newest frame a keyframe regardless of the rules; None if there is no frame."""
         if self._newest is None:
             return None
-        query, connected = self._newest
+        query, pairs = self._newest
         if query.id not in self.keyframes:
             ids = self.rig.tracks.begin(query.features.track_ids)
-            features = replace(query.features, track_ids=ids)
-            kept = replace(query, features=features)
-            self._loops.drop(self.keyframes.insert(kept, connected))
+            kept = replace(query, features=replace(query.features, track_ids=ids))
+            self._loops.connect(pairs)
+            references = [pair.matches.reference for pair in pairs]
+            self._loops.drop(self.keyframes.insert(kept, references))
         return query.id
 
     # -- apart from the map ------------------------------------------------------------------
@@ -377,6 +383,31 @@ class Pipeline:
             return tuple(
                 verify(candidate, query, found, self.config) for candidate, found in matched
             )
+
+    def _step_between(
+        self, query: Keyframe, pairs: tuple[FramePair, ...], clock: StageClock
+    ) -> tuple[FramePair, ...]:
+        """The pairs; where the frame has leapt, the one with the frame before it first.
+
+        The frame before then becomes a keyframe and the reference, if it is tracked itself. Not in
+        a known map, whose keyframes have poses.
+        """
+        if self._newest is None or self.keyframes.placed:
+            return pairs
+        previous, tracked = self._newest
+        shares = [
+            overlap_of(pair, self.keyframes[pair.matches.reference], query.features).share
+            for pair in pairs
+            if pair.tracked and pair.matches.kind is MatchKind.KEYFRAME
+        ]
+        leapt = max(shares, default=0.0) < LEAPT * self.config.keyframes.min_matched_share
+        if not leapt or not tracked or previous.id in self.keyframes:
+            return pairs
+        (pair,) = self._match([Candidate(previous, MatchKind.KEYFRAME)], query, clock)
+        if not pair.tracked:
+            return pairs
+        self.keep_newest()
+        return (pair, *(one for one in pairs if one.matches.reference != previous.id))
 
     def _relocalise(
         self, query: Keyframe, pairs: tuple[FramePair, ...], clock: StageClock

@@ -119,6 +119,27 @@ def test_a_lasting_loss_begins_a_new_part_of_the_map():
     assert results[2].pairs[0].matches.reference.id == 4
 
 
+@pytest.mark.parametrize("sequential", [False, True])
+def test_after_a_leap_the_frame_before_is_a_keyframe_too(sequential):
+    """A turn of 42 degrees: the first keyframe alone would leave hardly a landmark behind."""
+    world, pipeline = LandmarkWorld(), make(keyframes__sequential=sequential)
+    results = [pipeline.process(frame) for frame, _ in turn(world, [0.0, 20.0, 62.0, 72.0])]
+    assert [result.is_keyframe for result in results[:2]] == [True, False]
+    pairs = results[2].pairs
+    assert [(p.matches.kind, p.matches.reference.id) for p in pairs] == [
+        (MatchKind.KEYFRAME, 1),
+        (MatchKind.KEYFRAME, 0),
+    ]
+    assert pairs[0].tracked
+    assert [keyframe.id.id for keyframe in pipeline.keyframes][:2] == [0, 1]
+    before = pipeline.keyframes[FrameId(1, results[1].frame_id.stamp_ns, "camera")]
+    seen = set(before.features.track_ids.tolist())
+    assert NO_TRACK not in seen
+    for result in results[2:]:
+        seen &= set(result.features.track_ids.tolist())
+    assert len(seen) >= 15  # of one point in three frames: they carry the scale
+
+
 def test_the_frame_before_is_matched_too_where_asked_for():
     world, pipeline = LandmarkWorld(), make(keyframes__sequential=True)
     kinds = [

@@ -15,10 +15,10 @@ import poselib
 from scipy.optimize import least_squares
 
 from superglue_ros.back_end.config import BackEndConfig
-from superglue_ros.back_end.scene import Array, Scene, in_camera, inverse, pose_of
+from superglue_ros.back_end.scene import Array, Edge, Scene, in_camera, inverse, pose_of
 from superglue_ros.back_end.triangulation import projection_slope
 from superglue_ros.geometry.rotation import exp, log, tangent_basis
-from superglue_ros.types import BoolArray, FrameId, PoseStatus, RelativePose
+from superglue_ros.types import BoolArray, PoseStatus, RelativePose
 
 USABLE = (PoseStatus.VALID, PoseStatus.PLANAR, PoseStatus.ROTATION_ONLY)
 
@@ -27,6 +27,7 @@ _LEAST_LANDMARKS = 4  # that agree on a length
 _BEHIND = 100.0  # residual, in standard deviations, of a landmark behind the camera
 _SPEED = np.log(3.0)  # standard deviation of the logarithm of a step over the one before
 _LEAST_STEP = 1e-3  # metres, of one that an IMU expects
+_COMPARABLE = 10  # times of two steps: over more than that no speed is constant
 _REST_RAD = np.deg2rad(0.5)  # parallax that ROTATION_ONLY may hide
 
 
@@ -81,24 +82,27 @@ def place(
         if resected is None:
             return None
         return Placement(resected[0], resected[1], True)
-    length = 1.0 if relative.scale_known else _length_by_landmarks(reference, relative, seen)
+
+    def after(length: float) -> Array:
+        return np.asarray(reference @ pose_of(relative.rotation, length * relative.translation))
+
     if expected is None:
-        usual = _last_step(scene, relative.reference)
+        usual = _usual_length(scene, relative)
     else:
         usual = max(float(np.linalg.norm(expected[:3, 3] - reference[:3, 3])), _LEAST_STEP)
-    step = pose_of(relative.rotation, (length or usual) * relative.translation)
-    starts.append(np.asarray(reference @ step))
+    guess = after(1.0 if relative.scale_known else usual)
     limit = config.max_error_px / focal_px
     if len(seen) < _LEAST_LANDMARKS:
-        pose = starts[-1]
-        return Placement(pose, _agreeing(pose, seen, limit), relative.scale_known)
+        return Placement(guess, _agreeing(guess, seen, limit), relative.scale_known)
+    length = None if relative.scale_known else _length_by_landmarks(reference, relative, seen)
+    starts.append(guess if length is None else after(length))
     fits = [_likeliest(start, reference, relative, usual, seen) for start in starts]
     pose = min(fits, key=lambda fit: fit[1])[0]
     agreeing = _agreeing(pose, seen, limit)
     enough = bool(agreeing.sum() >= max(_LEAST_LANDMARKS, _MIN_INLIER_SHARE * len(seen) / 2))
     if not enough and not relative.scale_known:
         # The landmarks agree on no length: rotation and direction are still valid.
-        pose = starts[-1]
+        pose = guess
     return Placement(pose, agreeing, enough or relative.scale_known)
 
 
@@ -246,16 +250,24 @@ def _agreeing(pose: Array, seen: Seen, limit: float) -> BoolArray:
     return np.asarray(np.linalg.norm(_off(pose, seen), axis=1) <= limit)
 
 
-def _last_step(scene: Scene, reference: FrameId) -> float:
-    """Length of the newest step to or from ``reference``, else of any; 1 for the first.
+def _usual_length(scene: Scene, relative: RelativePose) -> float:
+    """Length of the pair's step at the speed of the newest step to or from its reference.
 
-    Assumes constant speed.
+    Else at that of the newest one of all; 1 for the first. As long as that one where the times of
+    the two are not comparable: without stamps, or where a loop joins what lies far apart in time.
     """
     known = [edge for edge in scene.edges if {edge.reference, edge.query} <= scene.poses.keys()]
-    near = [edge for edge in known if reference in (edge.query, edge.reference)]
+    near = [edge for edge in known if relative.reference in (edge.query, edge.reference)]
     for edge in (*reversed(near), *reversed(known)):
         ends = scene.poses[edge.reference][:3, 3], scene.poses[edge.query][:3, 3]
         length = float(np.linalg.norm(ends[0] - ends[1]))
         if length > 0:
-            return length
+            times = _elapsed_ns(relative), _elapsed_ns(edge)
+            comparable = 0 < max(times) <= _COMPARABLE * min(times)
+            return length * times[0] / times[1] if comparable else length
     return 1.0
+
+
+def _elapsed_ns(pair: Edge | RelativePose) -> int:
+    """Time between the two frames of a pair, without its sign."""
+    return abs(pair.query.stamp_ns - pair.reference.stamp_ns)

@@ -157,8 +157,9 @@ class KeyframeStore:
 
     def __getitem__(self, frame: FrameId) -> Keyframe:
         """A keyframe, or the frame before the current one."""
-        if self._previous is not None and self._previous.id == frame:
-            return self._previous
+        previous = self._previous
+        if previous is not None and previous.id == frame and frame not in self._keyframes:
+            return previous
         return self._keyframes[frame]
 
     @property

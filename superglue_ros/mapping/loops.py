@@ -75,7 +75,7 @@ class LoopConfirmation:
         ``tracked`` are its pairs with the keyframes before it, ``confirmations`` how many further
         keyframes a loop needs; 0 = every verified loop is closed.
         """
-        self._connect(tracked)
+        self.connect(tracked)
         judged, sightings = [], []
         for pair in loops:
             if pair.tracked:
@@ -98,7 +98,8 @@ class LoopConfirmation:
         self._sightings = ()
         self._links.clear()
 
-    def _connect(self, tracked: Sequence[FramePair]) -> None:
+    def connect(self, tracked: Sequence[FramePair]) -> None:
+        """Take in how a new keyframe is connected with those before it."""
         for pair in tracked:
             if pair.tracked and pair.matches.kind is not MatchKind.SEQUENTIAL:  # of keyframes
                 motion, ends = Motion.of(pair.pose), (pair.matches.reference, pair.matches.query)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ pytest.importorskip("gtsam")
 from superglue_ros.back_end import loops
 from superglue_ros.back_end.config import BackEndConfig
 from superglue_ros.back_end.placement import Seen, place, resect
-from superglue_ros.back_end.scene import Observation, Scene, in_camera, pose_of
+from superglue_ros.back_end.scene import Edge, Observation, Scene, in_camera, pose_of
 from superglue_ros.back_end.triangulation import position_covariance
 from superglue_ros.geometry.rotation import angle, exp
 from superglue_ros.types import FrameId, PoseMethod, PoseStatus, RelativePose
@@ -120,6 +122,27 @@ def test_without_landmarks_the_length_is_a_guess_and_says_so():
     assert not placed.scaled
     assert np.linalg.norm(placed.pose[:3, 3]) == pytest.approx(1.0)
     assert errors(placed.pose)[1] < 1e-6
+
+
+@pytest.mark.parametrize(("query", "factor"), [(4, 1 / 3), (9, 2.0), (1000, 1.0)])
+def test_without_landmarks_the_speed_of_the_last_step_is_kept(query, factor):
+    """Not its length: keyframes lie further apart than frames. Of a loop, time says nothing."""
+    first, last = FrameId(0, 0), FrameId(3, 3 * 10**8)
+    walked = Scene(poses={first: np.eye(4), last: pose_of(np.eye(3), np.array([0.0, 0, 0.6]))})
+    walked.edges.append(Edge(first, last))
+    following = FrameId(query, query * 10**8)
+    relative = dataclasses.replace(true_relative(), reference=last, query=following)
+    placed = place(walked, relative, seen(0), CAMERA.focal, CONFIG)
+    step = np.linalg.norm(placed.pose[:3, 3] - walked.poses[last][:3, 3])
+    assert step == pytest.approx(0.6 * factor)
+
+
+def test_landmarks_that_agree_on_no_length_do_not_decide_it():
+    view = seen(12)
+    view.rays[:] = np.random.default_rng(3).uniform(-0.4, 0.4, (12, 2))
+    placed = place(scene(), true_relative(), view, CAMERA.focal, CONFIG)
+    assert not placed.scaled
+    assert np.linalg.norm(placed.pose[:3, 3]) == pytest.approx(1.0)
 
 
 def test_a_rejected_pair_without_landmarks_has_no_place():
