@@ -30,7 +30,7 @@ from stamps import ROOT, fingerprint, is_current, one_at_a_time
 REQUIREMENTS = ROOT / "requirements"
 COMPAT = ROOT / "compat"
 STAMP = "superglue_ros.stamp"
-OLDEST, NEWEST = (3, 10), (3, 14)
+OLDEST, NEWEST = (3, 11), (3, 14)
 NEWEST_OF_WHEELS = (3, 13)  # of the wheels of ROS 2 on PyPI
 
 # The name a package is imported by, where it is not the one it is installed by.
@@ -80,7 +80,7 @@ def check_machine(beside_distribution: bool) -> None:
     if not OLDEST <= sys.version_info[:2] <= newest:
         sys.exit(
             f"make_environment: Python {sys.version.split()[0]} is not supported; name one of "
-            f"3.10 to {newest[0]}.{newest[1]}, for example: make setup PYTHON=python3.11"
+            f"3.11 to {newest[0]}.{newest[1]}, for example: make setup PYTHON=python3.11"
         )
     missing = [name for name in ("c++", "make") if not shutil.which(name)]
     if missing:

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -200,7 +200,7 @@ def _permissions(path: str, permissions: Permissions, domain_id: int) -> str:
     root, grant = _document("permissions", "permissions", "grant")
     grant.set("name", path)
     ElementTree.SubElement(grant, "subject_name").text = f"CN={path}"
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     validity = ElementTree.SubElement(grant, "validity")
     for name, moment in (
         ("not_before", now - timedelta(days=1)),
