@@ -389,10 +389,11 @@ class Pipeline:
     ) -> tuple[FramePair, ...]:
         """The pairs; where the frame has leapt, the one with the frame before it first.
 
-        The frame before then becomes a keyframe and the reference, if it is tracked itself. Not in
-        a known map, whose keyframes have poses.
+        The frame before then becomes a keyframe and the reference, if it is tracked itself: a third
+        view carries the scale over. Not where depth does, nor in a known map, whose keyframes have
+        poses.
         """
-        if self._newest is None or self.keyframes.placed:
+        if self._newest is None or self.keyframes.placed or query.depth is not None:
             return pairs
         previous, tracked = self._newest
         shares = [

@@ -29,11 +29,11 @@ def make(**settings) -> Pipeline:
     return Pipeline(from_flat(Config, {**BASE, **names}))
 
 
-def turn(world: LandmarkWorld, degrees: list[float], first: int = 0):
+def turn(world: LandmarkWorld, degrees: list[float], first: int = 0, with_depth: bool = False):
     """A camera on a circle of 1 m around the origin that looks outwards."""
     for number, angle in enumerate(degrees, first):
         rotation = heading(angle)
-        yield world.frame(number, rotation, rotation @ [0, 0, 1.0])
+        yield world.frame(number, rotation, rotation @ [0, 0, 1.0], with_depth=with_depth)
 
 
 def test_a_landmark_id_is_a_point_of_the_world_for_good():
@@ -138,6 +138,13 @@ def test_after_a_leap_the_frame_before_is_a_keyframe_too(sequential):
     for result in results[2:]:
         seen &= set(result.features.track_ids.tolist())
     assert len(seen) >= 15  # of one point in three frames: they carry the scale
+
+
+def test_depth_needs_no_third_view_to_carry_the_scale_over_a_leap():
+    world, pipeline = LandmarkWorld(), make()
+    frames = turn(world, [0.0, 20.0, 62.0], with_depth=True)
+    results = [pipeline.process(frame) for frame, _ in frames]
+    assert [pair.matches.reference.id for pair in results[2].pairs] == [0]
 
 
 def test_the_frame_before_is_matched_too_where_asked_for():
