@@ -45,7 +45,7 @@ class Adjustment:
     the world, given the frames that are held. None where none was asked for or it is not
     determined. ``with_imu``: whether an IMU had a part in it. ``error_by_vision``: the median error
     of the observations, in their standard deviations, after an adjustment without it; None where
-    none was made.
+    none was made, or there is no IMU.
     """
 
     frames: int
@@ -82,14 +82,18 @@ def adjust(
     if not problem.landmarks:
         return None
     solution = problem.solve(iterations)
-    by_vision = None if problem.chain is not None else solution.median_error
-    if problem.chain is not None and solution.median_error > _WORSE * usual_error:
-        # Either the IMU is wrong or the images are worse than they were.
-        alone = _Problem(scene, frames, fixed, None)
-        other = alone.solve(iterations)
-        by_vision = other.median_error
-        if solution.median_error > _WORSE * by_vision:
-            problem, solution = alone, other
+    by_vision = None
+    if imu is not None:
+        error = problem.median_error(solution.values)
+        if problem.chain is None:
+            by_vision = error
+        elif error > _WORSE * usual_error:
+            # Either the IMU is wrong or the images are worse than they were.
+            alone = _Problem(scene, frames, fixed, None)
+            other = alone.solve(iterations)
+            by_vision = alone.median_error(other.values)
+            if error > _WORSE * by_vision:
+                problem, solution = alone, other
     problem.write_back(solution.values)
     covariance = None
     if covariance_of is not None and covariance_of in frames:
@@ -112,7 +116,6 @@ class _Solution:
     graph: gtsam.NonlinearFactorGraph
     values: gtsam.Values
     cost_before: float
-    median_error: float
 
 
 class _Problem:
@@ -168,7 +171,7 @@ class _Problem:
         parameters.setMaxIterations(iterations)
         parameters.setRelativeErrorTol(_LEAST_DECREASE)
         optimised = gtsam.LevenbergMarquardtOptimizer(graph, values, parameters).optimize()
-        return _Solution(graph, optimised, graph.error(values), self._median_error(optimised))
+        return _Solution(graph, optimised, graph.error(values))
 
     def values(self) -> gtsam.Values:
         values = gtsam.Values()
@@ -274,7 +277,7 @@ class _Problem:
         to_world[:3, 3:] = to_world[3:, :3] = self._scene.poses[frame][:3, :3]
         return np.asarray(to_world @ tangent @ to_world.T)
 
-    def _median_error(self, values: gtsam.Values) -> float:
+    def median_error(self, values: gtsam.Values) -> float:
         """Of the observations, in their standard deviations."""
         back = inverse(self._T_camera_body)
         poses = np.stack(

@@ -162,6 +162,8 @@ class BundleAdjusterNode(Node):
     def _publish(self, newest: FrameId, covariance: Array | None) -> None:
         scene = self._back_end.scene
         self._broadcast(newest, scene)
+        # From the world, a first camera: to where odom was, else level.
+        to_map = scene.level if self._map_in_odom is None else self._map_in_odom
         path = Path()
         path.header = convert.header_of(newest)
         path.header.frame_id = self._world
@@ -169,17 +171,16 @@ class BundleAdjusterNode(Node):
             stamped = PoseStamped()
             stamped.header = convert.header_of(frame)
             stamped.header.frame_id = self._world
-            stamped.pose = self._pose_message(pose)
+            stamped.pose = _pose_message(to_map @ pose)
             path.poses.append(stamped)
         self._path.publish(path)
         odometry = Odometry(header=path.header, child_frame_id=newest.frame_id)
-        odometry.pose.pose = self._pose_message(scene.poses[newest])
+        odometry.pose.pose = _pose_message(to_map @ scene.poses[newest])
         if covariance is not None:
-            turn = np.kron(np.eye(2), self._map_from_world[:3, :3])
+            turn = np.kron(np.eye(2), to_map[:3, :3])
             odometry.pose.covariance = (turn @ covariance @ turn.T).ravel()
         self._odometry.publish(odometry)
-        points = scene.points(scene.landmarks) @ self._map_from_world[:3, :3].T
-        points += self._map_from_world[:3, 3]
+        points = scene.points(scene.landmarks) @ to_map[:3, :3].T + to_map[:3, 3]
         self._landmarks.publish(_cloud(path.header, points.astype(np.float32)))
 
     def _broadcast(self, newest: FrameId, scene: Scene) -> None:
@@ -200,14 +201,9 @@ class BundleAdjusterNode(Node):
             self._map_in_odom = in_odom @ inverse(scene.poses[newest])
         self._tf.broadcast(newest, self._map_in_odom @ scene.poses[newest], in_odom)
 
-    @property
-    def _map_from_world(self) -> Array:
-        """From the back-end's world, a first camera, to the map: where odom was, else level."""
-        return self._back_end.scene.level if self._map_in_odom is None else self._map_in_odom
 
-    def _pose_message(self, pose: Array) -> Any:
-        in_map = self._map_from_world @ pose
-        return convert.pose_of(in_map[:3, :3], in_map[:3, 3])
+def _pose_message(pose: Array) -> Any:
+    return convert.pose_of(pose[:3, :3], pose[:3, 3])
 
 
 def _cloud(header: Any, points: np.ndarray) -> PointCloud2:
