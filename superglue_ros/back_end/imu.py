@@ -92,9 +92,6 @@ def _parameters(calibration: ImuCalibration, gravity: Array) -> gtsam.Preintegra
     parameters.setBiasAccCovariance(calibration.accelerometer_random_walk**2 * one)
     parameters.setBiasOmegaCovariance(calibration.gyroscope_random_walk**2 * one)
     parameters.setIntegrationCovariance(_INTEGRATION * one)
-    if hasattr(parameters, "setBiasAccOmegaInit"):
-        # GTSAM 4.2 adds the uncertainty of the bias to every factor, by default all there is.
-        parameters.setBiasAccOmegaInit(1e-12 * np.eye(6))
     return parameters
 
 
