@@ -62,6 +62,11 @@ class Pictures:
         return replace(self, cameras=(camera,) * len(self))
 
     @property
+    def stamp_of(self) -> dict[str, int]:
+        """Stamps [ns] of the pictures by name."""
+        return dict(zip(self.names, self.stamps_ns.tolist(), strict=True))
+
+    @property
     def positions(self) -> dict[str, NDArray[np.float64]]:
         """Camera centres (3,) of the pictures whose pose is known."""
         return {n: p[:3, 3] for n, p in zip(self.names, self.poses, strict=True) if p is not None}

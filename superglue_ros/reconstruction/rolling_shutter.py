@@ -37,18 +37,14 @@ Adjust = Callable[[Any], float]
 class Shutter:
     """``readout_s`` from the first row to the last; ``cost`` of an observation without and with it.
 
-    ``model``: pycolmap's, without the rolling shutter, or as it was where nothing is gained.
+    ``model``: pycolmap's, without the rolling shutter, or as it was where nothing is gained; then
+    ``readout_s`` is 0.
     """
 
     model: Any
     readout_s: float
     cost_before: float
     cost_after: float
-
-    @property
-    def rolling(self) -> bool:
-        """Whether the model was corrected."""
-        return self.readout_s != 0
 
 
 def without_rolling_shutter(

@@ -156,12 +156,11 @@ def _without_rolling_shutter(model: Any, pictures: Pictures, plan: Plan) -> Shut
     """None where it is not asked for, or cannot be known; a database keeps its own pixels."""
     if not pictures.ordered or plan.readout_s == 0 or plan.database is not None:
         return None
-    stamps = dict(zip(pictures.names, pictures.stamps_ns.tolist(), strict=True))
     options = plan.mapper
     fixed = options.kind == "triangulate"
     return without_rolling_shutter(
         model,
-        stamps,
+        pictures.stamp_of,
         lambda one: mapper.adjust(one, options.refine_cameras, fixed_poses=fixed),
         plan.readout_s,
     )
@@ -185,7 +184,7 @@ def _write(number: int, model: Any, pictures: Pictures, output: Path, plan: Plan
     model.write(folder)
     model.export_PLY(folder / "points.ply")
     poses = mapper.poses_of(model)
-    stamps = dict(zip(pictures.names, pictures.stamps_ns.tolist(), strict=True))
+    stamps = pictures.stamp_of
     placed = sorted((stamps[name], name) for name in poses)
     trajectory = Trajectory(
         np.array([stamp for stamp, _ in placed], np.int64),
@@ -211,11 +210,10 @@ def _write(number: int, model: Any, pictures: Pictures, output: Path, plan: Plan
 
 def _node_map(model: Any, pictures: Pictures, output: Path, config: Config) -> int:
     """The number of keyframes written to the node's map of the largest model."""
-    stamps = dict(zip(pictures.names, pictures.stamps_ns.tolist(), strict=True))
     with Store(output / DATABASE) as store:
         if any(store.features(store.images[n]).descriptors is None for n in mapper.poses_of(model)):
             return 0
-        return write_node_map(output / FILE_OF_A_FOLDER, model, store, stamps, config)
+        return write_node_map(output / FILE_OF_A_FOLDER, model, store, pictures.stamp_of, config)
 
 
 def _errors(trajectory: Trajectory, pictures: Pictures) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def test_the_readout_time_is_found_and_the_map_straightened(readout_s: float) ->
 def test_a_global_shutter_is_left_alone() -> None:
     model, _, stamps = recorded(0.0)
     found = corrected(model, stamps)
-    assert not found.rolling
+    assert found.readout_s == 0
     assert found.model is model
 
 
