@@ -35,7 +35,8 @@ class Child:
         self.log = log
         self._lines: queue.Queue[str] = queue.Queue()
         self._interrupted = False
-        with log.open("wb") as file:
+        log.unlink(missing_ok=True)
+        with log.open("ab") as file:  # both outputs append: neither writes over the other
             # A new session: an interrupt from the terminal reaches only the parent, which then
             # stops its children in order.
             self._process = subprocess.Popen(

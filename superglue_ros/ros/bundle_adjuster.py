@@ -24,7 +24,6 @@ import rclpy
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry, Path
 from rclpy.node import Node
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, PointCloud2, PointField
 from sensor_msgs.msg import Imu as ImuMessage
 
@@ -40,6 +39,7 @@ from superglue_ros.geometry.camera import Camera
 from superglue_ros.mapping.time_jumps import TimeJumps
 from superglue_ros.msg import Matches, RelativePose
 from superglue_ros.ros import convert, sensor_messages
+from superglue_ros.ros.beginning import begin
 from superglue_ros.ros.ending import Ending
 from superglue_ros.ros.map_to_odom import MapToOdom
 from superglue_ros.ros.pair_buffer import PairBuffer
@@ -221,7 +221,7 @@ def _cloud(header: Any, points: np.ndarray) -> PointCloud2:
 def main(args: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM (exit code 0); 1 where its parameters are wrong."""
     ending = Ending()
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    begin(args)
     try:
         node = BundleAdjusterNode()
         try:

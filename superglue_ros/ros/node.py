@@ -23,13 +23,13 @@ import torch
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.signals import SignalHandlerOptions
 
 from superglue_ros.errors import ConfigError, SuperglueError
 from superglue_ros.pipeline import Pipeline
 from superglue_ros.rig import Rig
 from superglue_ros.ros import parameters
 from superglue_ros.ros.announcer import Announcer, LogBridge
+from superglue_ros.ros.beginning import begin
 from superglue_ros.ros.diagnostics import Counter
 from superglue_ros.ros.ending import Ending
 from superglue_ros.ros.frames import FrameNumbers
@@ -329,7 +329,7 @@ def _free_memory() -> None:
 def main(args: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM (exit code 0), or until it fails for good (75)."""
     ending = Ending()
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    begin(args)
     try:
         node = MatcherNode(lambda reason: ending.wish(os.EX_TEMPFAIL, reason))
         try:

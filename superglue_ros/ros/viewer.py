@@ -18,7 +18,6 @@ import rclpy
 from geometry_msgs.msg import PoseWithCovarianceStamped
 from nav_msgs.msg import Path
 from rclpy.node import Node
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
 from superglue_ros.data.decoding import MAX_PIXELS
@@ -33,6 +32,7 @@ from superglue_ros.errors import ConfigError, DataError, SuperglueError
 from superglue_ros.geometry.camera import Camera
 from superglue_ros.msg import MatcherStatus, Matches, RelativePose
 from superglue_ros.ros import sensor_messages
+from superglue_ros.ros.beginning import begin
 from superglue_ros.ros.ending import Ending
 from superglue_ros.ros.pair_buffer import PairBuffer
 from superglue_ros.ros.qos import input_profile, output_profile
@@ -127,7 +127,7 @@ class ViewerNode(Node):
 def main(args: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM (exit code 0); 1 where its parameters are wrong."""
     ending = Ending()
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    begin(args)
     try:
         node = ViewerNode()
         try:

@@ -23,6 +23,7 @@ from rclpy.duration import Duration
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 from rosgraph_msgs.msg import Clock
 
@@ -30,6 +31,7 @@ from superglue_ros.data.bag_sequences import COMPRESSED, IMAGE
 from superglue_ros.data.bags import BagReader
 from superglue_ros.errors import DataError
 from superglue_ros.msg import MatcherStatus
+from superglue_ros.ros.beginning import begin
 
 _CLOCK_PERIOD = 0.01  # seconds of wall time between clock messages
 _SETTLE = 1.0  # seconds between the discovery of subscribers and the first message
@@ -197,7 +199,7 @@ def main(args: list[str] | None = None) -> int:
     options = parser.parse_args(remove_ros_args(given)[1:])
     if options.rate <= 0:
         parser.error("--rate must be positive")
-    rclpy.init(args=given)
+    begin(given, SignalHandlerOptions.ALL)
     player = None
     try:
         with BagReader(options.bag) as bag:

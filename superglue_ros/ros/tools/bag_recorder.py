@@ -20,11 +20,11 @@ from typing import Any
 import rclpy
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
 from superglue_ros.data.bags import STORAGES, BagWriter
 from superglue_ros.errors import DataError
+from superglue_ros.ros.beginning import begin
 from superglue_ros.ros.tools.bag_player import message_class
 
 _DEPTH = 1000
@@ -101,7 +101,7 @@ def main(args: list[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     # rclpy's own handlers would close the subscriptions with messages still in them.
-    rclpy.init(args=given, signal_handler_options=SignalHandlerOptions.NO)
+    begin(given)
     recorder = None
     try:
         with BagWriter(options.bag, options.storage, options.overwrite) as bag:

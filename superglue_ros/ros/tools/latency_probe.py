@@ -35,6 +35,7 @@ from rcl_interfaces.srv import SetParameters
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CameraInfo, Image
 from std_srvs.srv import Trigger
@@ -42,6 +43,7 @@ from std_srvs.srv import Trigger
 from superglue_ros.data.image import to_grey
 from superglue_ros.data.sequences.base import SequenceItem
 from superglue_ros.msg import MatcherStatus, Matches
+from superglue_ros.ros.beginning import begin
 from superglue_ros.ros.qos import output_profile
 from superglue_ros.srv import AddKeyframe
 from superglue_ros.synthetic.demo_room import RoomSequence
@@ -291,7 +293,7 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--keyframes", type=int, nargs="+", default=[1])
     parser.add_argument("--patience", type=float, default=120.0, help="longest wait [s]")
     options = parser.parse_args(remove_ros_args(given)[1:])
-    rclpy.init(args=given)
+    begin(given, SignalHandlerOptions.ALL)
     try:
         probe = LatencyProbe(options.patience)
         if not probe.wait_for_node():

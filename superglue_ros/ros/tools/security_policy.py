@@ -16,9 +16,9 @@ from xml.etree import ElementTree
 import rclpy
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
-from rclpy.signals import SignalHandlerOptions
 
 from superglue_ros.errors import ConfigError
+from superglue_ros.ros.beginning import begin
 
 _VERSION = "0.2.0"  # of the format
 _RANGE = "ROS_AUTOMATIC_DISCOVERY_RANGE"
@@ -66,7 +66,7 @@ def _init_alone(arguments: Sequence[str]) -> None:
     before = os.environ.get(_RANGE)
     os.environ[_RANGE] = "OFF"
     try:
-        rclpy.init(args=list(arguments), signal_handler_options=SignalHandlerOptions.NO)
+        begin(arguments)
     finally:
         del os.environ[_RANGE]
         if before is not None:
