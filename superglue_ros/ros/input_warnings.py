@@ -7,11 +7,13 @@ from typing import Any
 
 from rclpy.node import Node
 from rclpy.qos import ReliabilityPolicy
+from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CameraInfo
 
 from superglue_ros.ros.input_health import InputHealth
 from superglue_ros.ros.node_config import NodeConfig
 
+_FAST_DDS = ("rmw_fastrtps_cpp", "rmw_fastrtps_dynamic_cpp")
 _BUFFER = Path("/proc/sys/net/core/rmem_max")
 
 
@@ -40,6 +42,13 @@ def silent(node: Node, item: Any, health: InputHealth, config: NodeConfig) -> st
         cause = f"{health.lost} messages were lost on the way. {against}"
     else:
         cause = "its publisher is silent"
+        if item.kind is not CameraInfo and get_rmw_implementation_identifier().startswith(
+            _FAST_DDS
+        ):
+            cause += (
+                ". If it is not, restart it: a subscriber of it that was killed may have left no "
+                "room for images in its shared memory"
+            )
     text = f"no {item.name} on {item.topic} for {health.state.silent_s:.0f} s: {cause}"
     if item.role == "right_image":
         text += (
