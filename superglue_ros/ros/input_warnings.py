@@ -42,9 +42,8 @@ def silent(node: Node, item: Any, health: InputHealth, config: NodeConfig) -> st
         cause = f"{health.lost} messages were lost on the way. {against}"
     else:
         cause = "its publisher is silent"
-        if item.kind is not CameraInfo and get_rmw_implementation_identifier().startswith(
-            _FAST_DDS
-        ):
+        fast_dds = get_rmw_implementation_identifier() in _FAST_DDS
+        if fast_dds and item.kind is not CameraInfo:
             cause += (
                 ". If it is not, restart it: a subscriber of it that was killed may have left no "
                 "room for images in its shared memory"
