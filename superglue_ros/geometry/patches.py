@@ -6,8 +6,6 @@ scale of a match are estimated from where its neighbours went.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -27,40 +25,17 @@ _LEAST_SCALE, _MOST_SCALE = 0.4, 2.5
 _MOST_SPREAD = 0.25
 
 
-@dataclass(frozen=True, eq=False)
-class PatchPairs:
-    """K pairs of patches.
+def patches(
+    image: GreyImage, points: FloatArray, transform: FloatArray | None, side: int
+) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Patches (K, side, side) float32 grey levels about pixels (K, 2); which lie inside the image.
 
-    ``reference`` and ``query`` (K, side, side) float32 grey levels; ``query_from_reference``
-    (K, 2, 2): a step in the patch, as a step in the query's image [px]; ``inside`` (K,): both
-    patches lie inside their images.
+    ``transform`` (K, 2, 2): a step in the patch, as a step in the image [px], for the query that of
+    :func:`local_similarity`; None: the same.
     """
-
-    reference: FloatArray
-    query: FloatArray
-    query_from_reference: FloatArray
-    inside: NDArray[np.bool_]
-
-
-def patch_pairs(
-    images: tuple[GreyImage, GreyImage],
-    points_ref: FloatArray,
-    points_query: FloatArray,
-    similarity: FloatArray,
-    side: int,
-) -> PatchPairs:
-    """Patches around matched pixels (K, 2) of ``images``, the reference's and the query's.
-
-    ``similarity`` (K, 2, 2): see :func:`local_similarity`.
-    """
-    upright = np.broadcast_to(np.eye(2, dtype=np.float32), similarity.shape)
-    return PatchPairs(
-        reference=_sample(images[0], points_ref, upright, side),
-        query=_sample(images[1], points_query, similarity, side),
-        query_from_reference=similarity,
-        inside=_inside(images[0], points_ref, upright, side)
-        & _inside(images[1], points_query, similarity, side),
-    )
+    if transform is None:
+        transform = np.broadcast_to(np.eye(2, dtype=np.float32), (len(points), 2, 2))
+    return _sample(image, points, transform, side), _inside(image, points, transform, side)
 
 
 def local_similarity(points_ref: FloatArray, points_query: FloatArray) -> FloatArray:

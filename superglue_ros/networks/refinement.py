@@ -59,6 +59,15 @@ class Registration(NamedTuple):
         return whitened.square().sum(1) / 2 + spread
 
 
+class Answers(NamedTuple):
+    """Of F complex filters to K patches, (K, F) each: parts, squared magnitude and its log / 2."""
+
+    real: Tensor
+    imaginary: Tensor
+    power: Tensor
+    strength: Tensor
+
+
 class PatchRegistration(nn.Module):
     """Registers pairs of patches; see the module."""
 
@@ -77,16 +86,20 @@ class PatchRegistration(nn.Module):
 
     def forward(self, first: Tensor, second: Tensor) -> Registration:
         """Register patches (K, side, side) of grey levels 0 to 255, ``second`` to ``first``."""
-        count = len(first)
-        both = torch.cat([_normalised(first.flatten(1)), _normalised(second.flatten(1))])
-        real, imaginary = self.bank(both).chunk(2, dim=1)
+        return self.compare(self.answer(first), self.answer(second))
+
+    def answer(self, patches: Tensor) -> Answers:
+        """What the filters say of patches (K, side, side), once for any number of comparisons."""
+        real, imaginary = self.bank(_normalised(patches.flatten(1))).chunk(2, dim=1)
         power = torch.addcmul(real * real + 0.1, imaginary, imaginary)
-        (r0, r1), (i0, i1) = real.split(count), imaginary.split(count)
-        p0, p1 = power.split(count)
-        cosine, sine = r0 * r1 + i0 * i1, r0 * i1 - i0 * r1
-        norm = (p0 * p1).rsqrt()
-        strength = power.log() / 2
-        features = [cosine * norm, sine * norm, strength[:count], strength[count:]]
+        return Answers(real, imaginary, power, power.log() / 2)
+
+    def compare(self, first: Answers, second: Answers) -> Registration:
+        """Register the ``second`` patches to the ``first``."""
+        cosine = first.real * second.real + first.imaginary * second.imaginary
+        sine = first.real * second.imaginary - first.imaginary * second.real
+        norm = (first.power * second.power).rsqrt()
+        features = [cosine * norm, sine * norm, first.strength, second.strength]
         out = self.layers(torch.cat(features, dim=1))
         scale = out[:, 2:4].exp().clamp(_LEAST_SIGMA, _MOST_SIGMA)
         zero = torch.zeros_like(scale[:, 0])

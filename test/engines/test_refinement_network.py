@@ -61,6 +61,16 @@ def test_rotation_and_scale_are_found_where_lucas_kanade_fails(photograph, refin
     assert error < 0.7 * np.median(np.linalg.norm(rival - truth, axis=1))
 
 
+def test_the_second_pass_is_nearer_than_the_first(photograph, refiner, monkeypatch):
+    moved, corners, truth = view(photograph, cv2.getRotationMatrix2D((160, 120), 8, 1.1))
+    start = displaced(truth, sigma=1.2)
+    twice = refiner.refine(photograph, moved, corners, start).points
+    monkeypatch.setattr(NetworkRefinement, "PASSES", 1)
+    once = refiner.refine(photograph, moved, corners, start).points
+    errors = [np.median(np.linalg.norm(found - truth, axis=1)) for found in (once, twice)]
+    assert errors[1] < 0.9 * errors[0]
+
+
 def test_another_exposure_changes_little(photograph, refiner):
     moved, corners, truth = view(photograph, np.array([[1, 0, 3.3], [0, 1, -1.6]]))
     darker = np.clip(0.6 * moved.astype(np.float32) + 20, 0, 255).astype(np.uint8)

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from superglue_ros.geometry.patches import local_similarity, patch_pairs
+from superglue_ros.geometry.patches import local_similarity, patches
 from superglue_ros.networks.refinement import PatchRegistration
 from superglue_ros.networks.weights import save
 from superglue_ros.training.checkpoint import WEIGHTS
@@ -127,11 +127,12 @@ def _displaced(
     if len(true) >= _LEAST_CORNERS:
         start[wrong] = rng.permutation(start)[wrong]
     similarity = local_similarity(points, start)
-    found = patch_pairs((views.images[0], views.images[1]), points, start, similarity, side)
+    reference, inside = patches(views.images[0], points, None, side)
+    query, seen = patches(views.images[1], start, similarity, side)
     offset = np.linalg.solve(similarity, (true - start)[:, :, None])[:, :, 0]
     nothing = rng.normal(0.0, noise.wrong_px, offset.shape)
     offset = np.where(wrong[:, None], nothing, offset)
-    good = found.inside & (np.abs(offset) < 3 * noise.most_px).all(axis=1)
-    arrays = (found.reference, found.query, offset.astype(np.float32), ~wrong)
+    good = inside & seen & (np.abs(offset) < 3 * noise.most_px).all(axis=1)
+    arrays = (reference, query, offset.astype(np.float32), ~wrong)
     first, second, true_offset, right = (torch.from_numpy(array[good]) for array in arrays)
     return first, second, true_offset, right
