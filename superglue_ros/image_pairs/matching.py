@@ -82,7 +82,7 @@ class ImagePair:
 
     @property
     def scores(self) -> FloatArray:
-        """(K,) float32 assignment probabilities, falling."""
+        """(K,) float32 confidences in [0, 1], falling; see :class:`Matches`."""
         return self.matches.scores
 
     @property
