@@ -26,7 +26,7 @@ def add_subcommands(subparsers: Any) -> None:
     corpus.add_argument("--packages", type=Path, help="TSV of Debian packages: name and kind")
     for option, text in (
         ("--folder", "a folder of your own images"),
-        ("--games", "a folder of your own games, with .pk3 archives"),
+        ("--games", "a folder of your own games, with .pk3 archives or SuperTuxKart's tracks"),
     ):
         corpus.add_argument(option, type=Path, action="append", default=[], help=text)
     corpus.add_argument(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import struct
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,8 @@ from superglue_ros.networks.superglue import SuperGlue, SuperGlueConfig
 from superglue_ros.networks.superpoint import SuperPoint, SuperPointConfig
 from superglue_ros.ros.parameters import settings_from_flat
 from superglue_ros.settings import load, read_yaml
+from superglue_ros.synthetic.worlds.archives import GameFiles
+from superglue_ros.synthetic.worlds.tracks import read_track
 from superglue_ros.training.checkpoint import load_checkpoint, save_checkpoint
 from superglue_ros.training.data.cache import Shard, read_cache, write_shard
 from superglue_ros.training.data.corpus import CorpusImage, read_list
@@ -603,6 +606,35 @@ def _training() -> Iterator[FileTarget]:
         lambda folder: read_list(folder / "a.jsonl", CorpusImage, "image"),
         {"": (mutate_json, *TEXT)},
     )  # fmt: skip
+
+    folder = "tracks/a"
+    yield FileTarget(
+        "track of a game",
+        [
+            {
+                f"{folder}/scene.xml": b'<scene><track model="a.spm"><static-object model="a.spm" '
+                b'xyz="1 0 0" hpr="0 30 0" scale="1 1 1"/></track><sun ambient="9 9 9"/></scene>',
+                f"{folder}/quads.xml": b'<quads><quad p0="1 0 1" p1="2 0 1" p2="2 0 2" p3="1 0 2"/>'
+                b'<quad p0="0:3" p1="0:2" p2="2 0 3" p3="1 0 3"/></quads>',
+                f"{folder}/materials.xml": b'<materials><material name="a" shader="grass"/>'
+                b"</materials>",
+                f"{folder}/a.spm": _model(),
+            }
+        ],
+        lambda place: read_track(GameFiles([place]), "a", side=8),
+        {".xml": TEXT, ".spm": BYTES},
+        share=2,
+    )
+
+
+def _model() -> bytes:
+    """An SPM model: a square of 8 m with normals and colours, all at y = 0."""
+    content = struct.pack(
+        "<2s2B6fHB1sBHHIIH", b"SP", 10, 3, *[0.0] * 6, 1, 1, b"a", 0, 1, 1, 4, 6, 0
+    )
+    for x, z in ((-4, -4), (4, -4), (4, 4), (-4, 4)):
+        content += struct.pack("<3fI4B2e", x, 0, z, 511 << 10, 255, 90, 60, 30, x, z)
+    return content + bytes([0, 1, 2, 0, 2, 3])
 
 
 def _corpus_image() -> dict[str, Any]:

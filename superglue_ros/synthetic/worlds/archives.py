@@ -6,7 +6,8 @@ import io
 import logging
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +29,13 @@ class GameFiles:
     """
 
     def __init__(self, archives: Iterable[Path]) -> None:
-        self._where: dict[str, tuple[zipfile.ZipFile, str]] = {}
+        self._where: dict[str, Callable[[], bytes]] = {}
         for path in sorted(archives, key=lambda path: path.name.lower()):
+            if path.is_dir():
+                for file in path.rglob("*"):
+                    if file.is_file():
+                        self._where[file.relative_to(path).as_posix().lower()] = file.read_bytes
+                continue
             try:
                 archive = zipfile.ZipFile(path)
             except (OSError, zipfile.BadZipFile) as error:
@@ -37,7 +43,15 @@ class GameFiles:
                     f"{path} is no archive of a game ({error}): fetch it again"
                 ) from error
             for name in archive.namelist():
-                self._where[name.lower()] = (archive, name)
+                self._where[name.lower()] = partial(archive.read, name)
+
+    def __contains__(self, name: str) -> bool:
+        return name.lower() in self._where
+
+    def folders(self, folder: str, holding: str) -> list[str]:
+        """Names of the folders directly in ``folder`` that have a file ``holding``, sorted."""
+        paths = (name.split("/") for name in self._where if name.startswith(f"{folder}/"))
+        return sorted(path[1] for path in paths if path[2:] == [holding])
 
     def names(self, folder: str, ending: str) -> list[str]:
         """Names of the files directly in ``folder`` that end with ``ending``, sorted."""
@@ -50,8 +64,7 @@ class GameFiles:
     def read(self, name: str) -> bytes:
         """Content of a file. Raises :class:`DataError` where it is missing or damaged."""
         try:
-            archive, member = self._where[name.lower()]
-            return archive.read(member)
+            return self._where[name.lower()]()
         except (KeyError, OSError, zipfile.BadZipFile, zlib.error) as error:
             raise DataError(f"{name} cannot be read from its archive: {error}") from error
 
@@ -78,14 +91,17 @@ class GameFiles:
 
 
 def games_in(folders: Sequence[Path]) -> dict[str, list[Path]]:
-    """Archives of every game below ``folders``: those at the same place belong together.
+    """Archives and folders of every game below ``folders``; those at the same place are one game.
 
     Packages of one game unpack into one folder, ``usr/share/games/GAME/...``; the key is that
-    place. Links are left out: they name an archive a second time.
+    place. Links are left out: they name an archive a second time. A folder is a game where it has
+    tracks of SuperTuxKart, ``tracks/NAME/scene.xml``.
     """
     games: dict[str, list[Path]] = {}
     for folder in folders:
         for path in sorted(folder.rglob("*.pk3")):
             if path.is_file() and not path.is_symlink():
                 games.setdefault(path.parent.relative_to(folder).as_posix(), []).append(path)
+        for data in sorted({path.parents[2] for path in folder.rglob("tracks/*/scene.xml")}):
+            games.setdefault(data.relative_to(folder).as_posix(), []).append(data)
     return games

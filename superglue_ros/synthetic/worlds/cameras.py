@@ -25,12 +25,12 @@ _GLANCE = {"walk": 0.25, "drive": 0.08}  # radians, how far the next camera look
 
 
 def first_camera(rng: np.random.Generator, space: FreeSpace) -> Array:
-    """A camera at a free place that looks anywhere, mostly level.
+    """A camera at a free place, mostly level.
 
     Raises :class:`DataError` where the map has no free place.
     """
     position = space.draw(rng, CLEARANCE_M)
-    yaw, pitch = rng.uniform(-np.pi, np.pi), rng.normal(0, _PITCH)
+    yaw, pitch = space.heading(rng, position), rng.normal(0, _PITCH)
     level = np.cos(pitch)
     forward = np.array([np.cos(yaw) * level, np.sin(yaw) * level, np.sin(pitch)])
     return look_at(position, position + forward, rng.normal(0, _ROLL))

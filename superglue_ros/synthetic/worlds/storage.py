@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 
 from superglue_ros.data.arrays import load_arrays
 from superglue_ros.errors import DataError
+from superglue_ros.synthetic.worlds.bsp_space import BspSpace
 from superglue_ros.synthetic.worlds.free_space import FreeSpace
 from superglue_ros.synthetic.worlds.furniture import Piece
+from superglue_ros.synthetic.worlds.track_space import TrackSpace
 from superglue_ros.synthetic.worlds.world import Mesh, World
 
 Pixels = NDArray[np.uint8]
@@ -34,7 +36,7 @@ _OPAQUE = 128
 def write_world(world: World, path: Path) -> None:
     """Write a world to ``path`` (``.npz``), and its textures into ``textures`` beside it."""
     arrays = _mesh_arrays(world.mesh, world.textures, path)
-    arrays |= {f"space.{item.name}": getattr(world.space, item.name) for item in fields(FreeSpace)}
+    arrays |= _space_arrays(world.space)
     lights = [_jpeg(page) for page in world.lights]
     arrays["lights"] = np.frombuffer(b"".join(lights), np.uint8)
     arrays["light_lengths"] = np.array([len(code) for code in lights], np.int64)
@@ -62,9 +64,7 @@ def load_world(path: str | Path) -> World:
             mesh=mesh,
             textures=textures,
             lights=np.stack(lights) if lights else np.zeros((0, 1, 1), np.uint8),
-            space=FreeSpace(
-                **{item.name: arrays[f"space.{item.name}"] for item in fields(FreeSpace)}
-            ),
+            space=_space_of(arrays, mesh),
             missing=tuple(arrays["missing"].tolist()),
         )
 
@@ -120,6 +120,23 @@ def _mesh_arrays(mesh: Mesh, textures: Pixels, path: Path) -> dict[str, Any]:
             arrays[name] = np.round(array, 4 if name == "mesh.light_uv" else _DECIMALS)
     arrays["textures"] = np.array([_write_texture(one, folder) for one in textures], np.str_)
     return arrays
+
+
+def _space_arrays(space: FreeSpace) -> dict[str, Any]:
+    assert isinstance(space, BspSpace | TrackSpace)
+    names = [item.name for item in fields(space) if item.name != "corners"]  # the mesh has those
+    return {f"space.{name}": getattr(space, name) for name in names}
+
+
+def _space_of(arrays: Mapping[str, NDArray[Any]], mesh: Mesh) -> FreeSpace:
+    parts = {
+        name.removeprefix("space."): array
+        for name, array in arrays.items()
+        if name.startswith("space.")
+    }
+    if "places" in parts:
+        return TrackSpace(corners=mesh.positions[mesh.triangles], **parts)
+    return BspSpace(**parts)
 
 
 def _mesh_of(arrays: Mapping[str, NDArray[Any]], path: Path) -> tuple[Mesh, Pixels]:

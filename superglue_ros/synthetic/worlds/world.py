@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from superglue_ros.errors import DataError
 from superglue_ros.synthetic.worlds.archives import GameFiles
 from superglue_ros.synthetic.worlds.bsp import BILLBOARD, MESH, PATCH, PLANAR, BspMap, read_bsp
-from superglue_ros.synthetic.worlds.free_space import METRES, FreeSpace
+from superglue_ros.synthetic.worlds.bsp_space import METRES, BspSpace
+from superglue_ros.synthetic.worlds.free_space import FreeSpace
 from superglue_ros.synthetic.worlds.lightmaps import light_pages
 from superglue_ros.synthetic.worlds.patches import tessellate
 from superglue_ros.synthetic.worlds.shaders import Shader, parse_shaders
@@ -28,7 +29,8 @@ TEXTURE_SIDE = 256
 """Pixels of each side of a texture, whatever the picture's size: all go into one array."""
 
 _SKY, _NODRAW = 0x4, 0x80  # bits of a texture's flags
-_GREY = 128
+GREY = 128
+"""Grey value of a texture that is missing."""
 _LARGEST_UV = 4096.0
 _DATA = {"position": 3, "texture_uv": 2, "light_uv": 2, "normal": 3}
 
@@ -103,7 +105,7 @@ def read_world(
         pixels = files.pixels(look.picture) if look and look.picture else None
         if look is None or pixels is None:
             missing.append(_name(bsp.textures[index]))
-            pixels = np.full((1, 1, 2), (_GREY, 255), np.uint8)
+            pixels = np.full((1, 1, 2), (GREY, 255), np.uint8)
         elif not look.alpha_tested:
             pixels[..., 1] = 255
         textures.append(
@@ -113,7 +115,7 @@ def read_world(
         mesh=mesh,
         textures=np.stack(textures),
         lights=lights,
-        space=FreeSpace.of(bsp),
+        space=BspSpace.of(bsp),
         missing=tuple(missing),
     )
 

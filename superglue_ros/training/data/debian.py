@@ -37,16 +37,20 @@ def unpack_package(name: str, folder: Path) -> None:
         unpacked.rename(folder)
 
 
-def licence_names(folder: Path, name: str) -> str:
-    """The ``License:`` fields of the package's machine-readable copyright file, joined."""
+def licence_names(folder: Path, name: str, part: str = "") -> str:
+    """The ``License:`` fields of the package's machine-readable copyright file, joined.
+
+    With ``part`` only those of paragraphs that name it, '' where there are none.
+    """
     file = folder / "usr/share/doc" / name / "copyright"
     if not file.is_file():
-        return "see the package"
+        return "" if part else "see the package"
     names: dict[str, None] = {}
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-        if line.startswith("License:") and line[8:].strip():
-            names[line[8:].strip()] = None
-    return ", ".join(names) or f"see /usr/share/doc/{name}/copyright"
+    for paragraph in file.read_text(encoding="utf-8", errors="replace").split("\n\n"):
+        for line in paragraph.splitlines() if part in paragraph else ():
+            if line.startswith("License:") and line[8:].strip():
+                names[line[8:].strip()] = None
+    return ", ".join(names) or ("" if part else f"see /usr/share/doc/{name}/copyright")
 
 
 def _run(command: list[str], folder: str, name: str) -> None:

@@ -2,20 +2,17 @@
 
 import builtins
 
-import cv2
 import numpy as np
 import pytest
 
 from superglue_ros.errors import DataError
-from superglue_ros.geometry.depth_overlap import project_depth
 from superglue_ros.synthetic.rooms import look_at
 from superglue_ros.synthetic.worlds import renderer as module
 from superglue_ros.synthetic.worlds.exposure import expose, gain_for
 from superglue_ros.synthetic.worlds.renderer import Light, Renderer, renderer_of
 
+from .reprojection import MATRIX, reprojection_errors
 from .small_map import BOX, FENCE, LIGHT, PILLAR, SIZE
-
-MATRIX = np.array([[500.0, 0, 320.4], [0, 480.0, 236.7], [0, 0, 1]])  # of no symmetry
 
 USUAL = Light()
 
@@ -91,27 +88,8 @@ def test_views_reproject_onto_each_other(renderer, world, motion):
         "forward": view([2.3, 1.3, 1.5], [4.6, 3.2, 1.0]),
         "roll": view([2.0, 1.0, 1.6], [4.5, 3.2, 1.0], 0.5),
     }[motion]
-    light = Light(ambient=0.3)
-    (image0, depth0), (image1, depth1) = (
-        shown(renderer, world, pose, light) for pose in (first, second)
-    )
-    grey0, grey1 = expose(image0, 0.9, 1.0), expose(image1, 0.9, 1.0)
-    corners = cv2.goodFeaturesToTrack(grey0, 400, 0.01, 8).reshape(-1, 2)
-    seen = project_depth(corners, depth0, depth1, MATRIX, MATRIX, np.linalg.inv(second) @ first)
-    good = ~seen.hidden & ~seen.unknown
-    start = seen.points[good].astype(np.float32)
-    # The first image as the second camera would see it, so that shapes are the same.
-    x, y = np.meshgrid(np.arange(640.0), np.arange(480.0))
-    grid = np.stack([x.ravel(), y.ravel()], axis=1)
-    back = project_depth(grid, depth1, depth0, MATRIX, MATRIX, np.linalg.inv(first) @ second)
-    maps = np.nan_to_num(back.points, nan=-1).reshape(480, 640, 2).astype(np.float32)
-    warped = cv2.remap(grey0, maps, None, cv2.INTER_LINEAR)
-    found, status, _ = cv2.calcOpticalFlowPyrLK(
-        warped, grey1, start[:, None], start[:, None].copy(), winSize=(11, 11), maxLevel=0,
-        flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
-    )  # fmt: skip
-    moved = np.linalg.norm(found[:, 0] - start, axis=1)[status[:, 0] > 0]
-    assert good.sum() > 100
+    moved = reprojection_errors(renderer, world, first, second)
+    assert len(moved) > 100
     assert np.median(moved) < 0.1
     assert np.quantile(moved, 0.8) < 0.3
 

@@ -10,6 +10,7 @@ from superglue_ros.training.data.corpus import Source, collect
 from superglue_ros.training.data.world_corpus import collect_worlds, read_worlds
 
 from ...synthetic.worlds.small_map import game_files, map_bytes, write_game
+from ...synthetic.worlds.small_track import DATA, track_files, write_track
 
 
 def source(folder, name="small"):
@@ -45,6 +46,38 @@ def test_damaged_maps_are_left_out_and_missing_textures_counted(tmp_path, caplog
     assert "maps/cut.bsp is truncated" in caplog.text
     assert "maps/other.bsp is no IBSP map" in caplog.text
     assert "room: 1 of 4 textures are missing, and grey: textures/crate" in caplog.text
+
+
+COPYRIGHT = """Files: *
+Licence of all that is named nowhere else.
+License: GPL-3+
+
+Files: data/tracks/road/* data/textures/*
+License: CC-BY-SA-4.0
+
+Files: data/tracks/roads/*
+License: CC0
+"""
+
+
+def test_tracks_are_worlds_with_the_licence_that_the_package_states(tmp_path, caplog):
+    package = tmp_path / "package"
+    files = track_files()
+    scenery = {k.replace("/road/", "/scenery/"): v for k, v in files.items() if "quads" not in k}
+    other = {k.replace("/road/", "/other/"): v for k, v in files.items() if "ground" not in k}
+    write_track(package, files | scenery | other)
+    about = package / "usr/share/doc/small/copyright"
+    about.parent.mkdir(parents=True)
+    about.write_text(COPYRIGHT)
+    with caplog.at_level(logging.WARNING):
+        worlds = collect_worlds([source(package)], tmp_path / "corpus")
+    assert "tracks/scenery has neither quads.xml nor navmesh.xml" in caplog.text
+    assert [world.path for world in worlds] == ["small-data_other.npz", "small-data_road.npz"]
+    assert [world.licence for world in worlds] == ["licence of small", "CC-BY-SA-4.0"]
+    assert [world.missing_textures for world in worlds] == [1, 0]
+    assert all(world.split in ("train", "test") for world in worlds)
+    again = load_world(read_worlds(tmp_path / "corpus")[1].path)
+    assert len(again.mesh.triangles) == worlds[1].triangles == 24
 
 
 def test_packages_without_a_readable_map(tmp_path):
@@ -83,5 +116,9 @@ def test_the_command_collects_worlds_of_a_folder(tmp_path, monkeypatch, capsys):
     assert "1 worlds" in capsys.readouterr().out
     (world,) = read_worlds("corpus")
     assert (world.source, world.licence) == ("games", "the user's")
+    write_track(tmp_path / "tracks")
+    assert main([*words[:3], f"tracks/{DATA}", *words[4:]]) == 0  # the game's own folder
+    assert "1 worlds" in capsys.readouterr().out
+    assert read_worlds("corpus")[0].path.endswith("/game_road.npz")
     assert main(["train", "corpus", "--games", "absent"]) == 1
     assert "absent is not a folder" in capsys.readouterr().err

@@ -23,6 +23,7 @@ from superglue_ros.training.data.world_views import WorldConfig, exchange_textur
 from superglue_ros.training.recipes import ViewRecipe
 
 from ...synthetic.worlds.small_map import write_game
+from ...synthetic.worlds.small_track import write_track
 from ..conftest import textured
 
 SIZE = (320, 240)
@@ -180,3 +181,12 @@ def test_textures_are_exchanged_for_photographs_as_often_as_asked(corpus):
     half = WorldSource(recipe(corpus, exchanged=0.5, photographs=1.0), "")
     same = [np.array_equal(half.world(rng).textures[0, ..., 0], original) for _ in range(60)]
     assert 15 < sum(same) < 45
+
+
+def test_sets_of_tracks_are_drawn_as_those_of_maps(renderer, tmp_path):
+    write_track(tmp_path / "package")
+    collect_worlds([Source("small", tmp_path / "package", "CC0", "worlds")], tmp_path)
+    views = view_drawer(recipe(tmp_path), "")()(np.random.default_rng(1))
+    assert len(views.images) == 3
+    assert min(views.overlap(0, 1), views.overlap(0, 2), views.overlap(1, 2)) >= 0.15
+    assert all((depth > 0).mean() >= 0.6 for depth in views.depths)
