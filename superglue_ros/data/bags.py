@@ -175,7 +175,10 @@ class BagWriter:
         if storage not in STORAGES:
             raise DataError(f"bag storage {storage!r} is unknown: known are {', '.join(STORAGES)}")
         if self.path.exists():
-            is_bag = (self.path / "metadata.yaml").is_file() or not list(self.path.glob("*"))
+            # One whose writer was killed has storage files, but no metadata.
+            is_bag = (self.path / "metadata.yaml").is_file() or all(
+                file.name.endswith((".mcap", ".db3")) for file in self.path.glob("*")
+            )
             if not (overwrite and self.path.is_dir() and is_bag):
                 raise DataError(f"{self.path} exists already: remove it, or name another bag")
             shutil.rmtree(self.path)

@@ -142,6 +142,18 @@ def test_only_bags_are_overwritten(bag: Path, tmp_path: Path) -> None:
         assert list(reader.topics) == ["/new"]
 
 
+def test_what_a_killed_writer_left_is_overwritten(tmp_path: Path) -> None:
+    unfinished = tmp_path / "bag"
+    unfinished.mkdir()
+    (unfinished / "bag.mcap").write_bytes(b"")
+    with pytest.raises(DataError, match="exists already"):
+        BagWriter(unfinished)
+    with BagWriter(unfinished, overwrite=True) as writer:
+        writer.add_topic("/new", TEXT)
+    with BagReader(unfinished) as reader:
+        assert list(reader.topics) == ["/new"]
+
+
 def test_unknown_storage_and_type(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="storage 'zip' is unknown: known are mcap, sqlite3"):
         BagWriter(tmp_path / "bag", "zip")
