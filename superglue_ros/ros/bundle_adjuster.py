@@ -40,7 +40,7 @@ from superglue_ros.mapping.time_jumps import TimeJumps
 from superglue_ros.msg import Matches, RelativePose
 from superglue_ros.ros import convert, sensor_messages
 from superglue_ros.ros.beginning import begin
-from superglue_ros.ros.ending import Ending
+from superglue_ros.ros.ending import Ending, destroy
 from superglue_ros.ros.map_to_odom import MapToOdom
 from superglue_ros.ros.pair_buffer import PairBuffer
 from superglue_ros.ros.parameters import descriptor
@@ -227,7 +227,7 @@ def main(args: list[str] | None = None) -> int:
         try:
             return ending.spin(node)
         finally:
-            node.destroy_node()
+            destroy(node)
     except (ConfigError, DataError) as error:
         print(f"{NODE_NAME}: {error}", file=sys.stderr)
         return 1

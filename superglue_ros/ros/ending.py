@@ -7,6 +7,7 @@ published. Here a signal only ends the spinning: the context lives until the nod
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import signal
 import threading
@@ -19,6 +20,8 @@ from rclpy.task import Future
 
 _LOOK_SECONDS = 0.2
 _PATIENCE_SECONDS = 30.0  # with the callback in hand, which may load networks
+_DESTRUCTION_SECONDS = 60.0  # takes milliseconds, after the frame in work, which has 30 s
+_STDERR = 2
 
 
 class Ending:
@@ -76,6 +79,19 @@ class Ending:
         if isinstance(wish, BaseException):
             raise wish
         return wish[0]
+
+
+def destroy(node: Node, within: float = _DESTRUCTION_SECONDS) -> None:
+    """``node.destroy_node()``, or the end of the process where that takes longer than ``within`` s.
+
+    Fast DDS may loop for ever in it (docs/reliability.md), and rclpy holds Python's lock meanwhile:
+    no Python code runs any more. The stacks of all threads go to stderr, the exit code is 1.
+    """
+    faulthandler.dump_traceback_later(within, exit=True, file=_STDERR)
+    try:
+        node.destroy_node()
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _report(node: Node, code: int, reason: str) -> None:

@@ -31,7 +31,7 @@ from superglue_ros.ros import parameters
 from superglue_ros.ros.announcer import Announcer, LogBridge
 from superglue_ros.ros.beginning import begin
 from superglue_ros.ros.diagnostics import Counter
-from superglue_ros.ros.ending import Ending
+from superglue_ros.ros.ending import Ending, destroy
 from superglue_ros.ros.frames import FrameNumbers
 from superglue_ros.ros.inputs import Bundle, CameraInputs, PeerFeatures, PeerInput
 from superglue_ros.ros.intake import Worker
@@ -335,7 +335,7 @@ def main(args: list[str] | None = None) -> int:
         try:
             code = ending.spin(node, node.start if node.get_parameter("autostart").value else None)
         finally:
-            node.destroy_node()
+            destroy(node)
     finally:
         rclpy.shutdown()
         ignore_further_signals()

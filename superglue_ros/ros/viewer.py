@@ -33,7 +33,7 @@ from superglue_ros.geometry.camera import Camera
 from superglue_ros.msg import MatcherStatus, Matches, RelativePose
 from superglue_ros.ros import sensor_messages
 from superglue_ros.ros.beginning import begin
-from superglue_ros.ros.ending import Ending
+from superglue_ros.ros.ending import Ending, destroy
 from superglue_ros.ros.pair_buffer import PairBuffer
 from superglue_ros.ros.qos import input_profile, output_profile
 from superglue_ros.ros.signals import ignore_further_signals
@@ -134,7 +134,7 @@ def main(args: list[str] | None = None) -> int:
             with node.view:
                 return ending.spin(node)
         finally:
-            node.destroy_node()
+            destroy(node)
     except (ConfigError, DataError) as error:
         print(f"{NODE_NAME}: {error}", file=sys.stderr)
         return 1

@@ -32,6 +32,7 @@ from superglue_ros.data.bags import BagReader
 from superglue_ros.errors import DataError
 from superglue_ros.msg import MatcherStatus
 from superglue_ros.ros.beginning import begin
+from superglue_ros.ros.ending import destroy
 
 _CLOCK_PERIOD = 0.01  # seconds of wall time between clock messages
 _SETTLE = 1.0  # seconds between the discovery of subscribers and the first message
@@ -217,7 +218,7 @@ def main(args: list[str] | None = None) -> int:
         return 130
     finally:
         if player is not None:
-            player.destroy_node()
+            destroy(player)
         rclpy.try_shutdown()
     return 0
 

@@ -25,6 +25,7 @@ from rclpy.utilities import remove_ros_args
 from superglue_ros.data.bags import STORAGES, BagWriter
 from superglue_ros.errors import DataError
 from superglue_ros.ros.beginning import begin
+from superglue_ros.ros.ending import destroy
 from superglue_ros.ros.tools.bag_player import message_class
 
 _DEPTH = 1000
@@ -117,7 +118,7 @@ def main(args: list[str] | None = None) -> int:
         return 1
     finally:
         if recorder is not None:
-            recorder.destroy_node()
+            destroy(recorder)
         rclpy.try_shutdown()
     return 0
 

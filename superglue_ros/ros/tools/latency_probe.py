@@ -44,6 +44,7 @@ from superglue_ros.data.image import to_grey
 from superglue_ros.data.sequences.base import SequenceItem
 from superglue_ros.msg import MatcherStatus, Matches
 from superglue_ros.ros.beginning import begin
+from superglue_ros.ros.ending import destroy
 from superglue_ros.ros.qos import output_profile
 from superglue_ros.srv import AddKeyframe
 from superglue_ros.synthetic.demo_room import RoomSequence
@@ -294,6 +295,7 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--patience", type=float, default=120.0, help="longest wait [s]")
     options = parser.parse_args(remove_ros_args(given)[1:])
     begin(given, SignalHandlerOptions.ALL)
+    probe = None
     try:
         probe = LatencyProbe(options.patience)
         if not probe.wait_for_node():
@@ -306,13 +308,14 @@ def main(args: list[str] | None = None) -> int:
             timed = probe.time_frame(index)
             if timed is not None:
                 print(json.dumps(timed), flush=True)
-        probe.destroy_node()
     except ProbeError as error:
         print(f"latency_probe: {error}", file=sys.stderr)
         return 1
     except (KeyboardInterrupt, ExternalShutdownException):
         return 130
     finally:
+        if probe is not None:
+            destroy(probe)
         rclpy.try_shutdown()
     return 0
 

@@ -19,6 +19,7 @@ from rclpy.node import Node
 
 from superglue_ros.errors import ConfigError
 from superglue_ros.ros.beginning import begin
+from superglue_ros.ros.ending import destroy
 
 _VERSION = "0.2.0"  # of the format
 _RANGE = "ROS_AUTOMATIC_DISCOVERY_RANGE"
@@ -114,7 +115,7 @@ def matcher_interfaces(ros_arguments: Sequence[str]) -> Interfaces:
                 raise ConfigError("the node cannot be configured: its log above says why")
             return interfaces_of(node)
         finally:
-            node.destroy_node()
+            destroy(node)
     finally:
         rclpy.shutdown()
 
@@ -130,7 +131,7 @@ def back_end_interfaces(ros_arguments: Sequence[str]) -> Interfaces:
         try:
             return interfaces_of(node)
         finally:
-            node.destroy_node()
+            destroy(node)
     finally:
         rclpy.shutdown()
 
