@@ -23,7 +23,7 @@ demo: build ## Matches over real ROS 2, with pictures: SEQUENCE=folder, BAG=fold
 		$(if $(BAG),--bag "$(BAG)") $(ARGS)
 
 test: build ## The whole test suite; TESTS=test/ros for a part, ARGS="-x -k name" for pytest
-	@$(RUN) python -m pytest -n auto --maxprocesses 4 --dist loadfile $(TESTS) $(ARGS)
+	@$(RUN) python -m pytest -n auto --maxprocesses 4 --max-worker-restart 1 --dist loadfile $(TESTS) $(ARGS)
 
 lint: setup ## ruff, mypy, shellcheck, and every link of the documentation
 	@$(RUN) ruff check .

@@ -47,7 +47,7 @@ class Child:
                 stderr=file,
                 text=True,
                 start_new_session=True,
-                preexec_fn=partial(_die_with_parent, os.getpid()),
+                preexec_fn=partial(die_with_parent, os.getpid()),
             )
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -142,8 +142,8 @@ class Children:
             child.stop(patience=20.0 if kind is None else 5.0)
 
 
-def _die_with_parent(parent: int) -> None:
-    """Linux: the kernel interrupts the child if its parent is killed."""
+def die_with_parent(parent: int) -> None:
+    """Linux: the kernel interrupts the child if its parent is killed. To be called in the child."""
     if _LIBC is not None:
         _LIBC.prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGINT)
         if os.getppid() != parent:  # it was killed before this

@@ -23,9 +23,7 @@ pytestmark = pytest.mark.ros
 
 
 @pytest.fixture
-def make_node(domain: int) -> Iterator[Callable[..., Any]]:
-    context = rclpy.Context()
-    rclpy.init(context=context)
+def make_node(context: Any) -> Iterator[Callable[..., Any]]:
     nodes = []
 
     def make(**values: Any) -> Any:
@@ -43,7 +41,6 @@ def make_node(domain: int) -> Iterator[Callable[..., Any]]:
     yield make
     for node in nodes:
         node.destroy_node()
-    context.try_shutdown()
 
 
 def test_names_of_core_and_node_do_not_clash() -> None:
