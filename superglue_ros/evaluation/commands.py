@@ -295,7 +295,7 @@ def _benchmark_table(one: Benchmark, results: Results) -> Table:
 
 def ablation_command(args: argparse.Namespace) -> int:
     """SuperGlue without its parts (table 4)."""
-    spec = method_spec(args)
+    spec = method_spec(args).network_alone()
     output: Path = args.output
     output.mkdir(parents=True, exist_ok=True)
     if args.knock_out:

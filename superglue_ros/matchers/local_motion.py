@@ -31,8 +31,8 @@ _SIDE_PX = 640.0  # images are scaled to it, for the pixels of geometry.local_mo
 _LEAST, _MOST = 1e-5, 1 - 1e-3  # of a probability, so that its log odds tell something
 CREDIBLE = np.array([0.939, -4.563, 1.993])
 """Log odds that a candidate is right, by the network alone: of :func:`own_evidence`, constant."""
-RIGHT = np.array([0.467, -2.749, 0.518, -0.480, -0.888])
-"""And with its neighbours: of :func:`own_evidence`, their support, the misfit, constant."""
+RIGHT = np.array([0.386, -1.818, 3.129, -0.696, -2.891])
+"""And with its neighbours: of :func:`evidence`, constant."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,12 +59,15 @@ def own_evidence(candidates: Candidates) -> Floats:
 
 
 def evidence(candidates: Candidates, credible: Floats = CREDIBLE) -> Floats:
-    """(K, 4): :func:`own_evidence`, and the neighbours' support and misfit."""
+    """(K, 4): :func:`own_evidence`, the logarithm of the neighbours' support, and the misfit.
+
+    The logarithm, since the first neighbours that go along tell more than the next ones.
+    """
     own = own_evidence(candidates)
     motion = local_motion(
         candidates.points_ref, candidates.points_query, expit(own @ credible[:-1] + credible[-1])
     )
-    return np.column_stack([own, motion.support, motion.misfit])
+    return np.column_stack([own, np.log1p(motion.support), motion.misfit])
 
 
 @dataclass(frozen=True, eq=False)

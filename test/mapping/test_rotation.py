@@ -90,7 +90,7 @@ def test_evaluation_tries_the_turns_too(photograph):
     features = method.extract(photograph, ""), method.extract(query, "")
     found = method.match(*features, lambda: query)
     assert found.turns == 2
-    sure = found.scores > 0.2
+    sure = found.scores > 0.5
     expected = turned_points(
         features[0].keypoints[found.index_ref[sure]], photograph.shape, -found.turns
     )

@@ -58,6 +58,11 @@ class MethodSpec:
         matcher = replace(self.config.matcher, name=name, weights=weights)
         return replace(self, config=replace(self.config, matcher=matcher))
 
+    def network_alone(self) -> MethodSpec:
+        """With SuperGlue as the paper has it, whose assignment alone makes the matches."""
+        matcher = replace(self.config.matcher, local_motion=False)
+        return replace(self, config=replace(self.config, matcher=matcher))
+
     @property
     def confidence_threshold(self) -> float:
         """Confidence below which matches do not count; 0 for matchers that have none."""
@@ -71,6 +76,8 @@ class MethodSpec:
         if self.keypoints:
             features = f"keypoint files ({features})"
         label = f"{features} + {MATCHERS[self.matcher].label}"
+        if self.matcher == "superglue" and not self.config.matcher.local_motion:
+            label += ", local motion off"
         if self.config.refinement == Config().refinement:
             return label
         return f"{label}, refinement {REFINERS[self.config.refinement].label}"

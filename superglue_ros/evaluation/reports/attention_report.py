@@ -118,7 +118,7 @@ def _report(
     network = load_superglue(
         spec.config.matcher.weights, resolve_device(spec.config.device)
     ).network
-    method = Method(spec, feature_cache)
+    method = Method(spec.network_alone(), feature_cache)
     folder = output / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
     threshold = spec.config.matcher.threshold
