@@ -35,6 +35,7 @@ MAX_DIGITS = 3000
 """Of a whole number."""
 MAX_VALUES = 20_000
 """Maximum number of values in a file with its aliases expanded."""
+_OPENCV_HEADER = "%YAML:1.0"
 
 
 def setting(
@@ -221,6 +222,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 def _parse(text: str) -> Any:
     """Parse bounded YAML without duplicate keys. Raises ValueError and yaml.YAMLError."""
+    if text.startswith(_OPENCV_HEADER):  # no directive that YAML knows
+        text = "#" + text
     try:
         values = yaml.load(text, _Loader)
     except (OverflowError, RecursionError) as error:  # PyYAML, on numbers and escapes
@@ -264,6 +267,10 @@ class _Loader(yaml.SafeLoader):
             raise ValueError(f"a number has {len(node.value)} digits")
         return super().construct_yaml_int(node)
 
+    def construct_opencv_matrix(self, node: Any) -> Any:
+        """What OpenCV's FileStorage writes: ``rows``, ``cols``, ``dt``, ``data``."""
+        return self.construct_mapping(node, deep=True)
+
     def flatten_mapping(self, node: Any) -> None:
         """Merge keys (`<<`) of merge keys multiply: bounded here, before they are counted."""
         super().flatten_mapping(node)
@@ -284,6 +291,7 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+_Loader.add_constructor("tag:yaml.org,2002:opencv-matrix", _Loader.construct_opencv_matrix)
 # YAML 1.1 requires a decimal point in 1.0e-4; users write 1e-4.
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",

@@ -188,6 +188,30 @@ def test_calibrations(tmp_path: Path) -> None:
         read_calibration(bad)
 
 
+@pytest.mark.parametrize(
+    ("coefficients", "fisheye", "model"),
+    [(5, False, "plumb_bob"), (8, False, "rational_polynomial"), (4, True, "equidistant")],
+)
+def test_calibrations_of_opencv(
+    tmp_path: Path, coefficients: int, fisheye: bool, model: str
+) -> None:
+    """The names are those of OpenCV's calibration program."""
+    matrix = np.array([[500, 0, 320], [0, 501, 240], [0, 0, 1.0]])
+    distortion = np.linspace(0.1, -0.05, coefficients)[:, None]
+    file = cv2.FileStorage(str(tmp_path / "camera.yml"), cv2.FILE_STORAGE_WRITE)
+    for name, value in (("image_width", 640), ("image_height", 480), ("board_width", 9)):
+        file.write(name, value)
+    if fisheye:
+        file.write("fisheye_model", 1)
+    file.write("camera_matrix", matrix)
+    file.write("distortion_coefficients", distortion)
+    file.release()
+    camera = read_calibration(tmp_path / "camera.yml")
+    assert (camera.width, camera.height, camera.model) == (640, 480, model)
+    np.testing.assert_array_equal(camera.matrix, matrix)
+    np.testing.assert_array_equal(camera.distortion, distortion[:, 0])
+
+
 # -- the command -----------------------------------------------------------------------------------
 
 
