@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,28 +29,8 @@ def domain() -> Iterator[int]:
         os.environ["ROS_DOMAIN_ID"] = before
 
 
-@pytest.fixture(scope="session")
-def context(domain: int) -> Iterator[Any]:
-    """One for the nodes of all tests: they come and go, its participant of DDS stays.
-
-    Fast DDS may hang where a participant is destroyed while it is told of another
-    (docs/reliability.md), as in a test of a tenth of a second. This one goes after the others.
-    """
-    import rclpy
-
-    made = rclpy.Context()
-    rclpy.init(context=made)
-    stays = rclpy.create_node("stays", context=made)
-    yield made
-    end = time.monotonic() + 2.0  # of killed ones DDS hears nothing for 20 s
-    while len(stays.get_node_names()) > 1 and time.monotonic() < end:
-        time.sleep(0.05)
-    stays.destroy_node()
-    made.try_shutdown()
-
-
 @pytest.fixture
-def start(context: Any, tmp_path: Path) -> Iterator[Callable[..., Matcher]]:
+def start(domain: int, tmp_path: Path) -> Iterator[Callable[..., Matcher]]:
     """Starts matcher processes, and ends those that the test leaves running."""
     from matcher_process import QUICK, Matcher
 
@@ -61,7 +40,6 @@ def start(context: Any, tmp_path: Path) -> Iterator[Callable[..., Matcher]]:
         log = tmp_path / f"matcher{len(started)}.log"
         if "namespace" not in options:  # apart from the shared process, which may be up too
             options |= {"namespace": "/apart", "arguments": ("-r", "__ns:=/apart")}
-        options.setdefault("context", context)
         started.append(Matcher(log, {**QUICK, **(parameters or {})}, **options))
         return started[-1]
 
@@ -71,12 +49,11 @@ def start(context: Any, tmp_path: Path) -> Iterator[Callable[..., Matcher]]:
 
 
 @pytest.fixture(scope="session")
-def shared(context: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Matcher]:
+def shared(domain: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Matcher]:
     """One process for all tests that can do with it; use :func:`matcher`."""
     from matcher_process import QUICK, Matcher
 
-    log = tmp_path_factory.mktemp("matcher") / "shared.log"
-    matcher = Matcher(log, QUICK, context=context)
+    matcher = Matcher(tmp_path_factory.mktemp("matcher") / "shared.log", QUICK)
     yield matcher
     code = matcher.stop()
     assert code == 0, f"exit code {code}:\n{matcher.log}"

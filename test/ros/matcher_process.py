@@ -29,7 +29,6 @@ from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.task import Future
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from superglue_ros.live.processes import die_with_parent
@@ -114,26 +113,15 @@ def keypoints_message(points: np.ndarray, at: float) -> Features:
 
 
 class Peer:
-    """A camera driver and a back-end in one: publishes inputs, collects outputs, calls services.
+    """A camera driver and a back-end in one: publishes inputs, collects outputs, calls services."""
 
-    In a ``context`` of its own where none is given.
-    """
-
-    def __init__(
-        self,
-        namespace: str = "",
-        topics: dict[str, str] | None = None,
-        context: rclpy.Context | None = None,
-    ) -> None:
-        self._own = None if context is not None else rclpy.Context()
-        if self._own is not None:
-            rclpy.init(context=self._own)
-        context = context or self._own
+    def __init__(self, namespace: str = "", topics: dict[str, str] | None = None) -> None:
+        self._context = rclpy.Context()
+        rclpy.init(context=self._context)
         self.node = rclpy.create_node(
-            "peer", namespace=namespace, context=context, start_parameter_services=False
+            "peer", namespace=namespace, context=self._context, start_parameter_services=False
         )
-        self._end: Future[None] = Future()
-        self._executor = SingleThreadedExecutor(context=context)
+        self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self._topics = {**PRIVATE, **(topics or {})}
         self._changed = threading.Condition()
@@ -153,15 +141,12 @@ class Peer:
 
     def _spin(self) -> None:
         with contextlib.suppress(rclpy.executors.ExternalShutdownException):
-            self._executor.spin_until_future_complete(self._end)
+            self._executor.spin()
 
     def close(self) -> None:
-        self._end.set_result(None)
+        self._context.try_shutdown()
         self._thread.join(10)
-        self._executor.shutdown()
         self.node.destroy_node()
-        if self._own is not None:
-            self._own.try_shutdown()
 
     def _name(self, topic: str) -> str:
         return self._topics.get(topic, topic)
@@ -243,8 +228,7 @@ class Peer:
 class Matcher:
     """A matcher process, told what to do through its services.
 
-    ``within`` is a command that starts another one; ``peer`` stays when the process ends; without
-    one it is made in ``context``.
+    ``within`` is a command that starts another one; ``peer`` stays when the process ends.
     """
 
     def __init__(
@@ -258,7 +242,6 @@ class Matcher:
         program: tuple[str, ...] = ("-m", "superglue_ros.ros.start"),
         within: tuple[str, ...] = (),
         peer: Peer | None = None,
-        context: rclpy.Context | None = None,
     ) -> None:
         self._log = log
         self.name = f"{namespace}/matcher"
@@ -274,7 +257,7 @@ class Matcher:
                 env={**os.environ, "OMP_NUM_THREADS": "1"},  # small images, and other tests run
                 preexec_fn=partial(die_with_parent, os.getpid()),
             )
-        self.peer = peer or Peer(namespace, topics, context)
+        self.peer = peer or Peer(namespace, topics)
         self.clock = 100.0  # stamps of the frames that tests send
 
     @property

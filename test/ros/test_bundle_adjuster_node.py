@@ -90,9 +90,11 @@ def calibration() -> CameraInfo:
 class Consumer:
     """Sends the pairs and collects what comes back."""
 
-    def __init__(self, context, **topics):
-        self.node = rclpy.create_node("consumer", namespace="/back_end", context=context)
-        self.executor = rclpy.executors.SingleThreadedExecutor(context=context)
+    def __init__(self, **topics):
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context)
+        self.node = rclpy.create_node("consumer", namespace="/back_end", context=self.context)
+        self.executor = rclpy.executors.SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
         self.received = {topic: [] for topic in topics}
         for topic, kind in topics.items():
@@ -127,14 +129,14 @@ class Consumer:
             while len(self.received[waits_for]) < sent - 1 and time.monotonic() < deadline:
                 self.executor.spin_once(0.1)
         finally:
-            self.executor.shutdown()
             self.node.destroy_node()
+            rclpy.shutdown(context=self.context)
         return sent
 
 
-def test_a_path_comes_out_in_metres(context, start_node):
+def test_a_path_comes_out_in_metres(start_node):
     start_node()
-    consumer = Consumer(context, path=Path, odometry=Odometry, landmarks=PointCloud2)
+    consumer = Consumer(path=Path, odometry=Odometry, landmarks=PointCloud2)
     assert consumer.run("landmarks") == FRAMES
     received = consumer.received
 
@@ -160,7 +162,7 @@ def test_a_path_comes_out_in_metres(context, start_node):
 
 # Not skipped within: the process that the fixture starts would end before it takes signals.
 @pytest.mark.skipif(importlib.util.find_spec("tf2_ros") is None, reason="tf2_ros is not installed")
-def test_drifting_odometry_is_corrected_by_map_to_odom(context, start_node):
+def test_drifting_odometry_is_corrected_by_map_to_odom(start_node):
     """The map begins where odom is at the first frame; what odom drifts from then on comes back."""
     start_node("-p", "publish_tf:=true")
     import tf2_ros
@@ -188,7 +190,7 @@ def test_drifting_odometry_is_corrected_by_map_to_odom(context, start_node):
             message.transform.rotation = pose.orientation
             broadcaster.sendTransform(message)
 
-    consumer = Consumer(context, odometry=Odometry, **{"/tf": TFMessage})
+    consumer = Consumer(odometry=Odometry, **{"/tf": TFMessage})
     consumer.run("odometry", odometry)
     found = [
         one
@@ -235,9 +237,9 @@ def calibrated(tmp_path):
     return tmp_path / "camchain-imucam.yaml"
 
 
-def test_with_an_imu_the_path_is_metric_and_upright(context, calibrated, start_node):
+def test_with_an_imu_the_path_is_metric_and_upright(calibrated, start_node):
     start_node("-p", f"imu_calibration:={calibrated}")
-    consumer = Consumer(context, odometry=Odometry)
+    consumer = Consumer(odometry=Odometry)
     imu = consumer.node.create_publisher(Imu, "imu", LOSSLESS)
     source = readings()
     rows = zip(source.stamps_ns.tolist(), source.forces, source.rates, strict=True)

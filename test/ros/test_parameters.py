@@ -22,8 +22,23 @@ from superglue_ros.settings import leaves  # noqa: E402
 pytestmark = pytest.mark.ros
 
 
+@pytest.fixture(scope="module")
+def context(domain: int) -> Iterator[rclpy.Context]:
+    """One for the nodes of all tests: they come and go, its participant of DDS stays.
+
+    Fast DDS may hang where a participant is destroyed while it is told of another
+    (docs/reliability.md), as in a test of a tenth of a second.
+    """
+    made = rclpy.Context()
+    rclpy.init(context=made)
+    stays = rclpy.create_node("stays", context=made)
+    yield made
+    stays.destroy_node()
+    made.try_shutdown()
+
+
 @pytest.fixture
-def make_node(context: Any) -> Iterator[Callable[..., Any]]:
+def make_node(context: rclpy.Context) -> Iterator[Callable[..., Any]]:
     nodes = []
 
     def make(**values: Any) -> Any:

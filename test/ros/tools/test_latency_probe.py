@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
+import rclpy
 from matcher_process import PATIENCE, Matcher
 
 from superglue_ros.ros.tools.latency_probe import LatencyProbe, ProbeError
@@ -17,12 +17,15 @@ pytestmark = pytest.mark.ros
 
 
 @pytest.fixture
-def probe(configure: Callable[..., Matcher], context: Any) -> Iterator[LatencyProbe]:
+def probe(configure: Callable[..., Matcher]) -> Iterator[LatencyProbe]:
     configure()
+    context = rclpy.Context()
+    rclpy.init(context=context)
     made = LatencyProbe(PATIENCE, context=context)
     assert made.wait_for_node()
     yield made
     made.destroy_node()
+    context.try_shutdown()
 
 
 def test_the_held_rate_is_below_the_fastest_and_drops_nothing(probe: LatencyProbe) -> None:

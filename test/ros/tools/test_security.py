@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -69,16 +68,17 @@ def test_the_policy_names_what_the_node_uses_and_nothing_else(policy: Path) -> N
 
 
 @pytest.mark.ros
-def test_a_running_node_of_the_same_name_does_not_count(
-    policy: Path, tmp_path: Path, context: Any
-) -> None:
+def test_a_running_node_of_the_same_name_does_not_count(policy: Path, tmp_path: Path) -> None:
     import rclpy
 
+    context = rclpy.Context()
+    rclpy.init(context=context)
     node = rclpy.create_node("matcher", context=context)
     try:
         again = _write_policy(tmp_path / "again.policy.xml")
     finally:
         node.destroy_node()
+        rclpy.shutdown(context=context)
     assert again.read_text() == policy.read_text()
 
 
