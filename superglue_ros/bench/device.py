@@ -161,7 +161,7 @@ def device_agreement(
     """Consecutive images with the package's networks, here and on the CPU."""
     on_cpu = room_features(list(images), count)
     here = room_features(list(images), count, device)
-    config = replace(FLOAT32, matcher=MatcherConfig(weights="wide", local_motion=False))
+    config = replace(FLOAT32, matcher=replace(FLOAT32.matcher, weights="wide"))
     config = replace(config, front_end=FrontEndConfig(max_keypoints=count))
     matchers = [make_matcher(config, one) for one in (CPU, device)]
     pairs = list(pairwise(on_cpu))

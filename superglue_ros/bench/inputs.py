@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from superglue_ros.config import Config, FrontEndConfig
+from superglue_ros.config import Config, FrontEndConfig, MatcherConfig
 from superglue_ros.data.image import to_grey
 from superglue_ros.frontends.base import make_front_end
 from superglue_ros.networks.superglue import SuperGlue, SuperGlueConfig
@@ -18,7 +18,7 @@ from superglue_ros.synthetic.demo_room import RoomSequence
 from superglue_ros.types import Features
 
 CPU = torch.device("cpu")
-FLOAT32 = Config(precision="float32")
+FLOAT32 = Config(precision="float32", matcher=MatcherConfig(local_motion=False))
 """As the implementations that this package is compared with, on every processor."""
 
 

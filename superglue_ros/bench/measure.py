@@ -322,7 +322,6 @@ def onnx_seconds(
         backend: replace(
             FLOAT32,
             front_end=FrontEndConfig(max_keypoints=count),
-            matcher=MatcherConfig(local_motion=False),
             backend=backend,
             onnx_folder=str(folder),
         )

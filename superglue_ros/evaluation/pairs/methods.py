@@ -55,12 +55,13 @@ class MethodSpec:
 
     def with_matcher(self, name: str, weights: str = "auto") -> MethodSpec:
         """The same front-end with another matcher."""
-        matcher = replace(self.config.matcher, name=name, weights=weights)
-        return replace(self, config=replace(self.config, matcher=matcher))
+        return self._with(replace(self.config.matcher, name=name, weights=weights))
 
     def network_alone(self) -> MethodSpec:
         """With SuperGlue as the paper has it, whose assignment alone makes the matches."""
-        matcher = replace(self.config.matcher, local_motion=False)
+        return self._with(replace(self.config.matcher, local_motion=False))
+
+    def _with(self, matcher: MatcherConfig) -> MethodSpec:
         return replace(self, config=replace(self.config, matcher=matcher))
 
     @property

@@ -15,13 +15,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from superglue_ros.errors import DataError
 from superglue_ros.synthetic.worlds.free_space import FreeSpace
-from superglue_ros.synthetic.worlds.world import TEXTURE_SIDE, Mesh, World
+from superglue_ros.synthetic.worlds.world import TEXTURE_SIDE, Mesh, World, fitted
 
 log = logging.getLogger(__name__)
 
@@ -227,10 +226,9 @@ def _look(visual: Any, vertices: int, side: int) -> tuple[Array, Pixels]:
     pixels = np.dstack([np.asarray(colours.convert("L")), np.asarray(colours)[..., 3]])
     if pixels[..., 1].min() >= _OPAQUE:
         pixels[..., 1] = 255
-    texture = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA)
     coordinates = np.nan_to_num(np.asarray(uv, np.float64)) * [1, -1] + [0, 1]  # v goes upwards
     coordinates -= np.floor(coordinates.min(axis=0))
-    return coordinates.clip(-_UV_LIMIT, _UV_LIMIT), np.asarray(texture, np.uint8)
+    return coordinates.clip(-_UV_LIMIT, _UV_LIMIT), fitted(pixels, side)
 
 
 def _place(

@@ -23,7 +23,14 @@ from superglue_ros.synthetic.worlds.archives import GameFiles
 from superglue_ros.synthetic.worlds.drive_line import faces_of, quads_of
 from superglue_ros.synthetic.worlds.spm import SpmBuffer, read_spm
 from superglue_ros.synthetic.worlds.track_space import TrackSpace
-from superglue_ros.synthetic.worlds.world import GREY, TEXTURE_SIDE, Mesh, World
+from superglue_ros.synthetic.worlds.world import (
+    LARGEST_UV,
+    TEXTURE_SIDE,
+    Mesh,
+    World,
+    fitted,
+    missing_texture,
+)
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +44,6 @@ _TRANSLUCENT = ("alphablend", "additive", "displace", "spheremap")
 _CUT_OUT = ("alphatest", "grass")
 _SHARED = "textures"
 _OPAQUE = 128
-_LARGEST_UV = 4096.0
 _FARTHEST_M = 1e5
 
 
@@ -195,10 +201,7 @@ class _Looks:
             pixels = self._pixels(folder, texture)
             self._places[key] = None if pixels is None else len(self.textures)
             if pixels is not None:
-                size = self._side, self._side
-                self.textures.append(
-                    np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
-                )
+                self.textures.append(fitted(pixels, self._side))
         return self._places[key]
 
     def _pixels(self, folder: str, texture: str) -> Pixels | None:
@@ -212,7 +215,7 @@ class _Looks:
         pixels = self._picture(folder, texture)
         if pixels is None:
             self.missing.append(f"{folder}/{texture}")
-            return np.full((1, 1, 2), (GREY, 255), np.uint8)
+            return missing_texture()
         if shader not in _CUT_OUT:
             pixels[..., 1] = 255
         elif (mask := material.get("mask")) and (holes := self._picture(folder, mask)) is not None:
@@ -266,7 +269,7 @@ def _mesh(parts: list[tuple[_Placed, SpmBuffer]], looks: _Looks, sun: _Sun) -> M
         normals.append(normal[:, _TO_WORLD])
         brightness.append((buffer.colour * light).clip(0, 1))
         # Whole repeats say nothing, and large numbers cost accuracy.
-        uvs.append((buffer.uv - np.floor(buffer.uv.min(axis=0))).clip(0, _LARGEST_UV))
+        uvs.append((buffer.uv - np.floor(buffer.uv.min(axis=0))).clip(0, LARGEST_UV))
         place = looks.place(one.folder, buffer.texture)
         textures.append(np.full(len(buffer.positions), place, np.int16))
         triangles.append(buffer.triangles + total)

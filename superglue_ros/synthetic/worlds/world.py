@@ -29,9 +29,10 @@ TEXTURE_SIDE = 256
 """Pixels of each side of a texture, whatever the picture's size: all go into one array."""
 
 _SKY, _NODRAW = 0x4, 0x80  # bits of a texture's flags
+LARGEST_UV = 4096.0
+"""Repeats of a texture, of which larger numbers are cut: they cost accuracy."""
 GREY = 128
 """Grey value of a texture that is missing."""
-_LARGEST_UV = 4096.0
 _DATA = {"position": 3, "texture_uv": 2, "light_uv": 2, "normal": 3}
 
 
@@ -105,12 +106,10 @@ def read_world(
         pixels = files.pixels(look.picture) if look and look.picture else None
         if look is None or pixels is None:
             missing.append(_name(bsp.textures[index]))
-            pixels = np.full((1, 1, 2), (GREY, 255), np.uint8)
+            pixels = missing_texture()
         elif not look.alpha_tested:
             pixels[..., 1] = 255
-        textures.append(
-            np.asarray(cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
-        )
+        textures.append(fitted(pixels, side))
     return World(
         mesh=mesh,
         textures=np.stack(textures),
@@ -118,6 +117,16 @@ def read_world(
         space=BspSpace.of(bsp),
         missing=tuple(missing),
     )
+
+
+def missing_texture() -> NDArray[np.uint8]:
+    """Grey and opaque, (1, 1, 2)."""
+    return np.full((1, 1, 2), (GREY, 255), np.uint8)
+
+
+def fitted(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """A texture (H, W, 2), grey value and opacity, as (side, side, 2)."""
+    return np.asarray(cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -192,7 +201,7 @@ def _mesh(
     lit = light >= 0
     return Mesh(
         positions=position * np.float32(METRES),
-        texture_uv=texture_uv.clip(-_LARGEST_UV, _LARGEST_UV),
+        texture_uv=texture_uv.clip(-LARGEST_UV, LARGEST_UV),
         light_uv=np.where(lit[:, None], light_uv.clip(0, 1), 0),
         normals=normal,
         brightness=np.where(lit, 0, bright[:, 0]),
