@@ -18,7 +18,7 @@ from torch import Tensor
 
 from superglue_ros.engines.padded import OPTIONS, PaddedSuperGlue, sizes_up_to
 from superglue_ros.engines.superglue import SuperGlueEngine
-from superglue_ros.engines.superpoint import Block, SuperPointEngine
+from superglue_ros.engines.superpoint import Block, Buffers, SuperPointEngine
 from superglue_ros.errors import ConfigError
 from superglue_ros.networks.superglue import SuperGlue
 from superglue_ros.networks.superpoint import SuperPoint
@@ -109,7 +109,7 @@ class CompiledSuperPointEngine(SuperPointEngine):
         probability, descriptors = self._compiled(images.to(self._device, self.dtype))
         return probability.clone(), descriptors.clone()
 
-    def _apply(self, x: Tensor, block: Block) -> Tensor:
+    def _apply(self, x: Tensor, block: Block, pooled: Buffers) -> Tensor:
         return block(x)  # strips are for eager mode: the compiler fuses these operations
 
 

@@ -20,7 +20,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from superglue_ros.networks.device import tensor_float
-from superglue_ros.networks.superpoint import SuperPoint, keypoint_probability
+from superglue_ros.networks.superpoint import (
+    SuperPoint,
+    add_context,
+    half_size,
+    keypoint_probability,
+    unit_length,
+)
 
 STRIP_BYTES = 2**22
 """Size of a strip's map, which shares the cores' L2 caches with weights and output."""
@@ -89,6 +95,10 @@ class Block:
         return F.max_pool2d(x, 2, 2) if self.pool else x
 
 
+Buffers = dict[Block, Tensor]
+"""Pooled maps of blocks, kept from image to image while their size stays."""
+
+
 class SuperPointEngine:
     """Fast inference of one trained network; float32, with or without TF32, or lower ``dtype``."""
 
@@ -101,7 +111,8 @@ class SuperPointEngine:
     ) -> None:
         self._device, self.dtype, self.tf32 = device, dtype, tf32
         self.config = network.config
-        self._pooled: dict[Block, Tensor] = {}
+        self._pooled: Buffers = {}
+        self._pooled_around: Buffers = {}
         with torch.no_grad():
             backbone: Any = network.backbone
             blocks = [(block[0], block[1]) for block in backbone]
@@ -114,7 +125,7 @@ class SuperPointEngine:
                 if offset is not None and bool((offset[0] < 0).any()):
                     norm, offset = self._per_channel(offset), None
                 self._blocks.append(Block(a, b, norm, pool=len(self._blocks) + 1 < len(blocks)))
-            heads = []
+            heads: list[tuple[_Conv, _Conv]] = []
             for first, last in (network.detector, network.descriptor):
                 hidden, inner = self._fold(first, offset)
                 heads.append((hidden, self._fold(last, inner)[0]))
@@ -173,30 +184,41 @@ class SuperPointEngine:
     def dense_maps(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """As :meth:`maps`, for images that are on the device in the engine's precision."""
         with tensor_float(self._device, self.tf32):
-            for block in self._blocks:
-                x = self._apply(x, block)
-            logits, descriptors = (
-                _convolve(_convolve(x, hidden).relu_(), last).float()
-                for hidden, last in (self._detector, self._descriptor)
-            )
-        return keypoint_probability(logits), F.normalize(descriptors, dim=1)
+            features = self._backbone(x, self._pooled)
+            probability = keypoint_probability(_head(features, self._detector).float())
+            descriptors = unit_length(_head(features, self._descriptor))
+            if self.config.context:
+                wide = self._backbone(half_size(x), self._pooled_around)
+                around = _head(wide, self._descriptor)
+                descriptors = add_context(descriptors, unit_length(around))
+        return probability, descriptors
 
-    def _apply(self, x: Tensor, block: Block) -> Tensor:
+    def _backbone(self, x: Tensor, pooled: Buffers) -> Tensor:
+        for block in self._blocks:
+            x = self._apply(x, block, pooled)
+        return x
+
+    def _apply(self, x: Tensor, block: Block, pooled: Buffers) -> Tensor:
         height, width = x.shape[2:]
         channels = len(block.b.weight)
         rows = max(8, STRIP_BYTES // (channels * width * x.element_size()) // 2 * 2)
         if not block.pool or x.is_cuda or rows >= height:
             return block(x)
         shape = (len(x), channels, height // 2, width // 2)
-        if block not in self._pooled or self._pooled[block].shape != shape:
+        if block not in pooled or pooled[block].shape != shape:
             empty = torch.empty(shape, dtype=x.dtype, device=x.device)
-            self._pooled[block] = empty.contiguous(memory_format=torch.channels_last)
-        pooled = self._pooled[block]
-        for image, result in zip(x.split(1), pooled.split(1), strict=True):
-            for start in range(0, height, rows):
-                stop = min(start + rows, height)
+            pooled[block] = empty.contiguous(memory_format=torch.channels_last)
+        for image, result in zip(x.split(1), pooled[block].split(1), strict=True):
+            for start in range(0, height - 1, rows):
+                # An odd last row is no strip of its own: it is dropped by the pooling.
+                stop = start + rows if start + rows + 1 < height else height
                 result[:, :, start // 2 : stop // 2] = block.strip(image, start, stop)
-        return pooled
+        return pooled[block]
+
+
+def _head(features: Tensor, layers: tuple[_Conv, _Conv]) -> Tensor:
+    hidden, last = layers
+    return _convolve(_convolve(features, hidden).relu_(), last)
 
 
 def _convolve(x: Tensor, conv: _Conv) -> Tensor:

@@ -25,6 +25,10 @@ class SuperPointConfig:
     ``exact_sampling`` places descriptors at cell centres, x_cell = (x - 3.5) / 8; the original
     release (and the checkpoints trained with it) stretches that by up to half a cell at the far
     image border, which parity with it needs.
+
+    ``context``: descriptors are the unit-length sum of the image's and those of the image at half
+    its size, in which the same network sees twice as far around. On facades and streets what is
+    near a point repeats, what is around it does not. Not part of the paper; costs a quarter more.
     """
 
     channels: tuple[int, int, int, int] = (64, 64, 128, 128)
@@ -32,6 +36,7 @@ class SuperPointConfig:
     descriptor_dim: int = 256
     batch_norm: bool = True
     exact_sampling: bool = True
+    context: bool = False
 
 
 class _ConvBlock(nn.Sequential):
@@ -81,7 +86,39 @@ class SuperPoint(nn.Module):
         (B, 65, H/8, W/8) and the descriptors (B, D, H/8, W/8), unit length along D.
         """
         features = self.backbone(images)
-        return self.detector(features), F.normalize(self.descriptor(features), dim=1)
+        return self.detector(features), self.describe(images, features)
+
+    def describe(self, images: Tensor, features: Tensor) -> Tensor:
+        """Unit-length descriptors (B, D, H/8, W/8) of images whose backbone's answer is known.
+
+        At least float32, also where the network runs in less.
+        """
+        own = unit_length(self.descriptor(features))
+        if not self.config.context:
+            return own
+        around = unit_length(self.descriptor(self.backbone(half_size(images))))
+        return add_context(own, around)
+
+
+def unit_length(maps: Tensor) -> Tensor:
+    """Descriptors (B, D, h, w) of length 1 along D, at least float32."""
+    return F.normalize(maps.to(torch.promote_types(maps.dtype, torch.float32)), dim=1)
+
+
+def half_size(images: Tensor) -> Tensor:
+    """Images (B, 1, 8h, 8w) at half their size, with half a cell repeated below and on the right.
+
+    So the backbone makes maps of (h + 1) // 2 rows and (w + 1) // 2 columns of them, whatever h
+    and w are.
+    """
+    return F.pad(F.avg_pool2d(images, 2), (0, CELL // 2, 0, CELL // 2), mode="replicate")
+
+
+def add_context(own: Tensor, around: Tensor) -> Tensor:
+    """Unit-length sum of descriptors (B, D, h, w) and those of the image at :func:`half_size`."""
+    height, width = own.shape[2:]
+    around = F.interpolate(around, scale_factor=2, mode="bilinear", align_corners=False)
+    return F.normalize(own + around[:, :, :height, :width], dim=1)
 
 
 def keypoint_probability(logits: Tensor) -> Tensor:

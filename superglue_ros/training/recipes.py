@@ -309,7 +309,8 @@ class ConsensusRecipe:
 
     ``start``: a weights file, empty for the package's own, or ``random``. ``corpus`` gives
     photographs, ``views`` a folder of rendered view sets (``train views``), empty for none; both
-    stay on the device. Batch norm keeps its statistics.
+    stay on the device. Batch norm keeps its statistics, and ``frozen_blocks`` of the encoder keep
+    their weights.
     """
 
     output: str
@@ -323,6 +324,7 @@ class ConsensusRecipe:
         "What is trained; with detector, descriptors stay valid.",
         choices=("all", "detector"),
     )
+    frozen_blocks: int = setting(0, "Encoder blocks that are not trained.", low=0, high=4)
     pairs: int = setting(24, "Pairs of views per step.", low=2)
     rendered_share: float = setting(
         0.5, "Part of the pairs that are rendered, where there are any.", low=0.0, high=1.0

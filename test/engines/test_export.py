@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,8 +53,13 @@ def test_the_iterations_are_a_loop_of_the_graph(glue):
 
 
 @pytest.mark.parametrize("size", [(1, 48, 64), (3, 16, 24)])
-def test_superpoint_maps_of_any_size(point, size):
+@pytest.mark.parametrize("context", [False, True])
+def test_superpoint_maps_of_any_size(point, size, context, tmp_path):
     network, path = point
+    if context:
+        network = SuperPoint(replace(network.config, context=True)).eval()
+        path = tmp_path / "context.onnx"
+        export_superpoint(network, "kind-x", path)
     images = torch.rand(size[0], 1, *size[1:])
     with torch.inference_mode():
         logits, descriptors = network(images)

@@ -18,10 +18,11 @@ from superglue_ros.networks.superpoint import (
 CPU = torch.device("cpu")
 
 
-def random_network(batch_norm: bool, seed: int = 0) -> SuperPoint:
+def random_network(batch_norm: bool, context: bool = False) -> SuperPoint:
     """Random parameters; large shifts of the batch norms make a wrong border show."""
-    torch.manual_seed(seed)
-    network = SuperPoint(SuperPointConfig((4, 6, 8, 8), 12, 16, batch_norm)).eval()
+    torch.manual_seed(0)
+    config = SuperPointConfig((4, 6, 8, 8), 12, 16, batch_norm, context=context)
+    network = SuperPoint(config).eval()
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.weight.data.uniform_(0.5, 1.5)
@@ -34,9 +35,10 @@ def random_network(batch_norm: bool, seed: int = 0) -> SuperPoint:
 @pytest.mark.parametrize("batch_norm", [True, False])
 @pytest.mark.parametrize("strip_bytes", [1, 2**20])
 @pytest.mark.parametrize("size", [(1, 64, 40), (2, 24, 32), (1, 8, 8)])
-def test_equals_the_network(monkeypatch, batch_norm, strip_bytes, size):
+@pytest.mark.parametrize("context", [False, True])
+def test_equals_the_network(monkeypatch, batch_norm, strip_bytes, size, context):
     monkeypatch.setattr(superpoint_engine, "STRIP_BYTES", strip_bytes)  # 1: strips of eight rows
-    network = random_network(batch_norm)
+    network = random_network(batch_norm, context)
     engine = SuperPointEngine(network, CPU)
     batch, height, width = size
     images = torch.rand(batch, 1, height, width, generator=torch.Generator().manual_seed(1))

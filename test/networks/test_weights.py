@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import zipfile
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -60,9 +61,11 @@ def rewrite(path: Path, change) -> None:
     safetensors.torch.save_file(state, path, metadata)
 
 
-def test_own_files_give_back_the_network_with_kind_and_provenance(tmp_path):
+@pytest.mark.parametrize("context", [False, True])
+def test_own_files_give_back_the_network_with_kind_and_provenance(tmp_path, context):
     torch.manual_seed(0)
-    point, glue = SuperPoint(SMALL_POINT), SuperGlue(SMALL_GLUE)
+    architecture = replace(SMALL_POINT, context=context)
+    point, glue = SuperPoint(architecture), SuperGlue(SMALL_GLUE)
     save(point, tmp_path / "p.safetensors", "superpoint-x", "photographs")
     save(glue, tmp_path / "g.safetensors", "superpoint-x", "pairs")
 
@@ -70,7 +73,7 @@ def test_own_files_give_back_the_network_with_kind_and_provenance(tmp_path):
     loaded_glue = load_superglue(str(tmp_path / "g.safetensors"))
 
     assert same_state(loaded_point.network, point)
-    assert loaded_point.network.config == SMALL_POINT
+    assert loaded_point.network.config == architecture
     assert (loaded_point.kind, loaded_point.provenance) == ("superpoint-x", "photographs")
     assert same_state(loaded_glue.network, glue)
     assert loaded_glue.network.config == SMALL_GLUE

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from superglue_ros.errors import ConfigError, DataError
@@ -58,6 +57,7 @@ class ConsensusObjective(SingleStage):
         network = start_network(recipe.start, recipe.network)
         self.network: SuperPoint = channels_last(network.to(self.device)).eval()
         self.network.requires_grad_(recipe.trained == "all")
+        self.network.backbone[: recipe.frozen_blocks].requires_grad_(False)
         self.network.detector.requires_grad_(True)
         self._dtype = resolve_dtype(recipe.loop.precision, self.device)
         self._photographs = self._read("train")
@@ -153,11 +153,9 @@ class ConsensusObjective(SingleStage):
         """Logits (2, B, 65, h, w) and unit-length descriptors (2, B, D, h, w) of (2, B, H, W)."""
         x = images.flatten(0, 1).unsqueeze(1).contiguous(memory_format=torch.channels_last)
         with autocast(x.device, self._dtype):
-            features = network.backbone(x)
-            logits, descriptors = network.detector(features), network.descriptor(features)
-        unit = F.normalize(descriptors.float(), dim=1)
+            logits, descriptors = network(x)
         split = (2, images.shape[1])
-        return logits.float().unflatten(0, split), unit.unflatten(0, split)
+        return logits.float().unflatten(0, split), descriptors.float().unflatten(0, split)
 
     def _pairs(
         self, source: PhotographPairs, count: int, generator: torch.Generator

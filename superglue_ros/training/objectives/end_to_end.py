@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from superglue_ros.engines.superpoint import SuperPointEngine
@@ -117,11 +116,9 @@ class EndToEndObjective:
 
     def _describe(self, images: list[Any]) -> Tensor:
         batch = torch.from_numpy(np.stack(images)).to(self.device).unsqueeze(1).float().div(255)
+        network = self.network.describe
         with autocast(batch.device, self._dtype):
-            with torch.no_grad():
-                features = self.network.describe.backbone(batch)
-            maps = self.network.describe.descriptor(features)
-        return F.normalize(maps.float(), dim=1)
+            return network.describe(batch, network.backbone(batch)).float()
 
     def _match(
         self, pair: Sequence[ViewFeatures], maps: Tensor, shape: tuple[int, ...]

@@ -11,7 +11,7 @@ the network.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +111,8 @@ class SuperPointObjective(SingleStage):
         self.network = channels_last(start_network(recipe.start, recipe.network).to(self.device))
         blocks = list(self.network.backbone.children())
         count = recipe.frozen_blocks if recipe.train_descriptors else len(blocks)
-        self.frozen, self._trained = blocks[:count], blocks[count:]
         self.network.train()
-        kept = self.frozen + ([] if recipe.train_descriptors else [self.network.descriptor])
+        kept = blocks[:count] + ([] if recipe.train_descriptors else [self.network.descriptor])
         for module in kept:
             module.requires_grad_(False).eval()
         self._labels = read_labels(recipe.labels)
@@ -171,15 +170,10 @@ class SuperPointObjective(SingleStage):
         x = images.unsqueeze(1).float().div(255)
         x = x.contiguous(memory_format=torch.channels_last)
         with autocast(x.device, self._dtype):
-            with torch.no_grad():
-                for block in self.frozen:
-                    x = block(x)
-            for block in self._trained:
-                x = block(x)
-            logits = self.network.detector(x)
-            descriptors = self.network.descriptor(x) if self.recipe.train_descriptors else None
-        if descriptors is not None:
-            descriptors = F.normalize(descriptors.float(), dim=1)
+            features = self.network.backbone(x)
+            logits = self.network.detector(features)
+            trained = self.recipe.train_descriptors
+            descriptors = self.network.describe(x, features).float() if trained else None
         return logits.float(), descriptors
 
     def _describe(
@@ -366,11 +360,13 @@ def _targets(
 def start_network(start: str, config: SuperPointConfig) -> SuperPoint:
     """The network that training starts from: ``random``, a weights file, empty the package's.
 
-    Raises :class:`ConfigError` where the file is of another architecture.
+    Raises :class:`ConfigError` where the file is of another architecture; ``context``, which has
+    no weights of its own, may differ.
     """
     if start == "random":
         return SuperPoint(config)
     network = load_superpoint(start).network
+    network.config = replace(network.config, context=config.context)
     if network.config != config:
         raise ConfigError(f"{start} is a {network.config}, the recipe says {config}")
     return network.requires_grad_(True)

@@ -7,7 +7,12 @@ import pytest
 import torch
 
 from superglue_ros.errors import ConfigError, DataError
-from superglue_ros.networks.superpoint import SuperPointConfig, keypoint_probability
+from superglue_ros.networks.superpoint import (
+    SuperPoint,
+    SuperPointConfig,
+    keypoint_probability,
+)
+from superglue_ros.networks.weights import save
 from superglue_ros.training.data.corpus import Source, collect
 from superglue_ros.training.data.pair_geometry import Homographies
 from superglue_ros.training.objectives.consensus import ConsensusObjective
@@ -133,6 +138,27 @@ def test_training_the_detector_leaves_descriptors_alone(corpus, tmp_path):
     changed = {key for key in before if not torch.equal(before[key], after[key])}
     assert changed
     assert all(key.startswith("detector") for key in changed)
+
+
+def test_frozen_blocks_keep_their_weights(corpus, tmp_path):
+    recipe = recipe_for(corpus, tmp_path / "frozen", frozen_blocks=2)
+    before = ConsensusObjective(recipe).network.state_dict()
+    after = trained(recipe, 2).objective.network.state_dict()
+    kept = {key for key in before if torch.equal(before[key], after[key])}
+    assert {key for key in before if key.startswith(("backbone.0", "backbone.1"))} <= kept
+    assert not any(key in kept for key in ("backbone.2.0.conv.weight", "descriptor.0.conv.weight"))
+
+
+def test_a_network_may_get_context_but_no_other_width(corpus, tmp_path):
+    torch.manual_seed(0)
+    save(SuperPoint(TINY), tmp_path / "plain.safetensors", "kind", "made up")
+    start = str(tmp_path / "plain.safetensors")
+    recipe = recipe_for(
+        corpus, tmp_path / "x", start=start, network=replace(TINY, context=True)
+    )  # fmt: skip
+    assert ConsensusObjective(recipe).network.config.context
+    with pytest.raises(ConfigError, match=r"plain\.safetensors is a .* the recipe says"):
+        ConsensusObjective(replace(recipe, network=replace(TINY, head_channels=24)))
 
 
 def test_validation_reports_matches_of_test_photographs(corpus, tmp_path):

@@ -216,8 +216,10 @@ def test_training_finds_shapes_corners_better_and_tells_points_apart(shapes, tmp
     assert after < 0.85 * before, (before, after)
 
 
-def test_frozen_blocks_keep_weights_and_statistics(shapes, tmp_path):
+@pytest.mark.parametrize("context", [False, True])
+def test_frozen_blocks_keep_weights_and_statistics(shapes, tmp_path, context):
     recipe = recipe_for(shapes, tmp_path / "run", frozen_blocks=2)
+    recipe = replace(recipe, network=replace(recipe.network, context=context))
     objective = SuperPointObjective(recipe)
     frozen = {k: v.clone() for k, v in objective.network.backbone[:2].state_dict().items()}
     trainer = Trainer(
