@@ -29,11 +29,12 @@ _superglue_ros_distribution() {
 # Prepend $2 to the colon-separated variable named $1, once.
 _superglue_ros_prepend() {
     _value= # assigned by eval, which shellcheck does not follow
-    eval "_value=\${$1:-}"
-    case ":$_value:" in
-        *":$2:"*) ;;
-        *) eval "export $1=\"\$2\${_value:+:\$_value}\"" ;;
+    eval "_value=:\${$1:-}:"
+    case "$_value" in # where it is already there, it moves to the front
+        *":$2:"*) _value="${_value%%":$2:"*}:${_value#*":$2:"}" ;;
     esac
+    _value=${_value#:} _value=${_value%:}
+    eval "export $1=\"\$2\${_value:+:\$_value}\""
 }
 
 SUPERGLUE_ROS_DISTRIBUTION=$(_superglue_ros_distribution)

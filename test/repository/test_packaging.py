@@ -115,6 +115,18 @@ def test_every_requirement_is_pinned(name):
     assert {line.lower() for line in requirements(name)} - {"setuptools"} <= pinned
 
 
+def test_the_working_tree_comes_before_the_overlay_that_was_built_of_it():
+    env = {**os.environ, "SUPERGLUE_ROS_ROOT": str(ROOT), "PYTHONPATH": f"/somewhere:{ROOT}:/else"}
+    shown = subprocess.run(
+        ["sh", "-c", '. scripts/env.sh; . scripts/env.sh; echo "$PYTHONPATH"'],
+        cwd=ROOT, env=env, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    paths = shown.stdout.strip().split(":")
+    assert (paths[0], paths[-2:]) == (str(ROOT), ["/somewhere", "/else"])
+    assert len(paths) == len(set(paths))
+    assert any(path.startswith(f"{ROOT}/install") for path in paths[1:-2])
+
+
 def test_the_changelog_is_one_that_catkin_tools_read():
     text = (ROOT / "CHANGELOG.rst").read_text().splitlines()
     assert text[1] == "Changelog for package superglue_ros"
