@@ -360,15 +360,15 @@ def _targets(
 def start_network(start: str, config: SuperPointConfig) -> SuperPoint:
     """The network that training starts from: ``random``, a weights file, empty the package's.
 
-    Raises :class:`ConfigError` where the file is of another architecture; ``context``, which has
-    no weights of its own, may differ.
+    Raises :class:`ConfigError` where the file is of another architecture; but it may get
+    ``context``, which has no weights of its own.
     """
     if start == "random":
         return SuperPoint(config)
     network = load_superpoint(start).network
-    network.config = replace(network.config, context=config.context)
-    if network.config != config:
+    if network.config not in (config, replace(config, context=False)):
         raise ConfigError(f"{start} is a {network.config}, the recipe says {config}")
+    network.config = config
     return network.requires_grad_(True)
 
 

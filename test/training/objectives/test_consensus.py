@@ -149,16 +149,21 @@ def test_frozen_blocks_keep_their_weights(corpus, tmp_path):
     assert not any(key in kept for key in ("backbone.2.0.conv.weight", "descriptor.0.conv.weight"))
 
 
-def test_a_network_may_get_context_but_no_other_width(corpus, tmp_path):
+def test_a_network_may_get_context_and_nothing_else(corpus, tmp_path):
     torch.manual_seed(0)
-    save(SuperPoint(TINY), tmp_path / "plain.safetensors", "kind", "made up")
-    start = str(tmp_path / "plain.safetensors")
-    recipe = recipe_for(
-        corpus, tmp_path / "x", start=start, network=replace(TINY, context=True)
-    )  # fmt: skip
-    assert ConsensusObjective(recipe).network.config.context
-    with pytest.raises(ConfigError, match=r"plain\.safetensors is a .* the recipe says"):
-        ConsensusObjective(replace(recipe, network=replace(TINY, head_channels=24)))
+    wide = replace(TINY, context=True)
+    for name, config in (("plain", TINY), ("wide", wide)):
+        save(SuperPoint(config), tmp_path / f"{name}.safetensors", "kind", "made up")
+
+    def start(name: str, network: SuperPointConfig) -> ConsensusObjective:
+        weights = str(tmp_path / f"{name}.safetensors")
+        return ConsensusObjective(recipe_for(corpus, tmp_path, start=weights, network=network))
+
+    assert start("plain", wide).network.config == wide
+    assert start("wide", wide).network.config == wide
+    for name, other in (("plain", replace(wide, head_channels=24)), ("wide", TINY)):
+        with pytest.raises(ConfigError, match=rf"{name}\.safetensors is a .* the recipe says"):
+            start(name, other)
 
 
 def test_validation_reports_matches_of_test_photographs(corpus, tmp_path):
