@@ -63,15 +63,24 @@ def load_checkpoint(path: Path, architecture: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise WeightsError(f"{path} is no checkpoint of this trainer: give one it wrote")
     found = content.get("architecture")
-    if found != architecture:
-        found = found if isinstance(found, dict) else {}
-        changed = [
-            f"{key} is {found.get(key)}, the recipe says {value}"
-            for key, value in architecture.items()
-            if found.get(key) != value
-        ]
+    changed = _changed(found if isinstance(found, dict) else {}, architecture)
+    if changed:
         raise WeightsError(
             f"checkpoint {path} is of another architecture ({'; '.join(changed)}): use its recipe, "
             f"or another output folder"
         )
     return content
+
+
+def _changed(found: dict[str, Any], architecture: dict[str, Any]) -> list[str]:
+    """How ``architecture`` differs from the one that was ``found``, one text for each value.
+
+    A value that was not there when the checkpoint was written is an option that came later: it is
+    off in that checkpoint (``False``, 0 or empty).
+    """
+    known = {key: type(value)() for key, value in architecture.items()} | found
+    return [
+        f"{key} is {value}, the recipe says {architecture.get(key)}"
+        for key, value in known.items()
+        if value != architecture.get(key)
+    ]
