@@ -238,10 +238,12 @@ def test_a_frame_in_work_is_published_before_the_end(
         matcher.process.send_signal(number)
     matcher.wait_for_log(f"the process ends: {signal.Signals(number).name}")
     (tmp_path / "hold").unlink()
-    matcher.peer.output("status", in_work)
-    for topic in ("matches", "relative_pose", "features"):
-        assert len(matcher.peer.outputs(topic, in_work)) == 1, topic
+    outputs = ("status", "matches", "relative_pose", "features")
+    for topic in outputs:  # each waited for: topics have no order among them
+        matcher.peer.output(topic, in_work)
     assert matcher.process.wait(PATIENCE) == 0, matcher.log
+    for topic in outputs:
+        assert len(matcher.peer.outputs(topic, in_work)) == 1, topic
     assert "Traceback" not in matcher.log
     assert not matcher.peer.outputs("features", waiting)
 
