@@ -53,11 +53,11 @@ def test_the_iterations_are_a_loop_of_the_graph(glue):
 
 
 @pytest.mark.parametrize("size", [(1, 48, 64), (3, 16, 24)])
-@pytest.mark.parametrize("context", [False, True])
+@pytest.mark.parametrize("context", [0.0, 0.5])
 def test_superpoint_maps_of_any_size(point, size, context, tmp_path):
     network, path = point
     if context:
-        network = SuperPoint(replace(network.config, context=True)).eval()
+        network = SuperPoint(replace(network.config, context=context)).eval()
         path = tmp_path / "context.onnx"
         export_superpoint(network, "kind-x", path)
     images = torch.rand(size[0], 1, *size[1:])

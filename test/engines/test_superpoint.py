@@ -18,7 +18,7 @@ from superglue_ros.networks.superpoint import (
 CPU = torch.device("cpu")
 
 
-def random_network(batch_norm: bool, context: bool = False) -> SuperPoint:
+def random_network(batch_norm: bool, context: float = 0.0) -> SuperPoint:
     """Random parameters; large shifts of the batch norms make a wrong border show."""
     torch.manual_seed(0)
     config = SuperPointConfig((4, 6, 8, 8), 12, 16, batch_norm, context=context)
@@ -35,7 +35,7 @@ def random_network(batch_norm: bool, context: bool = False) -> SuperPoint:
 @pytest.mark.parametrize("batch_norm", [True, False])
 @pytest.mark.parametrize("strip_bytes", [1, 2**20])
 @pytest.mark.parametrize("size", [(1, 64, 40), (2, 24, 32), (1, 8, 8)])
-@pytest.mark.parametrize("context", [False, True])
+@pytest.mark.parametrize("context", [0.0, 0.5])
 def test_equals_the_network(monkeypatch, batch_norm, strip_bytes, size, context):
     monkeypatch.setattr(superpoint_engine, "STRIP_BYTES", strip_bytes)  # 1: strips of eight rows
     network = random_network(batch_norm, context)

@@ -25,13 +25,14 @@ def smooth(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return torch.stack([torch.ones_like(u), 0.004 * u, 0.003 * v])[None]
 
 
+@pytest.mark.parametrize("weight", [1.0, 0.5])
 @pytest.mark.parametrize(("rows", "columns"), [(12, 10), (11, 13)])
-def test_the_surroundings_are_added_at_their_own_place(rows, columns):
+def test_the_surroundings_are_added_at_their_own_place(rows, columns, weight):
     own = unit_length(smooth(8 * torch.arange(columns) + 3.5, 8 * torch.arange(rows) + 3.5))
     wide, high = (columns + 1) // 2, (rows + 1) // 2
     # A cell of the half-size image has its centre at 8 i + 3.5 there, at 16 i + 7.5 here.
     around = unit_length(smooth(16 * torch.arange(wide) + 7.5, 16 * torch.arange(high) + 7.5))
-    both = add_context(own, around)
+    both = add_context(own, around, weight)
     assert both.shape == own.shape
     inner = (both - own)[:, :, 1:-2, 1:-2]
     assert inner.abs().max() < 1e-4  # a cell further it would be 0.03
@@ -62,12 +63,12 @@ def test_context_tells_apart_what_looks_the_same_nearby():
     image[..., 80:176, 80:176] = image[..., 80:176, 336:432]
     points = torch.tensor([[[127.5, 127.5], [383.5, 127.5]]])
     similarity = {}
-    for context in (False, True):
+    for context in (0.0, 0.5, 1.0):
         network.config = replace(network.config, context=context)
         with torch.inference_mode():
             _, maps = network(image)
         assert (maps.norm(dim=1) - 1).abs().max() < 1e-5
         a, b = sample_descriptors(points, maps)[0]
         similarity[context] = float(a @ b)
-    assert similarity[False] == pytest.approx(1.0, abs=1e-6)
-    assert similarity[True] < 0.99
+    assert similarity[0.0] == pytest.approx(1.0, abs=1e-6)
+    assert similarity[1.0] < similarity[0.5] < 0.99

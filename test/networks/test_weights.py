@@ -61,7 +61,7 @@ def rewrite(path: Path, change) -> None:
     safetensors.torch.save_file(state, path, metadata)
 
 
-@pytest.mark.parametrize("context", [False, True])
+@pytest.mark.parametrize("context", [0.0, 0.5])
 def test_own_files_give_back_the_network_with_kind_and_provenance(tmp_path, context):
     torch.manual_seed(0)
     architecture = replace(SMALL_POINT, context=context)

@@ -51,9 +51,9 @@ def test_another_architecture_is_refused_with_what_differs(tmp_path):
 def test_an_option_that_came_later_is_off_in_an_older_checkpoint(tmp_path):
     path = tmp_path / "last.ckpt"
     save_checkpoint(path, {"architecture": ARCHITECTURE, "step": 3})
-    assert load_checkpoint(path, {**ARCHITECTURE, "context": False})["step"] == 3
-    with pytest.raises(WeightsError, match=r"\(context is False, the recipe says True\)"):
-        load_checkpoint(path, {**ARCHITECTURE, "context": True})
+    assert load_checkpoint(path, {**ARCHITECTURE, "context": 0.0})["step"] == 3
+    with pytest.raises(WeightsError, match=r"\(context is 0.0, the recipe says 0.5\)"):
+        load_checkpoint(path, {**ARCHITECTURE, "context": 0.5})
     with pytest.raises(WeightsError, match=r"\(layers is 1, the recipe says None\)"):
         load_checkpoint(path, {"width": 8})
 

@@ -366,7 +366,7 @@ def start_network(start: str, config: SuperPointConfig) -> SuperPoint:
     if start == "random":
         return SuperPoint(config)
     network = load_superpoint(start).network
-    if network.config not in (config, replace(config, context=False)):
+    if network.config not in (config, replace(config, context=0.0)):
         raise ConfigError(f"{start} is a {network.config}, the recipe says {config}")
     network.config = config
     return network.requires_grad_(True)

@@ -151,7 +151,7 @@ def test_frozen_blocks_keep_their_weights(corpus, tmp_path):
 
 def test_a_network_may_get_context_and_nothing_else(corpus, tmp_path):
     torch.manual_seed(0)
-    wide = replace(TINY, context=True)
+    wide = replace(TINY, context=0.5)
     for name, config in (("plain", TINY), ("wide", wide)):
         save(SuperPoint(config), tmp_path / f"{name}.safetensors", "kind", "made up")
 
