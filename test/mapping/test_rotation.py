@@ -96,7 +96,7 @@ def test_evaluation_tries_the_turns_too(photograph):
         features[0].keypoints[found.index_ref[sure]], photograph.shape, -found.turns
     )
     errors = np.linalg.norm(expected - features[1].keypoints[found.index_query[sure]], axis=1)
-    # Turned back, the image is the same one, but its keypoints are not: some are beside their place.
+    # Turned back, the image is the same one, its keypoints are not: some are beside their place.
     assert (errors < 3).sum() > 100
     assert (errors < 3).mean() > 0.7
     assert errors.max() < 15
