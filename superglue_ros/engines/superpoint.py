@@ -190,9 +190,7 @@ class SuperPointEngine:
             if self.config.context:
                 wide = self._backbone(half_size(x), self._pooled_around)
                 around = _head(wide, self._descriptor)
-                descriptors = add_context(
-                    descriptors, unit_length(around), self.config.context
-                )
+                descriptors = add_context(descriptors, unit_length(around), self.config.context)
         return probability, descriptors
 
     def _backbone(self, x: Tensor, pooled: Buffers) -> Tensor:
