@@ -116,10 +116,7 @@ def half_size(images: Tensor) -> Tensor:
 
 
 def add_context(own: Tensor, around: Tensor, weight: float) -> Tensor:
-    """Descriptors (B, D, h, w) and ``weight`` of those of the image at :func:`half_size`.
-
-    The unit-length sum of both.
-    """
+    """Unit-length sum of descriptors (B, D, h, w) and those at :func:`half_size`, weighted."""
     height, width = own.shape[2:]
     around = F.interpolate(around, scale_factor=2, mode="bilinear", align_corners=False)
     return F.normalize(own + weight * around[:, :, :height, :width], dim=1)

@@ -71,4 +71,5 @@ def test_context_tells_apart_what_looks_the_same_nearby():
         a, b = sample_descriptors(points, maps)[0]
         similarity[context] = float(a @ b)
     assert similarity[0.0] == pytest.approx(1.0, abs=1e-6)
+    assert similarity[1.0] < 0.99
     assert similarity[1.0] < similarity[0.5] < 0.995
