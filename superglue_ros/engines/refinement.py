@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from superglue_ros.geometry.patches import local_similarity, patches
+from superglue_ros.geometry.patches import halved, halved_points, local_affine, patches
 from superglue_ros.geometry.refinement import Refined
-from superglue_ros.networks.refinement import PatchRegistration
+from superglue_ros.networks.refinement import Answers, PatchRegistration
 from superglue_ros.networks.weights import load_refinement
 
 GreyImage = NDArray[np.uint8]
@@ -21,13 +21,17 @@ class NetworkRefinement:
     """Registers the patches around both pixels by a network; see :class:`PatchRegistration`.
 
     Unlike Lucas-Kanade it knows how detectors err, turns and scales the query's patch like its
-    neighbourhood, and states a covariance. A match whose patches leave an image keeps its
-    pixel. The nearer two patches are, the better they are registered: so the second pass begins
-    where the first ended. On the CPU: the arithmetic is less than a GPU's transfers take.
+    neighbourhood, and states a covariance. From coarse to fine: in the images at half their size
+    patches show twice as much, which finds what a detector missed by some pixels; the nearer two
+    patches then are, the better they are registered at full size. A match whose patches leave an
+    image at one size is not moved there. On the CPU: the arithmetic is less than a GPU's transfers
+    take.
     """
 
+    HALVINGS = (1, 0)
+    """How often the images are halved, for every step."""
     MOST_PX = 3.0
-    PASSES = 2
+    """Largest step, in pixels of the images as halved."""
 
     def __init__(self, network: PatchRegistration | None = None) -> None:
         self._network = network or load_refinement().network
@@ -44,23 +48,30 @@ class NetworkRefinement:
         count = len(points_ref)
         if not count:
             return Refined(points_query, np.zeros((0, 2, 2), np.float32))
-        similarity = local_similarity(points_ref, points_query)
-        side = self._network.config.side
-        first, inside = patches(reference, points_ref, None, side)
-        answers = self._network.answer(torch.from_numpy(first))
+        affine = local_affine(points_ref, points_query)
         points = np.array(points_query, np.float32)
         factor = np.full((count, 2, 2), np.nan, np.float32)
-        for _ in range(self.PASSES):
-            second, seen = patches(query, points, similarity, side)
-            found = self._network.compare(answers, self._network.answer(torch.from_numpy(second)))
-            step = np.einsum("kij,kj->ki", similarity, found.offset.numpy()) + points - points_query
+        for halvings in self.HALVINGS:
+            first, there = self._answers(reference, points_ref, None, halvings)
+            second, here = self._answers(query, points, affine, halvings)
+            found = self._network.compare(first, second)
+            step = np.einsum("kij,kj->ki", affine, found.offset.numpy())
             length = np.linalg.norm(step, axis=1, keepdims=True)
             step *= np.minimum(1.0, self.MOST_PX / np.maximum(length, 1e-6))
-            good = (inside & seen)[:, None]
-            points = np.where(good, points_query + step, points)
-            factor = np.where(good[:, None], found.factor.numpy(), factor)
-        factor = similarity @ factor
+            seen, size = (there & here)[:, None], 2.0**halvings
+            points = np.where(seen, points + size * step, points).astype(np.float32)
+            factor = np.where(seen[:, None], size * found.factor.numpy(), factor)
+        factor = affine @ factor
         return Refined(points, factor @ factor.swapaxes(1, 2))
+
+    def _answers(
+        self, image: GreyImage, points: FloatArray, transform: FloatArray | None, halvings: int
+    ) -> tuple[Answers, NDArray[np.bool_]]:
+        """Of the patches about pixels (K, 2) in the halved image; which lie inside."""
+        for _ in range(halvings):
+            image, points = halved(image), halved_points(points)
+        found, inside = patches(image, points, transform, self._network.config.side)
+        return self._network.answer(torch.from_numpy(found)), inside
 
 
 @lru_cache(maxsize=1)

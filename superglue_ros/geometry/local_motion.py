@@ -26,7 +26,7 @@ _OWN = 0.5  # the weight of the overall similarity in that of a neighbourhood, i
 _STEPS = 2
 _SAMPLE = 96  # matches, the most credible ones, that the overall similarity is taken from
 _FAR_PX = 40.0
-_MOST_SPREAD = 0.25  # as in geometry.patches
+_MOST_SPREAD = 0.25
 _LEAST_VECTORS = 10
 _NOISE_PX = 2.0
 _ENOUGH = 3.0  # votes that fix an affine motion
@@ -71,7 +71,8 @@ def _one_way(points: Floats, others: Floats, credible: Floats) -> tuple[Floats, 
     length = np.abs(to_a)
     votes = np.where(length > 0, credible[near], 0.0)  # neither itself nor a rival
     size = length + _SLACK_PX
-    overall = _overall_similarity(a, b, credible)
+    best = np.argsort(-credible, kind="stable")[:_SAMPLE]
+    overall = overall_similarity(a[best], b[best])
     similarity = np.full(count, overall)
     for _ in range(_STEPS):  # least squares with Cauchy's weights
         off = np.abs(to_b - similarity[:, None] * to_a)
@@ -91,15 +92,17 @@ def _agreement(part: Floats) -> Floats:
     return np.asarray(1 / (1 + (part / TOLERANCE) ** 2))
 
 
-def _overall_similarity(a: Complexes, b: Complexes, credible: Floats) -> complex:
-    """How vectors between far matches turn and grow, by the median; 1 where they do not agree."""
-    best = np.argsort(-credible, kind="stable")[:_SAMPLE]
-    i, j = np.triu_indices(len(best), 1)
-    to_a, to_b = a[best[j]] - a[best[i]], b[best[j]] - b[best[i]]
-    far = np.abs(to_a) > _FAR_PX
+def overall_similarity(points: Complexes, others: Complexes) -> complex:
+    """How vectors between far ones of matches (K,), x + iy [px], turn and grow, by the median.
+
+    1 where they do not agree.
+    """
+    i, j = np.triu_indices(len(points), 1)
+    to, to_other = points[j] - points[i], others[j] - others[i]
+    far = np.abs(to) > _FAR_PX
     if far.sum() < _LEAST_VECTORS:
         return 1.0
-    ratio = to_b[far] / to_a[far]
+    ratio = to_other[far] / to[far]
     middle = complex(np.median(ratio.real), np.median(ratio.imag))
     spread = float(np.median(np.abs(ratio - middle)))
     return middle if spread < _MOST_SPREAD * abs(middle) else 1.0

@@ -1,7 +1,7 @@
-"""Patches around matched pixels, the query's turned and scaled like the reference's.
+"""Patches around matched pixels, the query's deformed like the reference's.
 
-Registration of two patches wants them to differ by little more than a translation. The rotation and
-scale of a match are estimated from where its neighbours went.
+Registration of two patches wants them to differ by little more than a translation. How a match's
+neighbourhood is deformed is estimated from where its neighbours went.
 """
 
 from __future__ import annotations
@@ -11,18 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from superglue_ros.geometry.local_motion import overall_similarity
+
 GreyImage = NDArray[np.uint8]
 FloatArray = NDArray[np.float32]
 
-_NEIGHBOURS = 8
-# Matches, spread over all of them, that serve as neighbours: more cost time and lie too near.
-_ANCHORS = 128
+_NEIGHBOURS = 16
 _LEAST_NEIGHBOURS = 4
-# Neighbours nearer than this say nothing of rotation and scale: the keypoints' noise is as large.
-_NEAREST_PX = 12.0
+_SAMPLE = 96  # matches, spread over all of them, that the overall similarity is taken from
 _LEAST_SCALE, _MOST_SCALE = 0.4, 2.5
-# Median deviation of the neighbours' complex scale above which they do not agree.
-_MOST_SPREAD = 0.25
+_STEPS = 2
+# Deviation of the vector to a neighbour, as a part of its length and the slack for the keypoints'
+# noise, at which half its weight is left.
+_TOLERANCE, _SLACK_PX = 0.2, 8.0
+_OF_OVERALL_PX = 5.0  # weight of the overall similarity
 
 
 def patches(
@@ -31,64 +33,78 @@ def patches(
     """Patches (K, side, side) float32 grey levels about pixels (K, 2); which lie inside the image.
 
     ``transform`` (K, 2, 2): a step in the patch, as a step in the image [px], for the query that of
-    :func:`local_similarity`; None: the same.
+    :func:`local_affine`; None: the same.
     """
     if transform is None:
-        transform = np.broadcast_to(np.eye(2, dtype=np.float32), (len(points), 2, 2))
+        transform = np.eye(2, dtype=np.float32)[None]
     return _sample(image, points, transform, side), _inside(image, points, transform, side)
 
 
-def local_similarity(points_ref: FloatArray, points_query: FloatArray) -> FloatArray:
-    """Rotation and scale (K, 2, 2) float32 from reference to query around each match.
+def halved(image: GreyImage) -> GreyImage:
+    """An image (H, W) at half its size, each pixel the mean of four; odd borders are cut off."""
+    height, width = (side // 2 for side in image.shape)
+    if not height or not width:
+        return np.zeros((height, width), np.uint8)
+    even = image[: 2 * height, : 2 * width]
+    return np.asarray(cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
-    The median over a match's neighbours of how the vector to them turned and grew, as a complex
-    number; where they do not agree, the median of all matches; the identity if those don't either.
+
+def halved_points(points: FloatArray) -> FloatArray:
+    """Pixels (K, 2) of an image in that of :func:`halved`."""
+    return np.asarray((points - 0.5) / 2, np.float32)
+
+
+def local_affine(points_ref: FloatArray, points_query: FloatArray) -> FloatArray:
+    """How the image is deformed around each match, from reference to query: (K, 2, 2) float32.
+
+    Least squares over the vectors to the nearest matches, robust (Cauchy's weights) since some of
+    these are wrong or lie on other surfaces. It starts at the similarity of all matches, and is
+    drawn to it, since few neighbours or neighbours in a line do not tell an affine map. Scales are
+    limited to 0.4 to 2.5.
     """
-    count = len(points_ref)
-    anchors = slice(None, None, max(1, count // _ANCHORS))
-    near = min(_NEIGHBOURS, count - 1)
-    if near < _LEAST_NEIGHBOURS:
-        return np.tile(np.eye(2, dtype=np.float32), (count, 1, 1))
     ref, query = (np.ascontiguousarray(p, np.float32) for p in (points_ref, points_query))
-    _, index = cKDTree(ref[anchors]).query(ref, near)
-    to_ref = _complex(ref[anchors][index] - ref[:, None])
-    to_query = _complex(query[anchors][index] - query[:, None])
-    known = np.abs(to_ref) >= _NEAREST_PX
-    nothing = np.complex64(complex(np.nan, np.nan))
-    ratio = np.where(known, to_query / np.where(known, to_ref, 1), nothing)
-    centre, spread = _median(ratio)
-    spread = np.where(known.sum(axis=1) >= _LEAST_NEIGHBOURS, spread, np.inf)
-    overall, overall_spread = _median(ratio.reshape(1, -1))
-    if not overall_spread[0] < _MOST_SPREAD * np.abs(overall[0]):
-        overall[:] = 1.0
-    chosen = np.where(spread < _MOST_SPREAD * np.abs(centre), centre, overall)
-    size = np.abs(chosen)
-    chosen *= np.clip(size, _LEAST_SCALE, _MOST_SCALE) / np.maximum(size, 1e-6)
-    rows = [[chosen.real, -chosen.imag], [chosen.imag, chosen.real]]
-    return np.moveaxis(np.array(rows, np.float32), 2, 0)
+    overall = _overall(ref, query)
+    near = min(_NEIGHBOURS + 1, len(ref))
+    if near <= _LEAST_NEIGHBOURS:
+        return np.tile(overall, (len(ref), 1, 1))
+    _, index = cKDTree(ref).query(ref, near)
+    (x, y), (u, v) = (np.moveaxis(p[index] - p[:, None], 2, 0).copy() for p in (ref, query))
+    size = np.sqrt(x * x + y * y) + np.float32(_SLACK_PX)
+    weights, falloff = 1 / size, (_TOLERANCE * size) ** -2
+    (a, b), (c, d) = overall
+    for _ in range(_STEPS):  # u = a x + b y, v = c x + d y
+        off = (u - a * x - b * y) ** 2 + (v - c * x - d * y) ** 2
+        w = weights / (1 + off * falloff)
+        wx, wy = w * x, w * y
+        xx, xy, yy = _sum(wx, x) + _OF_OVERALL_PX, _sum(wx, y), _sum(wy, y) + _OF_OVERALL_PX
+        (ux, uy), (vx, vy) = (
+            (_sum(wx, to) + _OF_OVERALL_PX * row[0], _sum(wy, to) + _OF_OVERALL_PX * row[1])
+            for to, row in zip((u, v), overall, strict=True)
+        )
+        determinant = xx * yy - xy * xy
+        a, b = (ux * yy - uy * xy) / determinant, (uy * xx - ux * xy) / determinant
+        c, d = (vx * yy - vy * xy) / determinant, (vy * xx - vx * xy) / determinant
+    return _limited(np.stack([a, b, c, d], axis=1).reshape(-1, 2, 2))
 
 
-def _complex(vectors: FloatArray) -> NDArray[np.complex64]:
-    return np.asarray(vectors[..., 0] + 1j * vectors[..., 1], np.complex64)
+def _overall(ref: FloatArray, query: FloatArray) -> FloatArray:
+    """Rotation and scale (2, 2) of all matches."""
+    spread = slice(None, None, max(1, len(ref) // _SAMPLE))
+    a, b = (p[spread, 0] + 1j * p[spread, 1].astype(np.float64) for p in (ref, query))
+    z = overall_similarity(a, b)
+    return np.array([[z.real, -z.imag], [z.imag, z.real]], np.float32)
 
 
-def _median(
-    values: NDArray[np.complexfloating],
-) -> tuple[NDArray[np.complex64], NDArray[np.float32]]:
-    """Median of each row (K, N), by parts, and the median distance from it, without NaN.
+def _sum(one: FloatArray, other: FloatArray) -> FloatArray:
+    """Of the products in each row, (K, 1)."""
+    return np.asarray(np.einsum("kn,kn->k", one, other)[:, None])
 
-    Of a row without values they are NaN.
-    """
-    count = np.maximum(np.isfinite(values).sum(axis=1, keepdims=True), 1)
-    middle = np.concatenate([(count - 1) // 2, count // 2], axis=1)
 
-    def of(rows: NDArray[np.floating]) -> NDArray[np.floating]:
-        # Sorting puts NaN last.
-        return np.take_along_axis(np.sort(rows, axis=1), middle, axis=1).mean(axis=1)
-
-    centre = of(values.real) + 1j * of(values.imag)
-    spread = of(np.abs(values - centre[:, None]))
-    return centre.astype(np.complex64), spread.astype(np.float32)
+def _limited(affine: FloatArray) -> FloatArray:
+    """Maps (K, 2, 2) with scales, the root of the determinant, inside the limits."""
+    determinant = affine[:, 0, 0] * affine[:, 1, 1] - affine[:, 0, 1] * affine[:, 1, 0]
+    scale = np.sqrt(np.maximum(determinant, 1e-6))
+    return affine * (np.clip(scale, _LEAST_SCALE, _MOST_SCALE) / scale)[:, None, None]
 
 
 def _sample(image: GreyImage, centres: FloatArray, transform: FloatArray, side: int) -> FloatArray:

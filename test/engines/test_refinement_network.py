@@ -61,14 +61,43 @@ def test_rotation_and_scale_are_found_where_lucas_kanade_fails(photograph, refin
     assert error < 0.7 * np.median(np.linalg.norm(rival - truth, axis=1))
 
 
-def test_the_second_pass_is_nearer_than_the_first(photograph, refiner, monkeypatch):
+def test_the_coarse_step_finds_what_is_further_than_full_size_shows(
+    photograph, refiner, monkeypatch
+):
+    moved, corners, truth = view(photograph, cv2.getRotationMatrix2D((160, 120), 8, 1.1))
+    far = 4.5 * np.array([[1, 0], [0, 1], [-1, 0], [0, -1]], np.float32)
+    start = truth + far[np.arange(len(truth)) % 4]
+    both = refiner.refine(photograph, moved, corners, start).points
+    monkeypatch.setattr(NetworkRefinement, "HALVINGS", (0, 0))
+    fine = refiner.refine(photograph, moved, corners, start).points
+    errors = [np.linalg.norm(found - truth, axis=1) for found in (fine, both)]
+    assert np.median(errors[1]) < 0.5
+    assert np.median(errors[1]) < 0.3 * np.median(errors[0])
+
+
+def test_each_step_is_nearer_than_the_one_before(photograph, refiner, monkeypatch):
     moved, corners, truth = view(photograph, cv2.getRotationMatrix2D((160, 120), 8, 1.1))
     start = displaced(truth, sigma=1.2)
-    twice = refiner.refine(photograph, moved, corners, start).points
-    monkeypatch.setattr(NetworkRefinement, "PASSES", 1)
-    once = refiner.refine(photograph, moved, corners, start).points
-    errors = [np.median(np.linalg.norm(found - truth, axis=1)) for found in (once, twice)]
-    assert errors[1] < 0.9 * errors[0]
+    fine = refiner.refine(photograph, moved, corners, start).points
+    monkeypatch.setattr(NetworkRefinement, "HALVINGS", (1,))
+    coarse = refiner.refine(photograph, moved, corners, start).points
+    errors = [np.median(np.linalg.norm(p - truth, axis=1)) for p in (start, coarse, fine)]
+    assert errors[1] < 0.5 * errors[0]
+    assert errors[2] < 0.7 * errors[1]
+
+
+@pytest.mark.parametrize("stretch", [1.5, 1 / 1.5])
+def test_stretched_patches_are_registered_by_an_affine_map(photograph, refiner, stretch):
+    """A surface seen at a slant: no similarity fits. Twice the error of the upright view at most."""
+    middle = SIZE[0] / 2
+    slanted = np.array([[stretch, 0.2, middle * (1 - stretch) - 20], [0, 1, 2.3]])
+    errors = []
+    for matrix in (slanted, np.array([[1, 0, 3.3], [0, 1, 2.3]])):
+        moved, corners, truth = view(photograph, matrix)
+        found = refiner.refine(photograph, moved, corners, displaced(truth)).points
+        errors.append(np.median(np.linalg.norm(found - truth, axis=1)))
+    assert errors[0] < 0.3
+    assert errors[0] < 2 * errors[1]
 
 
 def test_another_exposure_changes_little(photograph, refiner):

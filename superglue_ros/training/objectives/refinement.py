@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from superglue_ros.geometry.patches import local_similarity, patches
+from superglue_ros.geometry.patches import halved, halved_points, local_affine, patches
 from superglue_ros.networks.refinement import PatchRegistration
 from superglue_ros.networks.weights import save
 from superglue_ros.training.checkpoint import WEIGHTS
@@ -29,6 +29,7 @@ from superglue_ros.training.objectives.single_stage import SingleStage
 from superglue_ros.training.recipes import NoiseConfig, RefinementRecipe
 
 FloatArray = NDArray[np.float32]
+GreyImage = NDArray[np.uint8]
 
 _LEAST_CORNERS = 8
 
@@ -95,7 +96,10 @@ class RefinementObjective(SingleStage):
 def draw_patches(
     views: ViewSet, rng: np.random.Generator, side: int, noise: NoiseConfig, count: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Up to ``count`` matches of the first two views; the fields of :class:`PatchBatch`."""
+    """Up to ``count`` matches of the first two views, in the views and in them at half their size.
+
+    The fields of :class:`PatchBatch`.
+    """
     corners = cv2.goodFeaturesToTrack(views.images[0], count, 0.003, 5)
     points: FloatArray = np.zeros((0, 2), np.float32)
     if corners is not None:
@@ -104,20 +108,25 @@ def draw_patches(
     projected = views.project(points, 0, 1)
     seen = np.isfinite(projected.points).all(axis=1) & ~projected.hidden & ~projected.unknown
     points, true = points[seen], projected.points[seen].astype(np.float32)
-    parts = [_displaced(views, points, true, rng, side, noise) for _ in range(noise.draws)]
-    first, second, offset, right = (torch.cat(group) for group in zip(*parts, strict=True))
-    return first, second, offset, right
+    first, second = views.images[:2]
+    sizes = [
+        (first, second, points, true),
+        (halved(first), halved(second), halved_points(points), halved_points(true)),
+    ]
+    parts = [_displaced(*one, rng, side, noise) for one in sizes for _ in range(noise.draws)]
+    return tuple(torch.cat(group) for group in zip(*parts, strict=True))  # type: ignore[return-value]
 
 
 def _displaced(
-    views: ViewSet,
+    first: GreyImage,
+    second: GreyImage,
     points: FloatArray,
     true: FloatArray,
     rng: np.random.Generator,
     side: int,
     noise: NoiseConfig,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Patches at ``points`` (K, 2) of the first view and near the ``true`` ones of the second."""
+    """Patches at ``points`` (K, 2) of the first image and near the ``true`` ones of the second."""
     scale = rng.choice(noise.scales_px, (len(true), 1), p=noise.shares)
     moves = rng.normal(0.0, 1.0, true.shape) * scale
     length = np.linalg.norm(moves, axis=1, keepdims=True)
@@ -126,13 +135,12 @@ def _displaced(
     wrong = rng.random(len(true)) < noise.wrong
     if len(true) >= _LEAST_CORNERS:
         start[wrong] = rng.permutation(start)[wrong]
-    similarity = local_similarity(points, start)
-    reference, inside = patches(views.images[0], points, None, side)
-    query, seen = patches(views.images[1], start, similarity, side)
-    offset = np.linalg.solve(similarity, (true - start)[:, :, None])[:, :, 0]
+    affine = local_affine(points, start)
+    reference, inside = patches(first, points, None, side)
+    query, seen = patches(second, start, affine, side)
+    offset = np.linalg.solve(affine, (true - start)[:, :, None])[:, :, 0]
     nothing = rng.normal(0.0, noise.wrong_px, offset.shape)
     offset = np.where(wrong[:, None], nothing, offset)
     good = inside & seen & (np.abs(offset) < 3 * noise.most_px).all(axis=1)
     arrays = (reference, query, offset.astype(np.float32), ~wrong)
-    first, second, true_offset, right = (torch.from_numpy(array[good]) for array in arrays)
-    return first, second, true_offset, right
+    return tuple(torch.from_numpy(array[good]) for array in arrays)  # type: ignore[return-value]
