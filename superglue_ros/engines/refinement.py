@@ -21,17 +21,20 @@ class NetworkRefinement:
     """Registers the patches around both pixels by a network; see :class:`PatchRegistration`.
 
     Unlike Lucas-Kanade it knows how detectors err, turns and scales the query's patch like its
-    neighbourhood, and states a covariance. From coarse to fine: in the images at half their size
-    patches show twice as much, which finds what a detector missed by some pixels; the nearer two
-    patches then are, the better they are registered at full size. A match whose patches leave an
-    image at one size is not moved there. On the CPU: the arithmetic is less than a GPU's transfers
-    take.
+    neighbourhood, and states a covariance. From coarse to fine: in the images at a quarter and at
+    half their size patches show more, which finds what a detector missed by some pixels; the nearer
+    two patches then are, the better they are registered at full size. A match is not moved at a
+    size at which its patches leave an image, nor by a coarse step that is uncertain. On the CPU:
+    the arithmetic is less than a GPU's transfers take.
     """
 
-    HALVINGS = (1, 0)
+    HALVINGS = (2, 1, 0)
     """How often the images are halved, for every step."""
     MOST_PX = 3.0
     """Largest step, in pixels of the images as halved."""
+    UNCERTAIN_PX = 2.5
+    """Standard deviation of a coarse step, in pixels of the images, from which on it is left out.
+    Where a quarter of the size shows another facade or window, that step would do harm."""
 
     def __init__(self, network: PatchRegistration | None = None) -> None:
         self._network = network or load_refinement().network
@@ -55,12 +58,16 @@ class NetworkRefinement:
             first, there = self._answers(reference, points_ref, None, halvings)
             second, here = self._answers(query, points, affine, halvings)
             found = self._network.compare(first, second)
+            size = np.float32(2**halvings)
             step = np.einsum("kij,kj->ki", affine, found.offset.numpy())
             length = np.linalg.norm(step, axis=1, keepdims=True)
-            step *= np.minimum(1.0, self.MOST_PX / np.maximum(length, 1e-6))
-            seen, size = (there & here)[:, None], 2.0**halvings
-            points = np.where(seen, points + size * step, points).astype(np.float32)
-            factor = np.where(seen[:, None], size * found.factor.numpy(), factor)
+            step *= size * np.minimum(1.0, self.MOST_PX / np.maximum(length, 1e-6))
+            its_factor = size * found.factor.numpy()
+            taken = there & here
+            if halvings:
+                taken &= np.sqrt(np.square(its_factor).sum((1, 2)) / 2) < self.UNCERTAIN_PX
+            points = np.where(taken[:, None], points + step, points)
+            factor = np.where(taken[:, None, None], its_factor, factor)
         factor = affine @ factor
         return Refined(points, factor @ factor.swapaxes(1, 2))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import cv2
 import numpy as np
 import pytest
@@ -65,25 +67,43 @@ def test_the_coarse_step_finds_what_is_further_than_full_size_shows(
     photograph, refiner, monkeypatch
 ):
     moved, corners, truth = view(photograph, cv2.getRotationMatrix2D((160, 120), 8, 1.1))
-    far = 4.5 * np.array([[1, 0], [0, 1], [-1, 0], [0, -1]], np.float32)
+    far = 7 * np.array([[1, 0], [0, 1], [-1, 0], [0, -1]], np.float32)
     start = truth + far[np.arange(len(truth)) % 4]
-    both = refiner.refine(photograph, moved, corners, start).points
-    monkeypatch.setattr(NetworkRefinement, "HALVINGS", (0, 0))
-    fine = refiner.refine(photograph, moved, corners, start).points
-    errors = [np.linalg.norm(found - truth, axis=1) for found in (fine, both)]
-    assert np.median(errors[1]) < 0.5
-    assert np.median(errors[1]) < 0.3 * np.median(errors[0])
+    found = [refiner.refine(photograph, moved, corners, start).points]
+    monkeypatch.setattr(NetworkRefinement, "HALVINGS", (0, 0, 0))
+    found.append(refiner.refine(photograph, moved, corners, start).points)
+    right = [np.mean(np.linalg.norm(points - truth, axis=1) < 1) for points in found]
+    assert right[0] > 0.8
+    assert right[1] < 0.3
+
+
+def test_an_uncertain_coarse_step_is_not_taken(refiner, monkeypatch):
+    """Coarse noise that differs between the images, under fine texture that does not."""
+    rng = np.random.default_rng(0)
+    fine = rng.normal(0, 1, (240, 320)).astype(np.float32)
+    fine = 40 * (cv2.GaussianBlur(fine, (0, 0), 1.0) - cv2.GaussianBlur(fine, (0, 0), 3.0))
+    images = []
+    for seed in (1, 2):
+        coarse = np.random.default_rng(seed).normal(0, 1, (240, 320)).astype(np.float32)
+        coarse = 500 * cv2.GaussianBlur(coarse, (0, 0), 8.0)
+        images.append(np.clip(128 + 4 * fine + coarse, 0, 255).astype(np.uint8))
+    points = np.stack(np.meshgrid(np.arange(60, 260, 20), np.arange(60, 180, 20)), -1)
+    points = points.reshape(-1, 2).astype(np.float32)
+    kept = np.linalg.norm(refiner.refine(*images, points, points).points - points, axis=1)
+    monkeypatch.setattr(NetworkRefinement, "UNCERTAIN_PX", np.inf)
+    moved = np.linalg.norm(refiner.refine(*images, points, points).points - points, axis=1)
+    assert np.median(kept) < 0.3
+    assert np.mean(kept > 1) < 0.7 * np.mean(moved > 1)
 
 
 def test_each_step_is_nearer_than_the_one_before(photograph, refiner, monkeypatch):
     moved, corners, truth = view(photograph, cv2.getRotationMatrix2D((160, 120), 8, 1.1))
-    start = displaced(truth, sigma=1.2)
-    fine = refiner.refine(photograph, moved, corners, start).points
-    monkeypatch.setattr(NetworkRefinement, "HALVINGS", (1,))
-    coarse = refiner.refine(photograph, moved, corners, start).points
-    errors = [np.median(np.linalg.norm(p - truth, axis=1)) for p in (start, coarse, fine)]
-    assert errors[1] < 0.5 * errors[0]
-    assert errors[2] < 0.7 * errors[1]
+    found = [displaced(truth, sigma=1.6)]
+    for steps in ((2,), (2, 1), (2, 1, 0)):
+        monkeypatch.setattr(NetworkRefinement, "HALVINGS", steps)
+        found.append(refiner.refine(photograph, moved, corners, found[0]).points)
+    errors = [np.median(np.linalg.norm(points - truth, axis=1)) for points in found]
+    assert all(after < 0.7 * before for before, after in pairwise(errors))
 
 
 @pytest.mark.parametrize("stretch", [1.5, 1 / 1.5])
