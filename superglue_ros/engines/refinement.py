@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from superglue_ros.geometry.patches import halved, halved_points, local_affine, patches
 from superglue_ros.geometry.refinement import Refined
-from superglue_ros.networks.refinement import Answers, PatchRegistration
+from superglue_ros.networks.refinement import PatchRegistration
 from superglue_ros.networks.weights import load_refinement
 
 GreyImage = NDArray[np.uint8]
@@ -55,9 +55,9 @@ class NetworkRefinement:
         points = np.array(points_query, np.float32)
         factor = np.full((count, 2, 2), np.nan, np.float32)
         for halvings in self.HALVINGS:
-            first, there = self._answers(reference, points_ref, None, halvings)
-            second, here = self._answers(query, points, affine, halvings)
-            found = self._network.compare(first, second)
+            first, there = self._patches(reference, points_ref, None, halvings)
+            second, here = self._patches(query, points, affine, halvings)
+            found = self._network(torch.from_numpy(first), torch.from_numpy(second))
             size = np.float32(2**halvings)
             step = np.einsum("kij,kj->ki", affine, found.offset.numpy())
             length = np.linalg.norm(step, axis=1, keepdims=True)
@@ -71,14 +71,13 @@ class NetworkRefinement:
         factor = affine @ factor
         return Refined(points, factor @ factor.swapaxes(1, 2))
 
-    def _answers(
+    def _patches(
         self, image: GreyImage, points: FloatArray, transform: FloatArray | None, halvings: int
-    ) -> tuple[Answers, NDArray[np.bool_]]:
-        """Of the patches about pixels (K, 2) in the halved image; which lie inside."""
+    ) -> tuple[FloatArray, NDArray[np.bool_]]:
+        """Patches about pixels (K, 2) in the halved image; which lie inside."""
         for _ in range(halvings):
             image, points = halved(image), halved_points(points)
-        found, inside = patches(image, points, transform, self._network.config.side)
-        return self._network.answer(torch.from_numpy(found)), inside
+        return patches(image, points, transform, self._network.config.side)
 
 
 @lru_cache(maxsize=1)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from superglue_ros.errors import ConfigError
 
@@ -59,15 +60,6 @@ class Registration(NamedTuple):
         return whitened.square().sum(1) / 2 + spread
 
 
-class Answers(NamedTuple):
-    """Of F complex filters to K patches, (K, F) each: parts, squared magnitude and its log / 2."""
-
-    real: Tensor
-    imaginary: Tensor
-    power: Tensor
-    strength: Tensor
-
-
 class PatchRegistration(nn.Module):
     """Registers pairs of patches; see the module."""
 
@@ -86,32 +78,32 @@ class PatchRegistration(nn.Module):
 
     def forward(self, first: Tensor, second: Tensor) -> Registration:
         """Register patches (K, side, side) of grey levels 0 to 255, ``second`` to ``first``."""
-        return self.compare(self.answer(first), self.answer(second))
-
-    def answer(self, patches: Tensor) -> Answers:
-        """What the filters say of patches (K, side, side), once for any number of comparisons."""
-        real, imaginary = self.bank(_normalised(patches.flatten(1))).chunk(2, dim=1)
+        real, imaginary = self._answers(torch.cat([first, second]).flatten(1)).chunk(2, dim=1)
         power = torch.addcmul(real * real + 0.1, imaginary, imaginary)
-        return Answers(real, imaginary, power, power.log() / 2)
-
-    def compare(self, first: Answers, second: Answers) -> Registration:
-        """Register the ``second`` patches to the ``first``."""
-        cosine = first.real * second.real + first.imaginary * second.imaginary
-        sine = first.real * second.imaginary - first.imaginary * second.real
-        norm = (first.power * second.power).rsqrt()
-        features = [cosine * norm, sine * norm, first.strength, second.strength]
-        out = self.layers(torch.cat(features, dim=1))
+        (real, to_real), (imaginary, to_imaginary), (power, to_power) = (
+            parts.chunk(2) for parts in (real, imaginary, power)
+        )
+        norm = (power * to_power).rsqrt()
+        cosine = (real * to_real + imaginary * to_imaginary) * norm
+        sine = (real * to_imaginary - imaginary * to_real) * norm
+        strengths = [power.log() / 2, to_power.log() / 2]
+        out = self.layers(torch.cat([cosine, sine, *strengths], dim=1))
         scale = out[:, 2:4].exp().clamp(_LEAST_SIGMA, _MOST_SIGMA)
         zero = torch.zeros_like(scale[:, 0])
         rows = [torch.stack([scale[:, 0], zero], 1), torch.stack([out[:, 4], scale[:, 1]], 1)]
         return Registration(out[:, :2], torch.stack(rows, 1))
 
+    def _answers(self, patches: Tensor) -> Tensor:
+        """Of the bank's filters to patches (K, pixels) brought to zero mean and unit contrast.
 
-def _normalised(patches: Tensor) -> Tensor:
-    """Patches (K, pixels) of zero mean and unit contrast."""
-    centred = patches - patches.mean(1, keepdim=True)
-    contrast = (centred.square().mean(1, keepdim=True) + _LEAST_CONTRAST**2).sqrt()
-    return centred / contrast
+        The same by taking the mean from the filters and the contrast from their answers, which are
+        fewer numbers.
+        """
+        mean = patches.mean(1, keepdim=True)
+        variance = patches.square().mean(1, keepdim=True) - mean.square()
+        filters = self.bank.weight - self.bank.weight.mean(1, keepdim=True)
+        contrast = (variance.clamp(min=0) + _LEAST_CONTRAST**2).rsqrt()
+        return F.linear(patches, filters) * contrast
 
 
 def _gabor_bank(side: int, filters: int) -> Tensor:
