@@ -108,7 +108,7 @@ def test_each_step_is_nearer_than_the_one_before(photograph, refiner, monkeypatc
 
 @pytest.mark.parametrize("stretch", [1.5, 1 / 1.5])
 def test_stretched_patches_are_registered_by_an_affine_map(photograph, refiner, stretch):
-    """A surface at a slant, which no similarity fits: at most twice the error of the upright one."""
+    """A surface at a slant fits no similarity: at most twice the error of the upright one."""
     middle = SIZE[0] / 2
     slanted = np.array([[stretch, 0.2, middle * (1 - stretch) - 20], [0, 1, 2.3]])
     errors = []
