@@ -23,13 +23,14 @@ class NetworkRefinement:
     Unlike Lucas-Kanade it knows how detectors err, turns and scales the query's patch like its
     neighbourhood, and states a covariance. From coarse to fine: in the images at a quarter and at
     half their size patches show more, which finds what a detector missed by some pixels; the nearer
-    two patches then are, the better they are registered at full size. A match is not moved at a
-    size at which its patches leave an image, nor by a coarse step that is uncertain. On the CPU:
-    the arithmetic is less than a GPU's transfers take.
+    two patches then are, the better they are registered at full size, where a long step is
+    repeated. A match is not moved at a size at which its patches leave an image, nor by a coarse
+    step that is uncertain. On the CPU: the arithmetic is less than a GPU's transfers take.
     """
 
-    HALVINGS = (2, 1, 0)
-    """How often the images are halved, for every step."""
+    STEPS = ((2, 0.0), (1, 0.0), (0, 0.0), (0, 0.8))
+    """How often the images are halved for a step, and how long [px] the one before must have been:
+    what still moves far is not there yet."""
     MOST_PX = 3.0
     """Largest step, in pixels of the images as halved."""
     UNCERTAIN_PX = 2.5
@@ -49,25 +50,27 @@ class NetworkRefinement:
     ) -> Refined:
         """See :class:`superglue_ros.geometry.refinement.Refiner`."""
         count = len(points_ref)
-        if not count:
-            return Refined(points_query, np.zeros((0, 2, 2), np.float32))
         affine = local_affine(points_ref, points_query)
         points = np.array(points_query, np.float32)
         factor = np.full((count, 2, 2), np.nan, np.float32)
-        for halvings in self.HALVINGS:
-            first, there = self._patches(reference, points_ref, None, halvings)
-            second, here = self._patches(query, points, affine, halvings)
+        length = np.full(count, np.inf, np.float32)
+        for halvings, least_px in self.STEPS:
+            among = np.flatnonzero(length >= least_px)
+            if not len(among):
+                break
+            first, there = self._patches(reference, points_ref[among], None, halvings)
+            second, here = self._patches(query, points[among], affine[among], halvings)
             found = self._network(torch.from_numpy(first), torch.from_numpy(second))
             size = np.float32(2**halvings)
-            step = np.einsum("kij,kj->ki", affine, found.offset.numpy())
-            length = np.linalg.norm(step, axis=1, keepdims=True)
-            step *= size * np.minimum(1.0, self.MOST_PX / np.maximum(length, 1e-6))
+            step = size * np.einsum("kij,kj->ki", affine[among], found.offset.numpy())
+            step *= np.minimum(1.0, self.MOST_PX * size / np.maximum(_norm(step), 1e-6))[:, None]
             its_factor = size * found.factor.numpy()
             taken = there & here
             if halvings:
                 taken &= np.sqrt(np.square(its_factor).sum((1, 2)) / 2) < self.UNCERTAIN_PX
-            points = np.where(taken[:, None], points + step, points)
-            factor = np.where(taken[:, None, None], its_factor, factor)
+            length[among] = np.where(taken, _norm(step), 0.0)
+            points[among[taken]] += step[taken]
+            factor[among[taken]] = its_factor[taken]
         factor = affine @ factor
         return Refined(points, factor @ factor.swapaxes(1, 2))
 
@@ -78,6 +81,10 @@ class NetworkRefinement:
         for _ in range(halvings):
             image, points = halved(image), halved_points(points)
         return patches(image, points, transform, self._network.config.side)
+
+
+def _norm(vectors: FloatArray) -> FloatArray:
+    return np.asarray(np.linalg.norm(vectors, axis=1), np.float32)
 
 
 @lru_cache(maxsize=1)

@@ -70,7 +70,7 @@ def test_the_coarse_step_finds_what_is_further_than_full_size_shows(
     far = 7 * np.array([[1, 0], [0, 1], [-1, 0], [0, -1]], np.float32)
     start = truth + far[np.arange(len(truth)) % 4]
     found = [refiner.refine(photograph, moved, corners, start).points]
-    monkeypatch.setattr(NetworkRefinement, "HALVINGS", (0, 0, 0))
+    monkeypatch.setattr(NetworkRefinement, "STEPS", 3 * ((0, 0.0),))
     found.append(refiner.refine(photograph, moved, corners, start).points)
     right = [np.mean(np.linalg.norm(points - truth, axis=1) < 1) for points in found]
     assert right[0] > 0.8
@@ -98,12 +98,28 @@ def test_an_uncertain_coarse_step_is_not_taken(refiner, monkeypatch):
 
 def test_each_step_is_nearer_than_the_one_before(photograph, refiner, monkeypatch):
     moved, corners, truth = view(photograph, cv2.getRotationMatrix2D((160, 120), 8, 1.1))
-    found = [displaced(truth, sigma=1.6)]
-    for steps in ((2,), (2, 1), (2, 1, 0)):
-        monkeypatch.setattr(NetworkRefinement, "HALVINGS", steps)
+    found, steps = [displaced(truth, sigma=1.6)], NetworkRefinement.STEPS
+    for count in (1, 2, 3):
+        monkeypatch.setattr(NetworkRefinement, "STEPS", steps[:count])
         found.append(refiner.refine(photograph, moved, corners, found[0]).points)
     errors = [np.median(np.linalg.norm(points - truth, axis=1)) for points in found]
     assert all(after < 0.7 * before for before, after in pairwise(errors))
+
+
+def test_only_a_long_step_is_repeated(photograph, refiner, monkeypatch):
+    moved, corners, truth = view(photograph, cv2.getRotationMatrix2D((160, 120), 8, 1.1))
+    start = displaced(truth, sigma=0.7)
+    last = NetworkRefinement.STEPS[-1][1]
+    found = []
+    for steps in (((0, 0.0),), ((0, 0.0), (0, last))):
+        monkeypatch.setattr(NetworkRefinement, "STEPS", steps)
+        found.append(refiner.refine(photograph, moved, corners, start).points)
+    once, twice = found
+    long = np.linalg.norm(once - start, axis=1) > last
+    assert 0.2 < long.mean() < 0.8
+    assert np.array_equal(once[~long], twice[~long])
+    errors = [np.median(np.linalg.norm(points - truth, axis=1)[long]) for points in found]
+    assert errors[1] < 0.8 * errors[0]
 
 
 @pytest.mark.parametrize("stretch", [1.5, 1 / 1.5])
