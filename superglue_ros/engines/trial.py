@@ -49,7 +49,7 @@ class Trial:
     """Matches of all pairs: ``points`` a (K, 4) array of pixels of both images for each pair.
 
     ``right``: matches within :data:`RIGHT_PX` of the truth. ``corner_px``: the median over the
-    pairs of the mean corner error of the homography estimated from the matches, infinite without.
+    pairs of the mean corner error of the homography fitted to the right ones, infinite without.
     """
 
     points: tuple[NDArray[np.float64], ...]
@@ -161,8 +161,8 @@ def _judged(found: list[Tensor]) -> Trial:
         good = np.linalg.norm(truth - matched[:, 2:], axis=1) < RIGHT_PX
         right += int(good.sum())
         estimate = None
-        if len(matched) >= 4:
-            estimate, _ = cv2.findHomography(matched[:, :2], matched[:, 2:], cv2.RANSAC, RIGHT_PX)
+        if good.sum() >= 4:  # the right ones are known, so no estimator has to be lucky
+            estimate, _ = cv2.findHomography(matched[good, :2], matched[good, 2:])
         if estimate is None:
             errors.append(np.inf)
             continue
