@@ -104,7 +104,8 @@ def _limited(affine: FloatArray) -> FloatArray:
     """Maps (K, 2, 2) with scales, the root of the determinant, inside the limits."""
     determinant = affine[:, 0, 0] * affine[:, 1, 1] - affine[:, 0, 1] * affine[:, 1, 0]
     scale = np.sqrt(np.maximum(determinant, 1e-6))
-    return affine * (np.clip(scale, _LEAST_SCALE, _MOST_SCALE) / scale)[:, None, None]
+    limit = np.clip(scale, _LEAST_SCALE, _MOST_SCALE) / scale
+    return np.asarray(affine * limit[:, None, None], np.float32)
 
 
 def _sample(image: GreyImage, centres: FloatArray, transform: FloatArray, side: int) -> FloatArray:
