@@ -20,7 +20,7 @@ FloatArray = NDArray[np.float32]
 class NetworkRefinement:
     """Registers the patches around both pixels by a network; see :class:`PatchRegistration`.
 
-    Unlike Lucas-Kanade it knows how detectors err, turns and scales the query's patch like its
+    Unlike Lucas-Kanade it knows how detectors err, deforms the query's patch like its
     neighbourhood, and states a covariance. From coarse to fine: in the images at a quarter and at
     half their size patches show more, which finds what a detector missed by some pixels; the nearer
     two patches then are, the better they are registered at full size, where a long step is

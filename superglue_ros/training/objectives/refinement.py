@@ -108,25 +108,26 @@ def draw_patches(
     projected = views.project(points, 0, 1)
     seen = np.isfinite(projected.points).all(axis=1) & ~projected.hidden & ~projected.unknown
     points, true = points[seen], projected.points[seen].astype(np.float32)
-    first, second = views.images[:2]
+    one, other = views.images[:2]
     sizes = [
-        (first, second, points, true),
-        (halved(first), halved(second), halved_points(points), halved_points(true)),
+        (one, other, points, true),
+        (halved(one), halved(other), halved_points(points), halved_points(true)),
     ]
-    parts = [_displaced(*one, rng, side, noise) for one in sizes for _ in range(noise.draws)]
-    return tuple(torch.cat(group) for group in zip(*parts, strict=True))  # type: ignore[return-value]
+    parts = [_displaced(*size, rng, side, noise) for size in sizes for _ in range(noise.draws)]
+    first, second, offset, right = (torch.cat(group) for group in zip(*parts, strict=True))
+    return first, second, offset, right
 
 
 def _displaced(
-    first: GreyImage,
-    second: GreyImage,
+    one: GreyImage,
+    other: GreyImage,
     points: FloatArray,
     true: FloatArray,
     rng: np.random.Generator,
     side: int,
     noise: NoiseConfig,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Patches at ``points`` (K, 2) of the first image and near the ``true`` ones of the second."""
+    """Patches at ``points`` (K, 2) of one image and near the ``true`` ones of the other."""
     scale = rng.choice(noise.scales_px, (len(true), 1), p=noise.shares)
     moves = rng.normal(0.0, 1.0, true.shape) * scale
     length = np.linalg.norm(moves, axis=1, keepdims=True)
@@ -136,11 +137,12 @@ def _displaced(
     if len(true) >= _LEAST_CORNERS:
         start[wrong] = rng.permutation(start)[wrong]
     affine = local_affine(points, start)
-    reference, inside = patches(first, points, None, side)
-    query, seen = patches(second, start, affine, side)
+    reference, inside = patches(one, points, None, side)
+    query, seen = patches(other, start, affine, side)
     offset = np.linalg.solve(affine, (true - start)[:, :, None])[:, :, 0]
     nothing = rng.normal(0.0, noise.wrong_px, offset.shape)
     offset = np.where(wrong[:, None], nothing, offset)
     good = inside & seen & (np.abs(offset) < 3 * noise.most_px).all(axis=1)
     arrays = (reference, query, offset.astype(np.float32), ~wrong)
-    return tuple(torch.from_numpy(array[good]) for array in arrays)  # type: ignore[return-value]
+    first, second, true_offset, right = (torch.from_numpy(array[good]) for array in arrays)
+    return first, second, true_offset, right
