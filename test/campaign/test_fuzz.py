@@ -111,8 +111,8 @@ def wordy() -> None:
     ],
 )
 def test_the_judge_sees(act: Any, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if act is slow:
-        monkeypatch.setattr(judging, "MAX_SECONDS", 0.02)
+    # Only the slow one may be told by the clock: a busy machine takes seconds for the others.
+    monkeypatch.setattr(judging, "MAX_SECONDS", 0.02 if act is slow else 600.0)
     outcome = Judge().judge(act)
     assert outcome.bad
     assert outcome.kind == kind
