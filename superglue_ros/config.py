@@ -69,14 +69,15 @@ class MatcherConfig:
     threshold: float = setting(
         0.2,
         "SuperGlue: minimum confidence of a match: the probability that it is right, or without "
-        "local_motion the assignment probability.",
+        "verification the assignment probability.",
         low=0.0,
         high=1.0,
     )
-    local_motion: bool = setting(
+    verification: bool = setting(
         True,
-        "SuperGlue: judge a match also by whether it moves as those around it do, and add mutual "
-        "nearest neighbours that do; false: by its assignment probability alone, as the paper.",
+        "SuperGlue: judge a match also by whether it moves as those around it and as the whole "
+        "image do, and add mutual nearest neighbours that do; false: by its assignment probability "
+        "alone, as the paper.",
         fixed=True,
     )
     sinkhorn_iterations: int = setting(100, "SuperGlue: Sinkhorn iterations T.", low=1, high=1000)
@@ -329,7 +330,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "homography": {"front_end": {"max_size": 640, "max_keypoints": 512, "nms_radius": 4}},
 }
 """Settings of the paper's experiments, where they differ from each other (appendix B); its
-threshold of 0.2 and 100 Sinkhorn iterations are the defaults, ``matcher.local_motion`` and
+threshold of 0.2 and 100 Sinkhorn iterations are the defaults, ``matcher.verification`` and
 ``refinement`` are not the paper's. :func:`preset` gives a whole :class:`Config`."""
 
 

@@ -122,7 +122,7 @@ MATCHERS = Registry("matcher")
 _room = "superglue_ros.matchers"
 MATCHERS.register(
     "superglue", f"{_room}.superglue:make", "SuperGlue", "SuperGlue (Sarlin et al., 2020).",
-    ("weights", "threshold", "local_motion", "sinkhorn_iterations"), confidence="threshold",
+    ("weights", "threshold", "verification", "sinkhorn_iterations"), confidence="threshold",
 )  # fmt: skip
 MATCHERS.register(
     "nn", f"{_room}.nearest:make", "NN",

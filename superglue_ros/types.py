@@ -312,7 +312,7 @@ class Matches:
     Arrays of length K: ``index_ref``, ``index_query`` int32; ``points_ref``, ``points_query``
     (K, 2) float32 pixels of the original images, those of the query refined against the reference;
     ``scores`` float32, the matcher's confidence: of SuperGlue the assignment probability, with
-    ``local_motion`` the probability of being right;
+    ``verification`` the probability of being right;
     ``inlier`` bool, agrees with the estimated two-view geometry (all False where there is none);
     ``sigma_px`` float32; ``track_ids`` int64, -1 = none.
 

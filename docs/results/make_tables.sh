@@ -37,7 +37,7 @@ for set in homography walk_gap5 walk_gap10; do
     for matcher in nn mutual ratio superglue; do
         evaluate "$set/superpoint_$matcher" "${data[@]}" --matcher $matcher
     done
-    evaluate "$set/superpoint_superglue_alone" "${data[@]}" --set matcher.local_motion=false
+    evaluate "$set/superpoint_superglue_alone" "${data[@]}" --set matcher.verification=false
     runs=("$WORK/$set"/{superpoint_mutual,sift_ratio,sift_mutual,orb_gms})
     runs+=("$WORK/$set"/superpoint_{nn,ratio,superglue,superglue_alone})
     if [ -n "$PEER" ]; then

@@ -18,7 +18,7 @@ from superglue_ros.synthetic.demo_room import RoomSequence
 from superglue_ros.types import Features
 
 CPU = torch.device("cpu")
-FLOAT32 = Config(precision="float32", matcher=MatcherConfig(local_motion=False))
+FLOAT32 = Config(precision="float32", matcher=MatcherConfig(verification=False))
 """As the implementations that this package is compared with, on every processor."""
 
 

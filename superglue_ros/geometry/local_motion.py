@@ -18,7 +18,7 @@ from scipy.spatial import cKDTree
 Floats = NDArray[np.float64]
 Complexes = NDArray[np.complex128]
 
-NEIGHBOURS = 12
+NEIGHBOURS = 20
 TOLERANCE = 0.2
 """Deviation of the vector to a neighbour, as a part of its length, at which half a vote is left."""
 _SLACK_PX = 8.0  # added to that length: keypoints are noisy

@@ -15,20 +15,20 @@ from superglue_ros.engines.mutual import Partners, mutual_best
 from superglue_ros.engines.precision import MatchesSets, short_name
 from superglue_ros.engines.resident import take
 from superglue_ros.matchers.base import as_tensor, by_score, check_kind
-from superglue_ros.matchers.local_motion import LocalMotionMatcher
+from superglue_ros.matchers.verification import VerifiedMatcher
 from superglue_ros.networks.weights import load_superglue
 from superglue_ros.types import Correspondences, Features
 
 
-def make(config: Config, device: torch.device) -> SuperGlueMatcher | LocalMotionMatcher:
+def make(config: Config, device: torch.device) -> SuperGlueMatcher | VerifiedMatcher:
     """With the weights and the engine that ``config`` names."""
     loaded = load_superglue(config.matcher.weights, device)
     engine = superglue_engine(loaded, config, device)
     dim = loaded.network.config.descriptor_dim
     network = SuperGlueMatcher(engine, loaded.descriptor_kind, dim, config.matcher)
-    if not config.matcher.local_motion:
+    if not config.matcher.verification:
         return network
-    return LocalMotionMatcher(network, config.matcher, device)
+    return VerifiedMatcher(network, config.matcher, device)
 
 
 class SuperGlueMatcher:

@@ -37,7 +37,7 @@ def settings_of(config: Config) -> dict[str, object]:
         "matcher.name": matcher.name,
         "matcher.weights": matcher.weights,
         "matcher.threshold": matcher.threshold,
-        "matcher.local_motion": matcher.local_motion,
+        "matcher.verification": matcher.verification,
         "matcher.ratio": matcher.ratio,
         "refinement": config.refinement,
     }

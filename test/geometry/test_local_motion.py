@@ -25,7 +25,7 @@ def judged(points: np.ndarray, there: np.ndarray, credible: float = 1.0) -> Loca
 def test_matches_of_one_surface_support_each_other(matches):
     found = judged(*matches)
     assert found.support.min() > 0.8 * 2 * NEIGHBOURS
-    assert np.median(found.misfit) < 0.3  # larger at the sides, where the scale changes
+    assert np.median(found.misfit) < 0.5  # the scale changes within a neighbourhood
     half = judged(*matches, credible=0.5)
     np.testing.assert_allclose(half.support, found.support / 2, rtol=0.02)
 

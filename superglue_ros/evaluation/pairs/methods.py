@@ -59,7 +59,7 @@ class MethodSpec:
 
     def network_alone(self) -> MethodSpec:
         """With SuperGlue as the paper has it, whose assignment alone makes the matches."""
-        return self._with(replace(self.config.matcher, local_motion=False))
+        return self._with(replace(self.config.matcher, verification=False))
 
     def _with(self, matcher: MatcherConfig) -> MethodSpec:
         return replace(self, config=replace(self.config, matcher=matcher))
@@ -77,8 +77,8 @@ class MethodSpec:
         if self.keypoints:
             features = f"keypoint files ({features})"
         label = f"{features} + {MATCHERS[self.matcher].label}"
-        if self.matcher == "superglue" and not self.config.matcher.local_motion:
-            label += ", local motion off"
+        if self.matcher == "superglue" and not self.config.matcher.verification:
+            label += ", verification off"
         if self.config.refinement == Config().refinement:
             return label
         return f"{label}, refinement {REFINERS[self.config.refinement].label}"

@@ -51,8 +51,8 @@ def spec_of(*options: str) -> MethodSpec:
 
 def test_single_options_overrule_the_file_and_the_file_the_defaults(tmp_path):
     assert spec_of().label == "SuperPoint + SuperGlue"
-    alone = spec_of("--set", "matcher.local_motion=false")
-    assert alone.label == "SuperPoint + SuperGlue, local motion off"
+    alone = spec_of("--set", "matcher.verification=false")
+    assert alone.label == "SuperPoint + SuperGlue, verification off"
     assert spec_of().config.front_end.max_keypoints == 512
     assert spec_of("--matcher", "lightglue").front_end == "aliked"
     (tmp_path / "c.yaml").write_text(

@@ -1,11 +1,12 @@
-"""A network's matches judged by how the matches around them move, and completed by descriptors.
+"""A network's matches verified by how the image moves, and completed by descriptors.
 
 The assignment probability of SuperGlue is too low for many a right match where training saw few
-such views. What moves with its neighbours is likely right whatever its probability, and what does
-not is likely wrong. Candidates are all matches of the network, and mutual nearest neighbours of the
-descriptors that it did not make. The confidence of a match is the probability that it is right, by
-a logistic regression on what the network and the neighbours say; ``scripts/fit_local_motion.py``
-gives the coefficients.
+such views. What moves with its neighbours, and as the whole image does, is likely right whatever
+its probability, and what does not is likely wrong. Candidates are all matches of the network, and
+mutual nearest neighbours of the descriptors that it did not make. The confidence of a match is the
+probability that it is right, by logistic regression on ever more evidence: the network's
+probability, then how the candidates around it move, then the motion of all that is likely by now.
+``scripts/fit_verification.py`` gives the coefficients.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from superglue_ros.config import MatcherConfig
+from superglue_ros.geometry.global_motion import global_motion
 from superglue_ros.geometry.local_motion import local_motion
 from superglue_ros.matchers.base import Matcher, by_score
 from superglue_ros.matchers.nearest import NearestNeighbourMatcher
@@ -27,12 +29,29 @@ from superglue_ros.types import Correspondences, Features, FloatArray, IntArray
 
 Floats = NDArray[np.float64]
 
-_SIDE_PX = 640.0  # images are scaled to it, for the pixels of geometry.local_motion
+_SIDE_PX = 640.0  # images are scaled to it, for the pixels of geometry
 _LEAST, _MOST = 1e-5, 1 - 1e-3  # of a probability, so that its log odds tell something
-CREDIBLE = np.array([1.139, -4.233, 1.81])
-"""Log odds that a candidate is right, by the network alone: of :func:`own_evidence`, constant."""
-RIGHT = np.array([0.472, -1.825, 3.038, -0.786, -2.619])
-"""And with its neighbours: of :func:`evidence`, constant."""
+_LIKELY = 0.05  # the probability from which on a candidate has a say in the global motion
+
+
+@dataclass(frozen=True, eq=False)
+class Coefficients:
+    """Of the log odds that a candidate is right, each with the constant last.
+
+    ``own`` (3,): of :func:`own_evidence`; ``local`` (5,): of :func:`local_evidence`; ``overall``
+    (7,): of :func:`global_evidence`.
+    """
+
+    own: Floats
+    local: Floats
+    overall: Floats
+
+
+FITTED = Coefficients(
+    own=np.array([1.064, -4.128, 1.558]),
+    local=np.array([0.412, -1.937, 2.19, -0.748, -2.04]),
+    overall=np.array([0.353, -1.126, 1.27, -0.378, 4.747, 13.45, -4.981]),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,16 +77,55 @@ def own_evidence(candidates: Candidates) -> Floats:
     return np.stack([logit(probability.clip(_LEAST, _MOST)), unknown], axis=1)
 
 
-def evidence(candidates: Candidates, credible: Floats = CREDIBLE) -> Floats:
+def local_evidence(candidates: Candidates, own: Floats) -> Floats:
     """(K, 4): :func:`own_evidence`, the logarithm of the neighbours' support, and the misfit.
 
-    The logarithm, since the first neighbours that go along tell more than the next ones.
+    The logarithm, since the first neighbours that go along tell more than the next ones. ``own``:
+    coefficients by which neighbours are credible.
     """
-    own = own_evidence(candidates)
-    motion = local_motion(
-        candidates.points_ref, candidates.points_query, expit(own @ credible[:-1] + credible[-1])
-    )
-    return np.column_stack([own, np.log1p(motion.support), motion.misfit])
+    evidence = own_evidence(candidates)
+    credible = expit(log_odds(evidence, own))
+    motion = local_motion(candidates.points_ref, candidates.points_query, credible)
+    return np.column_stack([evidence, np.log1p(motion.support), motion.misfit])
+
+
+def global_evidence(candidates: Candidates, evidence: Floats, local: Floats) -> Floats | None:
+    """(K, 6): :func:`local_evidence`, and what the motion of what is likely by it says.
+
+    That is the agreement with its epipolar geometry and with its plane, as far as the scene is not
+    and is flat. None where the likely ones follow no motion. ``local``: coefficients.
+    """
+    likely = _best(candidates, log_odds(evidence, local), _LIKELY)
+    motion = global_motion(candidates.points_ref, candidates.points_query, likely)
+    if motion is None:
+        return None
+    epipolar, planar = motion.epipolar * (1 - motion.flatness), motion.planar * motion.flatness
+    return np.column_stack([evidence, epipolar, planar])
+
+
+def log_odds(evidence: Floats, coefficients: Floats) -> Floats:
+    """(K,) of evidence (K, T) and coefficients (T + 1,)."""
+    return np.asarray(evidence @ coefficients[:-1] + coefficients[-1])
+
+
+def verified(candidates: Candidates, fitted: Coefficients = FITTED) -> Floats:
+    """The log odds (K,) that each is right, by all that there is to say."""
+    evidence = local_evidence(candidates, fitted.own)
+    everything = global_evidence(candidates, evidence, fitted.local)
+    if everything is None:
+        return log_odds(evidence, fitted.local)
+    return log_odds(everything, fitted.overall)
+
+
+def _best(candidates: Candidates, odds: Floats, threshold: float) -> NDArray[np.intp]:
+    """Which are the best of both of their keypoints and above the threshold, the best first."""
+    best_first = np.argsort(-odds, kind="stable")
+    best = np.zeros((2, len(odds)), bool)
+    for side, index in enumerate((candidates.index_ref, candidates.index_query)):
+        _, first = np.unique(index[best_first], return_index=True)
+        best[side, best_first[first]] = True
+    keep = best.all(axis=0) & (expit(odds) > threshold)
+    return best_first[keep[best_first]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +137,7 @@ class _Prepared:
     points: Floats
 
 
-class LocalMotionMatcher:
+class VerifiedMatcher:
     """The candidates of a network, one-to-one, that are likely right (see the module).
 
     Kept are those with a confidence of more than ``matcher.threshold``. ``network``: a matcher
@@ -152,13 +210,7 @@ def _joined(
 
 def _likely(candidates: Candidates, threshold: float) -> Correspondences:
     """Candidates that are the best of both of their keypoints, above the threshold."""
-    log_odds = evidence(candidates) @ RIGHT[:-1] + RIGHT[-1]
-    best_first = np.argsort(-log_odds, kind="stable")
-    best = np.zeros((2, len(log_odds)), bool)
-    for side, index in enumerate((candidates.index_ref, candidates.index_query)):
-        _, first = np.unique(index[best_first], return_index=True)
-        best[side, best_first[first]] = True
-    confidence = expit(log_odds)
-    keep = best.all(axis=0) & (confidence > threshold)
-    scores: FloatArray = confidence[keep].astype(np.float32)
+    odds = verified(candidates)
+    keep = _best(candidates, odds, threshold)
+    scores: FloatArray = expit(odds[keep]).astype(np.float32)
     return by_score(candidates.index_ref[keep], candidates.index_query[keep], scores)

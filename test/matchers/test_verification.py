@@ -1,4 +1,4 @@
-"""SuperGlue's matches with local motion against those without, on real photographs."""
+"""SuperGlue's matches with verification against those without, on real photographs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,19 @@ from superglue_ros.config import Config, MatcherConfig
 from superglue_ros.data.image import to_grey
 from superglue_ros.frontends.base import make_front_end
 from superglue_ros.matchers.base import make_matcher, match_pair
-from superglue_ros.matchers.local_motion import Candidates, LocalMotionMatcher, evidence
+from superglue_ros.matchers.verification import (
+    FITTED,
+    Candidates,
+    VerifiedMatcher,
+    global_evidence,
+    local_evidence,
+    verified,
+)
 from superglue_ros.types import Correspondences, Features
 
 CPU = torch.device("cpu")
-CONFIG = Config(precision="float32", matcher=MatcherConfig(weights="small", local_motion=True))
-PLAIN = replace(CONFIG, matcher=replace(CONFIG.matcher, local_motion=False))
+CONFIG = Config(precision="float32", matcher=MatcherConfig(weights="small", verification=True))
+PLAIN = replace(CONFIG, matcher=replace(CONFIG.matcher, verification=False))
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +42,7 @@ def pair() -> tuple[Features, Features, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def matcher() -> LocalMotionMatcher:
+def matcher() -> VerifiedMatcher:
     return make_matcher(CONFIG, CPU)
 
 
@@ -99,9 +106,31 @@ def test_evidence_of_nothing_and_of_one():
     nothing = Candidates(
         none.astype(np.int32), none.astype(np.int32), np.zeros((0, 2)), np.zeros((0, 2)), none
     )
-    assert evidence(nothing).shape == (0, 4)
+    assert local_evidence(nothing, FITTED.own).shape == (0, 4)
+    assert verified(nothing).shape == (0,)
     index = np.zeros(1, np.int32)
     one = Candidates(index, index, np.ones((1, 2)), np.ones((1, 2)), np.array([0.5]))
-    np.testing.assert_array_equal(evidence(one), [[0, 0, 0, 0]])
+    evidence = local_evidence(one, FITTED.own)
+    np.testing.assert_array_equal(evidence, [[0, 0, 0, 0]])
+    assert global_evidence(one, evidence, FITTED.local) is None
+    np.testing.assert_array_equal(verified(one), FITTED.local[-1:])
     unknown = replace(one, probability=np.array([np.nan]))
-    np.testing.assert_array_equal(evidence(unknown), [[0, 1, 0, 0]])
+    np.testing.assert_array_equal(local_evidence(unknown, FITTED.own), [[0, 1, 0, 0]])
+
+
+def test_the_motion_of_the_image_tells_right_from_wrong(matcher, pair):
+    """The photograph is a plane; so what lies elsewhere is wrong, whatever its neighbours do."""
+    first, second = (matcher.prepare(one) for one in pair[:2])
+    (candidates,) = matcher.candidates([first], [second])
+    evidence = local_evidence(candidates, FITTED.own)
+    everything = global_evidence(candidates, evidence, FITTED.local)
+    assert everything is not None
+    np.testing.assert_array_equal(everything[:, :4], evidence)
+    planar = everything[:, 5] / everything[:, 5].max()
+    found = Correspondences(candidates.index_ref, candidates.index_query, np.zeros(len(evidence)))
+    is_right = right(pair, found)
+    assert planar[is_right].mean() > 0.5  # 4 px in the smaller image are 6 in the other
+    assert planar[~is_right].mean() < 0.1
+    odds = verified(candidates)
+    assert (odds[is_right] > 0).mean() > 0.8
+    assert (odds[~is_right] < 0).mean() > 0.9
