@@ -23,12 +23,14 @@ Mask = NDArray[np.bool_]
 _EPIPOLAR_PX = 3.0
 _PLANE_PX = 5.0
 """Largest errors of what follows the motion."""
-_NOISE_PX = 3.0  # of how far a right match is off, where it is judged by that
+_OFF_LINE_PX, _OFF_PLACE_PX = 10.0, 3.0
+"""How far a match is off at which 0.6 of the agreement is left. Of lines far more than keypoints'
+noise: they come of pixels not refined yet, and matches chosen by them would confirm their error."""
 _LEAST = 16
 """Matches that have to agree; an epipolar geometry passes through seven of any."""
 _LEAST_SHARE = 0.5
 _MOST = 400  # of the likely matches, the likeliest: more take longer and say no more
-_RANSAC = {"max_iterations": 1000, "min_iterations": 50, "success_prob": 0.999, "seed": 0}
+_RANSAC = {"max_iterations": 1000, "min_iterations": 100, "success_prob": 0.999, "seed": 0}
 _EVEN = 8.0
 """Power of the plane's share of the agreeing matches: a wall with things before it is no plane."""
 
@@ -75,23 +77,23 @@ def global_motion(
     homography, found = poselib.estimate_homography(*sample, options, {})
     share = min(int(np.sum(found["inliers"])) / agreeing, 1.0)
     return GlobalMotion(
-        epipolar=_agreement(sampson_distance(second, first, fundamental)),
-        planar=_agreement(_transfer_error(first, second, homography)),
+        epipolar=_agreement(sampson_distance(second, first, fundamental), _OFF_LINE_PX),
+        planar=_agreement(_transfer_error(first, second, homography), _OFF_PLACE_PX),
         flatness=share**_EVEN,
     )
 
 
-def _agreement(error_px: Floats) -> Floats:
-    return np.asarray(np.exp(-0.5 * (error_px / _NOISE_PX) ** 2))
+def _agreement(error_px: Floats, width_px: float) -> Floats:
+    return np.asarray(np.exp(-0.5 * (error_px / width_px) ** 2))
 
 
 def _transfer_error(first: Floats, second: Floats, homography: Floats) -> Floats:
     """Root mean square (K,) of how far either point is from where the other is taken to."""
-    there = _taken(first, homography) - second
     try:
-        back = _taken(second, np.linalg.inv(homography)) - first
+        inverse = np.asarray(np.linalg.inv(homography), np.float64)
     except np.linalg.LinAlgError:
         return np.full(len(first), np.inf)
+    there, back = _taken(first, homography) - second, _taken(second, inverse) - first
     error = np.sqrt((np.square(there).sum(1) + np.square(back).sum(1)) / 2)
     return np.nan_to_num(error, nan=np.inf)
 

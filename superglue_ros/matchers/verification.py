@@ -39,7 +39,7 @@ class Coefficients:
     """Of the log odds that a candidate is right, each with the constant last.
 
     ``own`` (3,): of :func:`own_evidence`; ``local`` (5,): of :func:`local_evidence`; ``overall``
-    (7,): of :func:`global_evidence`.
+    (8,): of :func:`global_evidence`.
     """
 
     own: Floats
@@ -50,7 +50,7 @@ class Coefficients:
 FITTED = Coefficients(
     own=np.array([1.064, -4.128, 1.558]),
     local=np.array([0.412, -1.937, 2.19, -0.748, -2.04]),
-    overall=np.array([0.353, -1.126, 1.27, -0.378, 4.747, 13.45, -4.981]),
+    overall=np.array([0.388, -1.198, 1.328, -0.468, 7.435, 14.812, -4.477, -8.033]),
 )
 
 
@@ -90,17 +90,17 @@ def local_evidence(candidates: Candidates, own: Floats) -> Floats:
 
 
 def global_evidence(candidates: Candidates, evidence: Floats, local: Floats) -> Floats | None:
-    """(K, 6): :func:`local_evidence`, and what the motion of what is likely by it says.
+    """(K, 7): :func:`local_evidence`, and what the motion of what is likely by it says.
 
-    That is the agreement with its epipolar geometry and with its plane, as far as the scene is not
-    and is flat. None where the likely ones follow no motion. ``local``: coefficients.
+    That is the agreement with its epipolar geometry, that with its plane as far as the scene is
+    flat, and how flat it is. None where the likely ones follow no motion. ``local``: coefficients.
     """
     likely = _best(candidates, log_odds(evidence, local), _LIKELY)
     motion = global_motion(candidates.points_ref, candidates.points_query, likely)
     if motion is None:
         return None
-    epipolar, planar = motion.epipolar * (1 - motion.flatness), motion.planar * motion.flatness
-    return np.column_stack([evidence, epipolar, planar])
+    flatness = np.full(len(evidence), motion.flatness)
+    return np.column_stack([evidence, motion.epipolar, motion.planar * flatness, flatness])
 
 
 def log_odds(evidence: Floats, coefficients: Floats) -> Floats:

@@ -126,7 +126,7 @@ def test_the_motion_of_the_image_tells_right_from_wrong(matcher, pair):
     everything = global_evidence(candidates, evidence, FITTED.local)
     assert everything is not None
     np.testing.assert_array_equal(everything[:, :4], evidence)
-    planar = everything[:, 5] / everything[:, 5].max()
+    planar = everything[:, 5] / everything[:, 6]
     found = Correspondences(candidates.index_ref, candidates.index_query, np.zeros(len(evidence)))
     is_right = right(pair, found)
     assert planar[is_right].mean() > 0.5  # 4 px in the smaller image are 6 in the other
