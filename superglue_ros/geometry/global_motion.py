@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from superglue_ros.geometry.epipolar import homogeneous, sampson_distance
 
 Floats = NDArray[np.float64]
-Mask = NDArray[np.bool_]
 
 _EPIPOLAR_PX = 3.0
 _PLANE_PX = 5.0
@@ -93,12 +92,12 @@ def _transfer_error(first: Floats, second: Floats, homography: Floats) -> Floats
         inverse = np.asarray(np.linalg.inv(homography), np.float64)
     except np.linalg.LinAlgError:
         return np.full(len(first), np.inf)
-    there, back = _taken(first, homography) - second, _taken(second, inverse) - first
-    error = np.sqrt((np.square(there).sum(1) + np.square(back).sum(1)) / 2)
-    return np.nan_to_num(error, nan=np.inf)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # at the horizon
+        there, back = _taken(first, homography) - second, _taken(second, inverse) - first
+        error = np.sqrt((np.square(there).sum(1) + np.square(back).sum(1)) / 2)
+    return np.nan_to_num(error, nan=np.inf, posinf=np.inf)
 
 
 def _taken(points: Floats, homography: Floats) -> Floats:
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        taken = homogeneous(points) @ homography.T
-        return np.asarray(taken[:, :2] / taken[:, 2:])
+    taken = homogeneous(points) @ homography.T
+    return np.asarray(taken[:, :2] / taken[:, 2:])

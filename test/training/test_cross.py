@@ -67,8 +67,6 @@ def test_names_that_differ_and_drawn_views_are_refused(file, tmp_path):
     with pytest.raises(ConfigError, match=r"sets \(a, b\) and heldout \(a\) must have the same"):
         replace(recipe, heldout={"a": "x"})
     drawn = tmp_path / "drawn.yaml"
-    drawn.write_text(
-        "output: x\nstages: [{name: only, steps: 2, views: {corpus: c}}]\n"
-    )
+    drawn.write_text("output: x\nstages: [{name: only, steps: 2, views: {corpus: c}}]\n")
     with pytest.raises(ConfigError, match="draw views: give one that reads caches"):
         as_ablation(replace(recipe, recipe=str(drawn)))

@@ -47,9 +47,7 @@ class Method:
     def match_mutual(self, features0: Features, features1: Features) -> np.ndarray:
         return np.array([[0, 1]], np.int32)
 
-    def match(
-        self, features0: Features, features1: Features, image1: object
-    ) -> Correspondences:
+    def match(self, features0: Features, features1: Features, image1: object) -> Correspondences:
         if self.matched == self.stop_after:
             raise KeyboardInterrupt
         self.matched += 1
