@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import poselib
 from numpy.typing import NDArray
 
-from superglue_ros.geometry.epipolar import homogeneous, sampson_distance
+from superglue_ros.geometry.epipolar import sampson_distance
 
 Floats = NDArray[np.float64]
 
@@ -88,16 +89,6 @@ def _agreement(error_px: Floats, width_px: float) -> Floats:
 
 def _transfer_error(first: Floats, second: Floats, homography: Floats) -> Floats:
     """Root mean square (K,) of how far either point is from where the other is taken to."""
-    try:
-        inverse = np.asarray(np.linalg.inv(homography), np.float64)
-    except np.linalg.LinAlgError:
-        return np.full(len(first), np.inf)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # at the horizon
-        there, back = _taken(first, homography) - second, _taken(second, inverse) - first
-        error = np.sqrt((np.square(there).sum(1) + np.square(back).sum(1)) / 2)
-    return np.nan_to_num(error, nan=np.inf, posinf=np.inf)
-
-
-def _taken(points: Floats, homography: Floats) -> Floats:
-    taken = homogeneous(points) @ homography.T
-    return np.asarray(taken[:, :2] / taken[:, 2:])
+    there = cv2.perspectiveTransform(first[None], homography)[0] - second
+    back = cv2.perspectiveTransform(second[None], cv2.invert(homography)[1])[0] - first
+    return np.asarray(np.sqrt((np.square(there).sum(1) + np.square(back).sum(1)) / 2))

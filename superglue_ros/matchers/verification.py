@@ -108,13 +108,13 @@ def log_odds(evidence: Floats, coefficients: Floats) -> Floats:
     return np.asarray(evidence @ coefficients[:-1] + coefficients[-1])
 
 
-def verified(candidates: Candidates, fitted: Coefficients = FITTED) -> Floats:
+def verified(candidates: Candidates) -> Floats:
     """The log odds (K,) that each is right, by all that there is to say."""
-    evidence = local_evidence(candidates, fitted.own)
-    everything = global_evidence(candidates, evidence, fitted.local)
+    evidence = local_evidence(candidates, FITTED.own)
+    everything = global_evidence(candidates, evidence, FITTED.local)
     if everything is None:
-        return log_odds(evidence, fitted.local)
-    return log_odds(everything, fitted.overall)
+        return log_odds(evidence, FITTED.local)
+    return log_odds(everything, FITTED.overall)
 
 
 def _best(candidates: Candidates, odds: Floats, threshold: float) -> NDArray[np.intp]:

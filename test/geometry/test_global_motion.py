@@ -5,27 +5,28 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from superglue_ros.geometry.camera import camera_from_info
 from superglue_ros.geometry.global_motion import GlobalMotion, global_motion
 
-FOCAL_PX = 500.0
-CENTRE_PX = np.array([320.0, 240.0])
+PINHOLE = camera_from_info(640, 480, [500.0, 0, 320, 0, 500, 240, 0, 0, 1], [0.0] * 5)
 ALL = np.arange(120)
 
 
-def seen(points: np.ndarray, position: np.ndarray) -> np.ndarray:
-    """Pixels of a camera at ``position``, turned by 0.1 radians about its vertical axis."""
-    cos, sin = np.cos(0.1), np.sin(0.1)
-    rotated = (points - position) @ np.array([[cos, 0, sin], [0, 1, 0], [-sin, 0, cos]])
-    return FOCAL_PX * rotated[:, :2] / rotated[:, 2:] + CENTRE_PX
+@pytest.fixture
+def views(scene):
+    """120 matches of cameras without distortion, half a px off, all right if not said."""
 
+    def make(planar: bool = False, outliers: float = 0.0):
+        return scene(
+            count=len(ALL),
+            planar=planar,
+            outliers=outliers,
+            noise=0.35,  # of either image
+            camera_ref=PINHOLE,
+            camera_query=PINHOLE,
+        )
 
-def matches(depths: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """120 matches of points between two depths [m], the camera moving by a metre, half a px off."""
-    random = np.random.default_rng(0)
-    points = random.uniform([-4, -3, depths[0]], [4, 3, depths[1]], (120, 3))
-    pixels = (FOCAL_PX * points[:, :2] / points[:, 2:]) + CENTRE_PX
-    there = seen(points, np.array([1.0, 0.2, 0.1]))
-    return pixels, there + random.normal(0, 0.5, there.shape)
+    return make
 
 
 def judged(points: np.ndarray, there: np.ndarray, likely: np.ndarray = ALL) -> GlobalMotion:
@@ -34,18 +35,17 @@ def judged(points: np.ndarray, there: np.ndarray, likely: np.ndarray = ALL) -> G
     return found
 
 
-def test_matches_of_a_scene_in_depth_lie_on_epipolar_lines():
-    points, there = matches((6.0, 14.0))
-    wrong = ALL % 4 == 0
-    there[wrong] = np.random.default_rng(1).permutation(there[wrong])
-    found = judged(points, there)
-    assert found.epipolar[~wrong].min() > 0.7
-    assert np.median(found.epipolar[wrong]) < 0.05
+def test_matches_of_a_scene_in_depth_lie_on_epipolar_lines(views):
+    seen = views(outliers=0.25)
+    found = judged(seen.ref, seen.query)
+    assert found.epipolar[seen.right].min() > 0.7
+    assert np.median(found.epipolar[~seen.right]) < 0.05
     assert found.flatness < 0.05
 
 
-def test_matches_of_a_plane_are_in_one_place():
-    points, there = matches((8.0, 8.0))
+def test_matches_of_a_plane_are_in_one_place(views):
+    seen = views(planar=True)
+    points, there = seen.ref, seen.query
     there[7] += [9, 0]  # along the epipolar lines, nearly: only the plane tells
     found = judged(points, there)
     assert found.flatness > 0.9
@@ -53,20 +53,22 @@ def test_matches_of_a_plane_are_in_one_place():
     assert np.delete(found.planar, 7).min() > 0.8
 
 
-def test_a_wall_with_things_before_it_is_less_flat():
-    wall, there = matches((8.0, 8.0))
-    near, near_there = matches((3.0, 6.0))
+def test_a_wall_with_things_before_it_is_less_flat(views):
+    wall, things = views(planar=True), views()
     part = ALL % 6 == 0
-    wall[part], there[part] = near[part], near_there[part]
-    found = judged(wall, there)
+    chosen = part[:, None]
+    found = judged(
+        np.where(chosen, things.ref, wall.ref), np.where(chosen, things.query, wall.query)
+    )
     assert 0.1 < found.flatness < 0.6
     assert found.planar[~part].min() > 0.8
     assert np.median(found.planar[part]) < 0.05
     assert found.epipolar.min() > 0.7
 
 
-def test_what_is_not_likely_is_judged_but_has_no_say():
-    points, there = matches((6.0, 14.0))
+def test_what_is_not_likely_is_judged_but_has_no_say(views):
+    seen = views()
+    points, there = seen.ref, seen.query
     likely = ALL[ALL % 5 > 1]
     expected = judged(points, there, likely)
     unlikely = np.setdiff1d(ALL, likely)
@@ -77,8 +79,9 @@ def test_what_is_not_likely_is_judged_but_has_no_say():
     assert np.median(found.epipolar[unlikely]) < 0.05
 
 
-def test_only_the_order_of_the_likely_ones_matters():
-    points, there = matches((6.0, 14.0))
+def test_only_the_order_of_the_likely_ones_matters(views):
+    seen = views()
+    points, there = seen.ref, seen.query
     order = np.random.default_rng(3).permutation(len(points))
     found = judged(points, there)
     shuffled = judged(points[order], there[order], np.argsort(order))
@@ -87,28 +90,31 @@ def test_only_the_order_of_the_likely_ones_matters():
     assert shuffled.flatness == found.flatness
 
 
-def test_swapping_the_images_changes_nothing():
-    points, there = matches((6.0, 14.0))
+def test_swapping_the_images_changes_nothing(views):
+    seen = views()
+    points, there = seen.ref, seen.query
     found, swapped = judged(points, there), judged(there, points)
     np.testing.assert_allclose(swapped.epipolar, found.epipolar, rtol=1e-9)
     np.testing.assert_allclose(swapped.planar, found.planar, rtol=1e-9)
     assert swapped.flatness == found.flatness
 
 
-def test_no_motion_that_all_follow():
-    points, there = matches((6.0, 14.0))
+def test_no_motion_that_all_follow(views):
+    seen = views()
+    points, there = seen.ref, seen.query
     assert global_motion(points, there, ALL[:15]) is None
     scattered = np.random.default_rng(4).uniform([0, 0], [640, 480], there.shape)
     assert global_motion(points, scattered, ALL) is None
     assert global_motion(points[:0], there[:0], ALL[:0]) is None
 
 
-@pytest.mark.parametrize("scene", ["one place", "one line", "at rest"])
-def test_degenerate_matches_have_finite_evidence(scene):
-    points, there = matches((8.0, 8.0))
-    if scene == "one place":
+@pytest.mark.parametrize("kind", ["one place", "one line", "at rest"])
+def test_degenerate_matches_have_finite_evidence(views, kind):
+    seen = views(planar=True)
+    points, there = seen.ref, seen.query
+    if kind == "one place":
         points, there = np.full_like(points, 50.0), np.full_like(there, 60.0)
-    elif scene == "one line":
+    elif kind == "one line":
         points[:, 1] = there[:, 1] = 100.0
     else:
         there = points.copy()
